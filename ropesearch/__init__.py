@@ -1,0 +1,63 @@
+"""Base-set search and RoPE waveform analysis for head-adaptive context extension (HARPE, arXiv:2412.07171)."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .base_set import BaseSet
+    from .exporters import export
+    from .extrema import Extrema, find_extrema
+    from .presets import PRESETS
+    from .rope import inv_freq
+    from .search import search_bases, uniform_bases
+    from .tables import to_csv, to_markdown
+    from .tensors import to_tensors
+    from .waveforms import decay_bound, waveform
+
+__all__ = [
+    "PRESETS",
+    "BaseSet",
+    "Extrema",
+    "decay_bound",
+    "export",
+    "find_extrema",
+    "inv_freq",
+    "search_bases",
+    "to_csv",
+    "to_markdown",
+    "to_tensors",
+    "uniform_bases",
+    "waveform",
+]
+
+_HOME = {
+    "PRESETS": "presets",
+    "BaseSet": "base_set",
+    "Extrema": "extrema",
+    "decay_bound": "waveforms",
+    "export": "exporters",
+    "find_extrema": "extrema",
+    "inv_freq": "rope",
+    "search_bases": "search",
+    "to_csv": "tables",
+    "to_markdown": "tables",
+    "to_tensors": "tensors",
+    "uniform_bases": "search",
+    "waveform": "waveforms",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # numpy and numba take longer to import than `ropesearch --help` may take: they load with what needs them.
+    if name not in _HOME:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

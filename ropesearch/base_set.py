@@ -1,0 +1,176 @@
+"""A base set: one RoPE base per KV head, and the file that carries it."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import checks
+from .files import write_whole
+from .rope import inv_freq
+
+FORMAT = "ropesearch.base-set"
+VERSION = 1
+
+_KEYS = (
+    "heads",
+    "kv_heads",
+    "head_dim",
+    "bases",
+    "selection",
+    "strategy",
+    "parameters",
+    "coverage",
+    "made_by",
+)
+
+
+@dataclass(frozen=True)
+class BaseSet:
+    """The RoPE bases of one model's heads, one per KV head, the same in every layer.
+
+    Attributes
+    ----------
+    heads, kv_heads : int
+        Query heads and KV heads; `kv_heads` divides `heads`. Query heads h·g … h·g + g − 1, g = heads / kv_heads,
+        share the keys, and so the base, of KV head h.
+    head_dim : int
+        Channels per head, even.
+    bases : tuple of float, length kv_heads
+        In head order, dimensionless, each above 1.
+    selection : tuple of float, length kv_heads
+        The same bases in the order in which the search chose them.
+    strategy : str
+        What chose them.
+    parameters, coverage, made_by : mapping
+        Every option that shaped the set; its coverage, if computed; versions and the command that repeats it.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range or counts disagree.
+    """
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    bases: tuple[float, ...]
+    selection: tuple[float, ...]
+    strategy: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    coverage: Mapping[str, Any] = field(default_factory=dict)
+    made_by: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check every value; lists become tuples."""
+        checks.integer("heads", self.heads, 1)
+        checks.kv_heads(checks.integer("kv_heads", self.kv_heads, 1), self.heads)
+        checks.head_dim(self.head_dim)
+        for name in ("bases", "selection"):
+            values = getattr(self, name)
+            if isinstance(values, str | Mapping) or not hasattr(values, "__iter__"):
+                raise checks.ParameterError(name, values, "a list of bases")
+            object.__setattr__(self, name, tuple(checks.base(f"every one of {name}", b) for b in values))
+            if len(getattr(self, name)) != self.kv_heads:
+                msg = f"{name} must have one base per KV head: {self.kv_heads}, not {len(getattr(self, name))}"
+                raise checks.InputError(msg)
+        if sorted(self.bases) != sorted(self.selection):
+            raise checks.InputError("selection must hold the same bases as bases, in another order")
+        if not isinstance(self.strategy, str):
+            raise checks.ParameterError("strategy", self.strategy, "a string")
+        for name in ("parameters", "coverage", "made_by"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise checks.ParameterError(name, getattr(self, name), "an object of names and values")
+
+    def __len__(self) -> int:
+        """Return the number of KV heads."""
+        return self.kv_heads
+
+    def __iter__(self) -> Iterator[float]:
+        """Iterate over the bases in head order."""
+        return iter(self.bases)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        """Return the bases in head order, shape (kv_heads,)."""
+        return np.array(self.bases, dtype=dtype)
+
+    def inv_freq(self) -> npt.NDArray[np.float64]:
+        """Frequencies of every KV head, shape (kv_heads, head_dim / 2), in radians per token."""
+        return inv_freq(self.bases, self.head_dim)
+
+    def to_json(self) -> str:
+        """Return the text of the base-set file."""
+        content = {"format": FORMAT, "version": VERSION} | {key: getattr(self, key) for key in _KEYS}
+        lines = [f"  {json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in content.items()]
+        return "{\n" + ",\n".join(lines) + "\n}\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "BaseSet":
+        """Read the text of a base-set file; keys that this version does not know are ignored.
+
+        Raises
+        ------
+        ValueError
+            If the text is not JSON, of another format or a newer version, lacks a key, or holds a value or a
+            count that cannot be; the message is one line.
+        """
+        try:
+            content = json.loads(text, parse_constant=_refuse_constant)
+        except checks.InputError:
+            raise
+        except (ValueError, RecursionError) as error:
+            msg = f"it is not JSON, or is cut off: {error}"
+            raise checks.InputError(msg) from None
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            found = content.get("format") if isinstance(content, dict) else content
+            msg = f"its format must be {FORMAT!r}, not {checks.shown(found)}"
+            raise checks.InputError(msg)
+        if "version" not in content:
+            raise checks.InputError("it has no key 'version'")
+        version = checks.integer("version", content["version"], 1)
+        if version > VERSION:
+            msg = f"it is of version {version}, and this ropesearch reads up to version {VERSION}; a newer one may"
+            raise checks.InputError(msg)
+        for key in _KEYS:
+            if key not in content:
+                msg = f"it has no key {key!r}"
+                raise checks.InputError(msg)
+        return cls(**{key: content[key] for key in _KEYS})
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the base-set file, whole or not at all.
+
+        Raises
+        ------
+        OSError
+            If the file exists and `overwrite` is false, or cannot be written.
+        """
+        write_whole(path, self.to_json(), overwrite=overwrite)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "BaseSet":
+        """Read a base-set file.
+
+        Raises
+        ------
+        OSError
+            If there is no such file or it cannot be read.
+        ValueError
+            If it is no base-set file; the message names it and says why.
+        """
+        data = Path(path).read_bytes()
+        try:
+            return cls.from_json(data.decode())
+        except ValueError as error:
+            msg = f"{path} is not a base-set file that can be used: {error}"
+            raise checks.InputError(msg) from None
+
+
+def _refuse_constant(name: str) -> None:
+    msg = f"there is {name} in it, which is no number"
+    raise checks.InputError(msg)

@@ -1,0 +1,212 @@
+"""Which peaks and valleys of a waveform count: the rules `dominant` and `local`."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from . import checks
+from .kernels import extrema as _kernels
+
+Floats = npt.NDArray[np.float64]
+Positions = npt.NDArray[np.int32]
+
+EXTREMA_RULES = ("dominant", "local")
+
+
+@dataclass(frozen=True)
+class Extrema:
+    """Peaks and valleys of one curve, in ascending order of distance.
+
+    Attributes
+    ----------
+    peaks, valleys : ndarray of int64
+        Their distances, in tokens.
+    peak_values, valley_values : ndarray of float64
+        The curve there, in its own unit (a waveform's: logits).
+    """
+
+    peaks: npt.NDArray[np.int64]
+    valleys: npt.NDArray[np.int64]
+    peak_values: Floats
+    valley_values: Floats
+
+
+def find_extrema(
+    values: npt.ArrayLike,
+    extrema: str = "dominant",
+    *,
+    min_distance: int = 0,
+    count: int = 30,
+    gap: int = 50,
+    valley_gap: int = 60,
+    look_ahead: int = 500,
+    level_tolerance: float = 1e-3,
+    prominence: float | None = None,
+    min_separation: int | None = None,
+) -> Extrema:
+    """Peaks and valleys of a curve over distance, by one of two rules.
+
+    `dominant` keeps the peaks on the upper edge of the curve, from left to right, and the valleys on its lower
+    edge, from right to left. Candidates are the strict local extrema (a plateau or an end point is none). A
+    *level* starts at the highest maximum (the lowest minimum). An extremum within `level_tolerance` of it is at
+    level; it is kept if it is the first, or farther than `gap` (`valley_gap`) from the last one kept. Kept or
+    not, the level then becomes the largest of the `look_ahead` values from m + `gap`, or from the next maximum if
+    that comes first; for valleys, the smallest of all values left of m − `gap`, or of the next minimum to the
+    left if that is farther left. At most `count` of each are kept; there may be fewer, or none.
+
+    `local` gives every local extremum as `scipy.signal.find_peaks` finds them in `values` and in −`values`: the
+    middle of a plateau, rounded down; never an end point.
+
+    Parameters
+    ----------
+    values : array_like of float, shape (n,)
+        The curve at distances `min_distance`, `min_distance` + 1, …
+    extrema : {'dominant', 'local'}
+        The rule.
+    min_distance : int
+        Distance of the first value, in tokens.
+    count : int
+        `dominant`: how many peaks, and how many valleys, to keep at most.
+    gap, valley_gap, look_ahead : int
+        `dominant`: in tokens, see above.
+    level_tolerance : float
+        `dominant`: in the unit of `values`.
+    prominence : float, optional
+        `local`: least prominence, in the unit of `values`.
+    min_separation : int, optional
+        `local`: least distance of two peaks (of two valleys), in tokens; the lower ones give way.
+
+    Returns
+    -------
+    Extrema
+        Distances and values of the peaks and of the valleys.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, or `values` is not one-dimensional or has NaN in it.
+
+    References
+    ----------
+    `dominant` is the rule that gives Table 2 of HARPE, arXiv:2412.07171; its shape is that of the search
+    published with Attention Buckets, arXiv:2312.04455.
+    """
+    curve = np.ascontiguousarray(values, dtype=np.float64)
+    if curve.ndim != 1:
+        raise checks.ParameterError("values", curve.shape, "one-dimensional")
+    if np.isnan(curve).any():
+        raise checks.InputError("values must be numbers, and there is NaN among them")
+    first = checks.integer("min_distance", min_distance, 0)
+    rule = extrema_rule(
+        extrema,
+        count=count,
+        gap=gap,
+        valley_gap=valley_gap,
+        look_ahead=look_ahead,
+        level_tolerance=level_tolerance,
+        prominence=prominence,
+        min_separation=min_separation,
+    )
+    peaks, valleys = rule.positions(curve)
+    return Extrema(
+        peaks=first + peaks.astype(np.int64),
+        valleys=first + valleys.astype(np.int64),
+        peak_values=curve[peaks],
+        valley_values=curve[valleys],
+    )
+
+
+@dataclass(frozen=True)
+class Dominant:
+    """The rule `dominant` with its options, checked."""
+
+    name: ClassVar = "dominant"
+
+    count: int
+    gap: int
+    valley_gap: int
+    look_ahead: int
+    level_tolerance: float
+
+    def options(self) -> dict[str, Any]:
+        """Arguments of `find_extrema` that describe this rule."""
+        return {"extrema": self.name, **asdict(self)}
+
+    def positions(self, values: Floats) -> tuple[Positions, Positions]:
+        """Ascending indices of the peaks and of the valleys."""
+        maxima, minima = _kernels.strict_extrema(values)
+        peaks = _kernels.dominant_peaks(values, maxima, self.count, self.gap, self.look_ahead, self.level_tolerance)
+        valleys = _kernels.dominant_valleys(values, minima, self.count, self.gap, self.valley_gap, self.level_tolerance)
+        return peaks, valleys[::-1]
+
+
+@dataclass(frozen=True)
+class Local:
+    """The rule `local` with its options, checked."""
+
+    name: ClassVar = "local"
+
+    prominence: float | None
+    min_separation: int | None
+
+    def options(self) -> dict[str, Any]:
+        """Arguments of `find_extrema` that describe this rule."""
+        return {"extrema": self.name, **asdict(self)}
+
+    def positions(self, values: Floats) -> tuple[Positions, Positions]:
+        """Ascending indices of the peaks and of the valleys."""
+        if self.prominence is None and self.min_separation is None:
+            peaks, valleys = _kernels.local_extrema(values)
+            return peaks, valleys
+        from scipy.signal import find_peaks
+
+        peaks, valleys = (
+            find_peaks(curve, prominence=self.prominence, distance=self.min_separation)[0].astype(np.int32)
+            for curve in (values, -values)
+        )
+        return peaks, valleys
+
+
+ExtremaRule = Dominant | Local
+
+
+def extrema_rule(
+    extrema: Any,
+    *,
+    count: Any,
+    gap: Any,
+    valley_gap: Any,
+    look_ahead: Any,
+    level_tolerance: Any,
+    prominence: Any,
+    min_separation: Any,
+) -> ExtremaRule:
+    """Check the options of `find_extrema` and return the rule they describe."""
+    name = checks.choice("extrema", extrema, EXTREMA_RULES)
+    dominant = Dominant(
+        count=checks.integer("count", count, 1),
+        gap=checks.integer("gap", gap, 0),
+        valley_gap=checks.integer("valley_gap", valley_gap, 0),
+        look_ahead=checks.integer("look_ahead", look_ahead, 1),
+        level_tolerance=checks.number("level_tolerance", level_tolerance, "a finite number of at least 0", least=0.0),
+    )
+    local = Local(
+        prominence=_if_given(
+            prominence, lambda p: checks.number("prominence", p, "a finite number of at least 0", least=0.0)
+        ),
+        min_separation=_if_given(min_separation, lambda s: checks.integer("min_separation", s, 1)),
+    )
+    if name == "local":
+        return local
+    for option in ("prominence", "min_separation"):
+        value = getattr(local, option)
+        if value is not None:
+            raise checks.ParameterError(option, value, "left out unless extrema is local")
+    return dominant
+
+
+def _if_given(value: Any, check: Callable[[Any], Any]) -> Any:
+    return None if value is None else check(value)

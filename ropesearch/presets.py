@@ -1,0 +1,20 @@
+"""The two published base sets, as the options that give them."""
+
+from typing import Any
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # HARPE, arXiv:2412.07171, Table 2: the rule's own defaults.
+    "table2": {"bmin": 1e6, "bmax": 5e6, "stride": 30000.0, "heads": 32},
+    # Attention Buckets, arXiv:2312.04455: {10000, 17500, 18000, 19000, 20000, 25000}.
+    "attention-buckets": {
+        "bmin": 10000.0,
+        "bmax": 30000.0,
+        "stride": 500.0,
+        "heads": 6,
+        "min_distance": 1000,
+        "max_distance": 3000,
+        "count": 10,
+        "tolerance": 5,
+    },
+}
+"""Arguments of `search_bases` by preset name: `search_bases(**PRESETS["table2"])`."""

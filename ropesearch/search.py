@@ -1,0 +1,310 @@
+"""The search: from a range of bases to a base set."""
+
+import inspect
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numba
+import numpy as np
+
+from . import __version__, checks
+from .base_set import BaseSet
+from .candidates import candidate_bases, evenly_spaced_bases, search_range, widest_stride
+from .extrema import ExtremaRule, Positions, extrema_rule
+from .matching import Landmarks, choose, matching_rule
+from .memory import require_memory
+from .waveforms import waveform_memory, waveform_samples
+
+STRATEGIES = ("peak-valley", "uniform")
+ORDERS = ("ascending", "descending", "selection")
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+def search_bases(
+    bmin: float,
+    bmax: float,
+    stride: float | None,
+    heads: int,
+    *,
+    kv_heads: int | None = None,
+    head_dim: int = 128,
+    min_distance: int = 1000,
+    max_distance: int = 131072,
+    strategy: str = "peak-valley",
+    extrema: str = "dominant",
+    matching: str = "coincidence",
+    tolerance: int = 3,
+    normalize: bool = False,
+    count: int = 30,
+    gap: int = 50,
+    valley_gap: int = 60,
+    look_ahead: int = 500,
+    level_tolerance: float = 1e-3,
+    prominence: float | None = None,
+    min_separation: int | None = None,
+    order: str = "ascending",
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> BaseSet:
+    """Choose one RoPE base per KV head from an evenly spaced grid.
+
+    `peak-valley` is Algorithm 1 of HARPE: b_min is chosen first; then, again and again, the candidate whose peaks
+    lie best on the valleys, and whose valleys on the peaks, of the bases chosen so far. `uniform` spreads the bases
+    evenly from b_min to b_max. The result does not depend on the number of threads.
+
+    Parameters
+    ----------
+    bmin, bmax : float
+        Ends of the range, dimensionless, 1 < bmin < bmax.
+    stride : float or None
+        Step of the candidate grid, greater than 0, not wider than the range; `uniform` has no use for it.
+    heads : int
+        Query heads.
+    kv_heads : int, optional
+        KV heads, a divisor of `heads`; `heads` if left out. As many bases are chosen.
+    head_dim : int
+        Channels per head, even.
+    min_distance, max_distance : int
+        The window in which peaks and valleys count, in tokens, both ends included.
+    strategy : {'peak-valley', 'uniform'}
+        See above.
+    extrema : {'dominant', 'local'}
+        Which peaks and valleys count; see `find_extrema` for this and for `count`, `gap`, `valley_gap`,
+        `look_ahead`, `level_tolerance`, `prominence` and `min_separation`.
+    matching : {'coincidence', 'distance'}
+        `coincidence`: most pairs of a peak and a valley at most `tolerance` tokens apart; then the smallest sum of
+        their squared distances. `distance`: the smallest sum of distances to the nearest valley or peak, the
+        formula as printed; with `normalize` each sum is divided by its number of terms. Then the smallest base.
+    tolerance : int
+        `coincidence`: in tokens.
+    normalize : bool
+        `distance`: see above.
+    order : {'ascending', 'descending', 'selection'}
+        How the chosen bases are laid over the heads.
+    threads : int, optional
+        How many threads compute waveforms; as many as there are processors if left out.
+    progress : callable, optional
+        Called as progress(what, done, total).
+
+    Returns
+    -------
+    BaseSet
+        With the bases in head order, the order of choice, and the options that shaped it.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, if there are fewer candidates than heads, or if b_min has neither a peak
+        nor a valley in the window; the message names what is wrong and shows its value.
+    MemoryError
+        If the search does not fit in memory; the message says how much it needs.
+
+    References
+    ----------
+    HARPE, arXiv:2412.07171, section 4, Eqs. 9 and 10, Algorithm 1.
+    """
+    checks.choice("strategy", strategy, STRATEGIES)
+    if strategy == "uniform":
+        return uniform_bases(bmin, bmax, heads, kv_heads=kv_heads, head_dim=head_dim, order=order)
+    low, high = search_range(bmin, bmax)
+    n_heads = checks.integer("heads", heads, 1)
+    n = checks.kv_heads(kv_heads, n_heads)
+    d = checks.head_dim(head_dim)
+    first, last = checks.distances(min_distance, max_distance)
+    matcher = matching_rule(matching, tolerance=tolerance, normalize=normalize)
+    rule = extrema_rule(
+        extrema,
+        count=count,
+        gap=gap,
+        valley_gap=valley_gap,
+        look_ahead=look_ahead,
+        level_tolerance=level_tolerance,
+        prominence=prominence,
+        min_separation=min_separation,
+    )
+    checks.choice("order", order, ORDERS)
+    n_threads = checks.threads(threads)
+    if stride is None:
+        raise checks.ParameterError("stride", stride, "given: the step of the candidate grid")
+    grid = [low, *candidate_bases(low, high, stride)]
+    if n > len(grid):
+        name = "heads" if kv_heads is None else "kv_heads"
+        raise checks.ParameterError(
+            name,
+            n,
+            f"at most {len(grid)}, for stride {checks.shown(float(stride))} gives {len(grid) - 1} candidates beside"
+            f" bmin (a stride of {checks.shown(widest_stride(low, high, n - 1))} would do)",
+        )
+
+    landmarks = _landmarks(grid, d, first, last, rule, n_threads, progress)
+    report = _counter(progress, "choosing bases", n)
+    chosen = choose(landmarks, n, last - first + 1, matcher, report)
+    return _base_set(
+        [grid[i] for i in chosen],
+        heads=n_heads,
+        head_dim=d,
+        strategy=strategy,
+        order=order,
+        parameters={
+            "bmin": low,
+            "bmax": high,
+            "stride": float(stride),
+            "min_distance": first,
+            "max_distance": last,
+            **rule.options(),
+            **matcher.options(),
+            "order": order,
+        },
+    )
+
+
+def uniform_bases(
+    bmin: float,
+    bmax: float,
+    heads: int,
+    *,
+    kv_heads: int | None = None,
+    head_dim: int = 128,
+    order: str = "ascending",
+) -> BaseSet:
+    """Bases evenly spaced from b_min to b_max, b_min + h·(b_max−b_min)/(N−1), one per KV head.
+
+    Parameters
+    ----------
+    bmin, bmax : float
+        Ends of the range, dimensionless, 1 < bmin < bmax.
+    heads : int
+        Query heads.
+    kv_heads : int, optional
+        KV heads, a divisor of `heads`; `heads` if left out.
+    head_dim : int
+        Channels per head, even.
+    order : {'ascending', 'descending', 'selection'}
+        How the bases are laid over the heads; the order of selection is ascending.
+
+    Returns
+    -------
+    BaseSet
+        {b_min} alone for one KV head.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the message names it and shows its value.
+
+    References
+    ----------
+    HARPE, arXiv:2412.07171, Eq. 9.
+    """
+    low, high = search_range(bmin, bmax)
+    n_heads = checks.integer("heads", heads, 1)
+    n = checks.kv_heads(kv_heads, n_heads)
+    d = checks.head_dim(head_dim)
+    checks.choice("order", order, ORDERS)
+    require_memory(200 * n, f"a set of {n} bases")
+    return _base_set(
+        evenly_spaced_bases(low, high, n),
+        heads=n_heads,
+        head_dim=d,
+        strategy="uniform",
+        order=order,
+        parameters={"bmin": low, "bmax": high, "order": order},
+    )
+
+
+def _landmarks(
+    grid: Sequence[float],
+    head_dim: int,
+    first: int,
+    last: int,
+    rule: ExtremaRule,
+    threads: int,
+    progress: Progress | None,
+) -> Landmarks:
+    """Peaks and valleys of every base of the grid, counted from the first distance."""
+    n_distances = last - first + 1
+    # Beside the curve itself: two lists of strict extrema and, for `dominant`, the running minimum.
+    scratch = waveform_memory(head_dim, n_distances) + 12 * n_distances
+    require_memory(scratch * threads, f"a search over {n_distances} distances with {threads} threads")
+
+    def scan(base: float) -> tuple[Positions, Positions]:
+        return rule.positions(waveform_samples(base, head_dim, first, last))
+
+    of_bmin = scan(grid[0])
+    if not any(positions.size for positions in of_bmin):
+        msg = (
+            f"bmin {checks.shown(grid[0])} has no peak and no valley from min_distance {first} to max_distance {last};"
+            " a wider window has"
+        )
+        raise checks.InputError(msg)
+    kept = sum(positions.nbytes for positions in of_bmin)
+    # Twice: the lists of the candidates, and the same laid end to end.
+    require_memory(2 * kept * len(grid), f"keeping the extrema of {len(grid)} bases")
+
+    report = _counter(progress, "waveforms and extrema", len(grid))
+    found = [of_bmin]
+    report()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for extrema in pool.map(scan, grid[1:]):
+                found.append(extrema)
+                report()
+        except BaseException:  # an interrupt must not wait for every base that is still queued
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return Landmarks.join(found)
+
+
+def _counter(progress: Progress | None, what: str, total: int) -> Callable[[], None]:
+    """Return a function that reports one step more at each call."""
+    done = 0
+
+    def report() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(what, done, total)
+
+    return report
+
+
+def _base_set(
+    chosen: Sequence[float], *, heads: int, head_dim: int, strategy: str, order: str, parameters: Mapping[str, Any]
+) -> BaseSet:
+    """Lay bases in order of choice over the heads and say where they come from."""
+    bases = list(chosen) if order == "selection" else sorted(chosen, reverse=order == "descending")
+    shape = {"heads": heads, "kv_heads": len(chosen), "head_dim": head_dim}
+    made_by = {
+        "ropesearch": __version__,
+        "numpy": np.__version__,
+        "numba": numba.__version__,
+        "python": platform.python_version(),
+        "command": _command(shape | {"strategy": strategy} | dict(parameters)),
+    }
+    return BaseSet(
+        heads=heads,
+        kv_heads=len(chosen),
+        head_dim=head_dim,
+        bases=tuple(bases),
+        selection=tuple(chosen),
+        strategy=strategy,
+        parameters=dict(parameters),
+        made_by=made_by,
+    )
+
+
+def _command(options: Mapping[str, Any]) -> str:
+    """Return the command line that repeats a search: what must be given, and what is not the default."""
+    words = ["ropesearch search"]
+    for name, parameter in inspect.signature(search_bases).parameters.items():
+        value = options.get(name)
+        if value is None or value == parameter.default or (name == "kv_heads" and value == options["heads"]):
+            continue
+        words.append(f"--{name.replace('_', '-')}")
+        if value is not True:
+            words.append(value if isinstance(value, str) else checks.shown(value))
+    return " ".join(words)

@@ -1,0 +1,74 @@
+"""A base set as a table: rows, CSV, Markdown, and rich for a terminal."""
+
+import csv
+import io
+import math
+from typing import TYPE_CHECKING
+
+from .base_set import BaseSet
+from .checks import shown
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+COLUMNS = {
+    "kv_head": "KV head",
+    "query_heads": "query heads",
+    "base": "base",
+    "chosen": "chosen",
+    "longest_wavelength": "longest wavelength",
+}
+"""Column names by key: the key heads a CSV column, the name a Markdown or terminal one."""
+
+
+def rows(base_set: BaseSet) -> list[tuple[str, ...]]:
+    """Return one row of text per KV head, in head order, in the columns of `COLUMNS`.
+
+    The columns are the KV head, from 0; the query heads that share it, as first-last; its base; its place in the
+    order of choice, from 1; and the wavelength of its slowest frequency, 2π/θ, in tokens, rounded.
+    """
+    group = base_set.heads // base_set.kv_heads
+    places: dict[float, list[int]] = {}
+    for place, base in enumerate(base_set.selection, start=1):
+        places.setdefault(base, []).append(place)
+    table: list[tuple[str, ...]] = []
+    for head, (base, theta) in enumerate(zip(base_set.bases, base_set.inv_freq()[:, -1], strict=True)):
+        first, last = head * group, head * group + group - 1
+        table.append(
+            (
+                str(head),
+                str(first) if group == 1 else f"{first}-{last}",
+                shown(base),
+                str(places[base].pop(0)),
+                str(round(2 * math.pi / float(theta))),
+            )
+        )
+    return table
+
+
+def to_csv(base_set: BaseSet) -> str:
+    """Return the table as CSV, with a header line."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(rows(base_set))
+    return text.getvalue()
+
+
+def to_markdown(base_set: BaseSet) -> str:
+    """Return the table as Markdown."""
+    lines = [tuple(COLUMNS.values()), ("---:",) * len(COLUMNS), *rows(base_set)]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def to_rich(base_set: BaseSet) -> "Table":
+    """Return the table for a rich console."""
+    from rich.table import Table
+
+    groups = "" if base_set.kv_heads == base_set.heads else f", {base_set.kv_heads} KV heads"
+    table = Table(title=f"{base_set.strategy}: {base_set.heads} heads{groups}, head_dim {base_set.head_dim}")
+    for name in COLUMNS.values():
+        table.add_column(name, justify="right")
+    for row in rows(base_set):
+        table.add_row(*row)
+    return table

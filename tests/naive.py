@@ -1,0 +1,147 @@
+"""Slow and obvious twins of what the package computes. Nothing here is imported from the package."""
+
+import math
+from decimal import Decimal
+
+import numpy as np
+
+
+def inv_freq(base, head_dim):
+    return [base ** (-2 * (i - 1) / head_dim) for i in range(1, head_dim // 2 + 1)]
+
+
+def waveform(base, head_dim, first, last):
+    """One distance and one frequency at a time."""
+    values = []
+    for m in range(first, last + 1):
+        values.append(2 / math.sqrt(head_dim) * sum(math.cos(m * theta) for theta in inv_freq(base, head_dim)))
+    return values
+
+
+def decay_bound(base, head_dim, first, last):
+    values = []
+    for m in range(first, last + 1):
+        partial, total = 0j, 0.0
+        for theta in inv_freq(base, head_dim):
+            partial += complex(math.cos(m * theta), math.sin(m * theta))
+            total += abs(partial)
+        values.append(2 / head_dim * total)
+    return values
+
+
+def strict_maxima(values):
+    return [j for j in range(1, len(values) - 1) if values[j] > values[j - 1] and values[j] > values[j + 1]]
+
+
+def strict_minima(values):
+    return [j for j in range(1, len(values) - 1) if values[j] < values[j - 1] and values[j] < values[j + 1]]
+
+
+def dominant_peaks(values, count, gap, look_ahead, level_tolerance):
+    values = list(values)
+    maxima = strict_maxima(values)
+    kept = []
+    level = max((values[m] for m in maxima), default=None)
+    for m in maxima:
+        if len(kept) == count:
+            break
+        if not abs(values[m] - level) <= level_tolerance:
+            continue
+        if not kept or m - kept[-1] > gap:
+            kept.append(m)
+        later = [x for x in maxima if x > m]
+        start = min(m + gap, later[0]) if later else m + gap
+        ahead = values[start : start + look_ahead]
+        if not ahead:
+            break
+        level = max(ahead)
+    return kept
+
+
+def dominant_valleys(values, count, gap, valley_gap, level_tolerance):
+    values = list(values)
+    minima = strict_minima(values)
+    kept = []
+    level = min((values[m] for m in minima), default=None)
+    for m in reversed(minima):
+        if len(kept) == count:
+            break
+        if not abs(values[m] - level) <= level_tolerance:
+            continue
+        if not kept or kept[-1] - m > valley_gap:
+            kept.append(m)
+        earlier = [x for x in minima if x < m]
+        end = min(m - gap, earlier[-1]) if earlier else 0
+        left = values[: max(end, 0)]
+        if not left:
+            break
+        level = min(left)
+    return sorted(kept)
+
+
+def candidates(bmin, bmax, stride):
+    low, high, step = (Decimal(repr(x)) for x in (bmin, bmax, stride))
+    grid = []
+    i = 1
+    while low + i * step <= high:
+        grid.append(float(low + i * step))
+        i += 1
+    return grid
+
+
+def choose_by_coincidence(extrema, n, tolerance, *, take_out=True, pools="lists"):
+    """Indices in order of choice; `extrema` holds (peaks, valleys) of each candidate, the first is b_min's.
+
+    `take_out=False` leaves coinciding positions in, `pools="sets"` keeps a position once: both are variants that
+    the published set does not come from.
+    """
+    chosen = [0]
+    pool_peaks, pool_valleys = list(extrema[0][0]), list(extrema[0][1])
+    while len(chosen) < n:
+        scores = {}
+        for c, (peaks, valleys) in enumerate(extrema):
+            if c in chosen:
+                continue
+            apart = np.concatenate(
+                [
+                    np.subtract.outer(np.array(peaks, int), np.array(pool_valleys, int)).ravel(),
+                    np.subtract.outer(np.array(valleys, int), np.array(pool_peaks, int)).ravel(),
+                ]
+            )
+            apart = apart[abs(apart) <= tolerance]
+            scores[c] = (-len(apart), int((apart**2).sum()), c)
+        newest = min(scores, key=scores.get)
+        chosen.append(newest)
+        pool_peaks += extrema[newest][0]
+        pool_valleys += extrema[newest][1]
+        if pools == "sets":
+            pool_peaks, pool_valleys = sorted(set(pool_peaks)), sorted(set(pool_valleys))
+        if take_out:
+            both = set(pool_peaks) & set(pool_valleys)
+            pool_peaks = [x for x in pool_peaks if x not in both]
+            pool_valleys = [x for x in pool_valleys if x not in both]
+    return chosen
+
+
+def choose_by_distance(extrema, n, normalize):
+    chosen = [0]
+    pool_peaks, pool_valleys = list(extrema[0][0]), list(extrema[0][1])
+    while len(chosen) < n:
+        scores = {}
+        for c, (peaks, valleys) in enumerate(extrema):
+            if c in chosen:
+                continue
+            if not pool_peaks or not pool_valleys:
+                scores[c] = (math.inf, c)
+                continue
+            from_peaks = [min(abs(p - v) for v in pool_valleys) for p in peaks]
+            from_valleys = [min(abs(v - p) for p in pool_peaks) for v in valleys]
+            score = sum(from_peaks) + sum(from_valleys)
+            if normalize:
+                score = sum(from_peaks) / max(len(from_peaks), 1) + sum(from_valleys) / max(len(from_valleys), 1)
+            scores[c] = (score, c)
+        newest = min(scores, key=scores.get)
+        chosen.append(newest)
+        pool_peaks += extrema[newest][0]
+        pool_valleys += extrema[newest][1]
+    return chosen

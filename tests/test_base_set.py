@@ -1,0 +1,185 @@
+import csv
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from ropesearch import BaseSet, export, inv_freq, search_bases, to_csv, to_markdown, to_tensors, uniform_bases
+from ropesearch.base_set import FORMAT
+
+GROUPED = uniform_bases(10000, 40000, 8, kv_heads=4, head_dim=16)
+
+
+def content(**changes):
+    """The file of a small set as an object, with some keys changed, or gone where the value is `...`."""
+    return {k: v for k, v in (json.loads(GROUPED.to_json()) | changes).items() if v is not ...}
+
+
+def test_file_has_the_keys_of_the_format_in_its_order():
+    parsed = json.loads(search_bases(1e4, 3e4, 5000, 4, head_dim=16, max_distance=2000).to_json())
+    assert list(parsed) == [
+        "format",
+        "version",
+        "heads",
+        "kv_heads",
+        "head_dim",
+        "bases",
+        "selection",
+        "strategy",
+        "parameters",
+        "coverage",
+        "made_by",
+    ]
+    assert parsed["format"] == "ropesearch.base-set"
+    assert parsed["version"] == 1
+    assert parsed["coverage"] == {}
+    assert {"ropesearch", "numpy", "numba", "python", "command"} == set(parsed["made_by"])
+
+
+def test_save_and_load(tmp_path):
+    path = tmp_path / "bases.json"
+    GROUPED.save(path)
+    assert BaseSet.load(path) == GROUPED
+    with pytest.raises(FileExistsError, match="exists already"):
+        GROUPED.save(path)
+    GROUPED.save(path, overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["bases.json"]
+
+
+def test_unknown_keys_are_ignored_and_free_ones_may_be_empty():
+    read = BaseSet.from_json(json.dumps(content(later="x", parameters={}, coverage={}, made_by={})))
+    assert read.bases == GROUPED.bases
+    assert read.parameters == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "it is not JSON, or is cut off"),
+        (GROUPED.to_json()[:-40], "it is not JSON, or is cut off"),
+        ("[" * 100000, "it is not JSON, or is cut off"),
+        ("[]", r"its format must be 'ropesearch.base-set', not \[\]"),
+        ("{}", "its format must be 'ropesearch.base-set', not None"),
+        (content(format="other"), "its format must be 'ropesearch.base-set', not 'other'"),
+        (content(version=2), "it is of version 2, and this ropesearch reads up to version 1"),
+        (content(version="1"), "version must be an integer"),
+        (content(version=...), "it has no key 'version'"),
+        *((content(**{key: ...}), f"it has no key '{key}'") for key in content() if key not in ("format", "version")),
+        (content(bases=[1e4, 2e4, 3e4]), "bases must have one base per KV head: 4, not 3"),
+        (content(bases=[1e4, 2e4, 3e4, 1]), "every one of bases must be a finite number above 1, not 1"),
+        (content(bases=[1e4, 2e4, 3e4, "4e4"]), "every one of bases must be a finite number above 1, not '4e4'"),
+        (content(bases=[1e4, 2e4, 3e4, True]), "every one of bases must be"),
+        (content(bases=[1e4, 2e4, 3e4, None]), "every one of bases must be"),
+        (content(bases=[1e4, 2e4, 3e4, [4e4]]), "every one of bases must be"),
+        (content(bases=[1e4, 2e4, 3e4, 10**400]), "every one of bases must be"),
+        (content(bases=[1e4, 2e4, 3e4, math.nan]), "there is NaN in it"),
+        (content(bases=[1e4, 2e4, 3e4, -math.inf]), "there is -Infinity in it"),
+        (content(parameters={"bmin": math.nan}), "there is NaN in it"),
+        (content(bases="1234"), "bases must be a list of bases, not '1234'"),
+        (content(bases=4), "bases must be a list of bases, not 4"),
+        (content(selection=[1e4, 2e4, 3e4, 5e4]), "selection must hold the same bases"),
+        (content(selection=[1e4]), "selection must have one base per KV head: 4, not 1"),
+        (content(heads=0), "heads must be"),
+        (content(heads=8.0), "heads must be an integer"),
+        (content(heads=6), "kv_heads must be a divisor of the 6 heads, not 4"),
+        (content(kv_heads=None), "kv_heads must be"),
+        (content(head_dim=15), "head_dim must be even, not 15"),
+        (content(strategy=1), "strategy must be a string"),
+        (content(parameters=[]), "parameters must be an object"),
+        (content(coverage=None), "coverage must be an object"),
+        (content(made_by="me"), "made_by must be an object"),
+    ],
+)
+def test_files_that_are_refused(tmp_path, text, message):
+    path = tmp_path / "bases.json"
+    path.write_text(text if isinstance(text, str) else json.dumps(text))
+    with pytest.raises(ValueError, match=message) as caught:
+        BaseSet.load(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_bytes_that_are_no_text_and_files_that_are_not_there(tmp_path):
+    path = tmp_path / "bases.json"
+    with pytest.raises(FileNotFoundError):
+        BaseSet.load(path)
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="is not a base-set file that can be used"):
+        BaseSet.load(path)
+
+
+def test_it_is_a_sequence_of_bases():
+    assert len(GROUPED) == 4
+    assert list(GROUPED) == [10000, 20000, 30000, 40000]
+    np.testing.assert_array_equal(np.asarray(GROUPED), [10000, 20000, 30000, 40000])
+    np.testing.assert_array_equal(GROUPED.inv_freq(), inv_freq([10000, 20000, 30000, 40000], 16))
+    with pytest.raises(AttributeError):
+        GROUPED.heads = 3
+
+
+def test_tables():
+    rows = list(csv.DictReader(io.StringIO(to_csv(GROUPED))))
+    assert [row["base"] for row in rows] == ["10000", "20000", "30000", "40000"]
+    assert [row["query_heads"] for row in rows] == ["0-1", "2-3", "4-5", "6-7"]
+    # The slowest of eight frequencies is b^(−14/16).
+    assert [int(row["longest_wavelength"]) for row in rows] == [
+        round(2 * math.pi * b ** (14 / 16)) for b in (10000, 20000, 30000, 40000)
+    ]
+    lines = to_markdown(GROUPED).splitlines()
+    assert lines[0] == "| KV head | query heads | base | chosen | longest wavelength |"
+    assert lines[2].startswith("| 0 | 0-1 | 10000 | 1 |")
+    assert len(lines) == 6
+
+
+def test_order_of_choice_in_the_table():
+    found = search_bases(1e4, 3e4, 1000, 5, head_dim=32, max_distance=2000)
+    rows = csv.DictReader(io.StringIO(to_csv(found)))
+    chosen = {int(row["chosen"]): float(row["base"]) for row in rows}
+    assert [chosen[i] for i in range(1, 6)] == list(found.selection)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_tensors_in_every_format(tmp_path, dtype):
+    expected = inv_freq(GROUPED.bases, 16)
+    for name in ("a.safetensors", "a.npz", "a.pt"):
+        export(GROUPED, tmp_path / name, dtype=dtype)
+    loaded = {
+        "safetensors": safetensors.torch.load_file(tmp_path / "a.safetensors"),
+        "npz": dict(np.load(tmp_path / "a.npz")),
+        "pt": torch.load(tmp_path / "a.pt"),
+    }
+    for tensors in loaded.values():
+        assert set(tensors) == {"inv_freq", "bases"}
+        assert np.asarray(tensors["inv_freq"]).dtype == dtype
+        np.testing.assert_array_equal(np.asarray(tensors["inv_freq"]), expected.astype(dtype))
+        assert np.asarray(tensors["bases"]).dtype == np.float64
+        np.testing.assert_array_equal(np.asarray(tensors["bases"]), GROUPED.bases)
+
+
+def test_text_exports(tmp_path):
+    for name, text in (("a.json", GROUPED.to_json()), ("a.csv", to_csv(GROUPED)), ("a.md", to_markdown(GROUPED))):
+        export(GROUPED, tmp_path / name)
+        assert (tmp_path / name).read_text() == text
+    assert FORMAT in (tmp_path / "a.json").read_text()
+
+
+def test_bad_exports(tmp_path):
+    with pytest.raises(ValueError, match=r"the suffix of the file must be one of \.json, .*, not '\.txt'"):
+        export(GROUPED, tmp_path / "a.txt")
+    with pytest.raises(ValueError, match="dtype must be one of float32, float64, not 'float16'"):
+        export(GROUPED, tmp_path / "a.npz", dtype="float16")
+    with pytest.raises(ValueError, match="dtype must be"):
+        to_tensors(GROUPED, "int8")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_torch_a_pt_file_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "torch", None)
+    with pytest.raises(ImportError, match=r"pip install 'ropesearch\[torch\]'"):
+        export(GROUPED, tmp_path / "a.pt")
+    export(GROUPED, tmp_path / "a.safetensors")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
