@@ -1,0 +1,148 @@
+"""What the commands share: the class that turns library errors into exit codes, and the options."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ropesearch.checks import InputError, MissingExtraError, ParameterError
+
+if TYPE_CHECKING:
+    from ropesearch import BaseSet
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class EnvironmentFailure(click.ClickException):
+    """The request is right, and this machine cannot carry it out."""
+
+    exit_code = 1
+
+
+class Command(click.Command):
+    """A command whose library errors end as one line: exit code 2 for what was asked, 1 for the environment."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except ParameterError as error:
+            raise click.UsageError(self._with_option_name(error)) from None
+        except InputError as error:
+            raise click.UsageError(str(error)) from None
+        except BrokenPipeError:
+            raise
+        except MemoryError as error:
+            raise EnvironmentFailure(str(error) or "not enough memory") from None
+        except (MissingExtraError, OSError) as error:
+            raise EnvironmentFailure(str(error)) from None
+
+    def _with_option_name(self, error: ParameterError) -> str:
+        options = {p.name: p.opts[-1] for p in self.params if isinstance(p, click.Option)}
+        text = str(error)
+        return options[error.name] + text.removeprefix(error.name) if error.name in options else text
+
+
+def combined(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Return several option decorators as one, in the order in which help shows them."""
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+head_dim_option = click.option("--head-dim", type=int, default=128, show_default=True, help="Channels per head, even.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace output files that exist.")
+quiet_option = click.option("--quiet", is_flag=True, help="No progress and no messages on stderr.")
+
+
+def distance_options(min_distance: int) -> Callable[[F], F]:
+    """--min-distance and --max-distance, both included."""
+    return combined(
+        click.option(
+            "--min-distance", type=int, default=min_distance, show_default=True, help="First distance, in tokens."
+        ),
+        click.option("--max-distance", type=int, default=131072, show_default=True, help="Last distance, in tokens."),
+    )
+
+
+extrema_options = combined(
+    click.option(
+        "--extrema",
+        default="dominant",
+        show_default=True,
+        metavar="RULE",
+        help="Which peaks and valleys count: dominant, those at the edges of the waveform; local, every one.",
+    ),
+    click.option("--count", type=int, default=30, show_default=True, help="dominant: how many of each at most."),
+    click.option(
+        "--gap", type=int, default=50, show_default=True, help="dominant: least distance of two peaks, in tokens."
+    ),
+    click.option(
+        "--valley-gap",
+        type=int,
+        default=60,
+        show_default=True,
+        help="dominant: least distance of two valleys, in tokens.",
+    ),
+    click.option(
+        "--look-ahead",
+        type=int,
+        default=500,
+        show_default=True,
+        help="dominant: over how many tokens ahead the level of peaks is taken.",
+    ),
+    click.option(
+        "--level-tolerance",
+        type=float,
+        default=1e-3,
+        show_default=True,
+        help="dominant: how far from the level an extremum may be, in logits.",
+    ),
+    click.option("--prominence", type=float, help="local: least prominence, in logits."),
+    click.option("--min-separation", type=int, help="local: least distance of two peaks or valleys, in tokens."),
+)
+
+
+def by_hand(ctx: click.Context, name: str) -> bool:
+    """Whether an option was given, and is not its default."""
+    source = ctx.get_parameter_source(name)
+    return source is not None and source is not click.core.ParameterSource.DEFAULT
+
+
+def read_input(read: Callable[[str], Any], path: str) -> Any:
+    """Read an input file; one that is not there or cannot be read is wrong input, not a wrong environment."""
+    try:
+        return read(path)
+    except OSError as error:
+        msg = f"{path} cannot be read: {error.strerror or error}"
+        raise InputError(msg) from None
+
+
+def read_base_set(path: str) -> "BaseSet":
+    """Read a base-set file that a command was given."""
+    from ropesearch import BaseSet
+
+    base_set: BaseSet = read_input(BaseSet.load, path)
+    return base_set
+
+
+def bases_and_head_dim(ctx: click.Context, arguments: Sequence[str], head_dim: int) -> tuple[list[float], int]:
+    """Bases given as numbers or as base-set files, whose head_dim holds unless one was given by hand."""
+    from ropesearch import checks
+
+    bases: list[float] = []
+    for argument in arguments:
+        try:
+            value = float(argument)
+        except ValueError:
+            base_set = read_base_set(argument)
+            bases += base_set.bases
+            if not by_hand(ctx, "head_dim"):
+                head_dim = base_set.head_dim
+        else:
+            bases.append(checks.base("BASES", value))
+    return bases, checks.head_dim(head_dim)

@@ -1,0 +1,138 @@
+"""How the waveforms of a base set's heads cover the distances: what one head misses, another should see."""
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from ropesearch import checks
+from ropesearch.base_set import BaseSet
+from ropesearch.waveforms import waveform
+
+from .style import BEST, INK, MEAN, house_style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Floats = npt.NDArray[np.float64]
+
+COLUMNS = 900  # bins of distance across the figure: about one in two pixels
+DETAIL = 300  # distances in the lower panel
+
+
+def plot_coverage(base_set: BaseSet, max_distance: int = 131072) -> "Figure":
+    """Draw every head's waveform, the best head and the mean of the heads, over distance.
+
+    The upper panel spans all distances. A waveform swings faster there than a line can show, so each thin line is
+    one head's mean over a bin of distances; the best head (the largest of all heads at each distance) is a band
+    from its lowest to its highest value in the bin, with its mean bold; the mean of the heads likewise. The lower
+    panel shows every distance around the one where the best head is lowest, the set's floor. Unit: mean cosine,
+    the waveform scaled to 1 at distance 0.
+
+    Parameters
+    ----------
+    base_set : BaseSet
+    max_distance : int
+        Last distance drawn, in tokens; the first is 1.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        If `max_distance` is less than 2.
+    """
+    last = checks.integer("max_distance", max_distance, 2)
+    n = base_set.kv_heads
+    edges = np.unique(np.linspace(0, last, min(COLUMNS, last) + 1).astype(int))
+    heads = np.empty((n, edges.size - 1))
+    best, mean = np.full(last, -np.inf), np.zeros(last)
+    for row, base in zip(heads, base_set.bases, strict=True):
+        curve = _mean_cosine(base, base_set.head_dim, 1, last)
+        row[:] = _bin_means(curve, edges)
+        np.maximum(best, curve, out=best)
+        mean += curve / n
+    floor = int(best.argmin()) + 1
+
+    with house_style():
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(10, 7.2), layout="constrained")
+        whole, detail = figure.subplots(2, 1, height_ratios=(3, 2))
+        colours = mpl.colormaps["viridis"](np.linspace(0.0, 0.9, n))
+        middles = (edges[:-1] + edges[1:] + 1) / 2
+        for row, colour in zip(heads, colours, strict=True):
+            whole.plot(middles, row, color=colour, lw=0.4, alpha=0.45)
+        shown = slice(*_window(floor, last))
+        near = np.arange(1, last + 1)[shown]
+        for base, colour in zip(base_set.bases, colours, strict=True):
+            curve = _mean_cosine(base, base_set.head_dim, int(near[0]), int(near[-1]))
+            detail.plot(near, curve, color=colour, lw=0.5, alpha=0.6)
+        bold = [(mean, MEAN, "mean of the heads"), (best, BEST, "best head")]
+        for curve, colour, name in bold if n > 1 else bold[1:]:  # one head is its own mean
+            low, high = (f.reduceat(curve, edges[:-1]) for f in (np.minimum, np.maximum))
+            whole.fill_between(middles, low, high, color=colour, alpha=0.18, lw=0)
+            whole.plot(middles, _bin_means(curve, edges), color=colour, lw=2, label=name)
+            detail.plot(near, curve[shown], color=colour, lw=1.6)
+        for axes in (whole, detail):
+            axes.plot(floor, best[floor - 1], "o", color=INK, ms=5, zorder=5)
+        whole.set_ylim(bottom=min(heads.min(), best.min()) - 0.12)  # room for the line of text
+        whole.annotate(
+            f"floor of the best head: {best[floor - 1]:.3f} at distance {floor:,}",
+            (floor, best[floor - 1]),
+            xytext=(0.98, 0.03),
+            textcoords="axes fraction",
+            ha="right",
+            arrowprops={"arrowstyle": "-", "color": INK, "lw": 0.8},
+        )
+        _label(whole, detail, base_set, colours, edges)
+    return figure
+
+
+def _label(
+    whole: "Axes", detail: "Axes", base_set: BaseSet, colours: npt.NDArray[np.float64], edges: npt.NDArray[np.int_]
+) -> None:
+    """Titles, axes, legend."""
+    from matplotlib.lines import Line2D
+
+    n, last = base_set.kv_heads, int(edges[-1])
+    whole.set_title(
+        f"Waveform coverage of {n} base{'s' * (n > 1)} ({base_set.strategy}), head_dim {base_set.head_dim}",
+        loc="left",
+        weight="bold",
+    )
+    width = -(-last // (edges.size - 1))
+    whole.set_xlabel(f"distance (tokens); lines: means over {width} tokens, bands: lowest to highest in them")
+    detail.set_title("Every distance around the floor", loc="left", fontsize=10)
+    detail.set_xlabel("distance (tokens)")
+    for axes in (whole, detail):
+        axes.set_ylabel("mean cosine")
+        axes.margins(x=0.01)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+    low, high = min(base_set.bases), max(base_set.bases)
+    heads = [
+        Line2D([], [], color=colours[0], lw=1, label=f"head with base {base_set.bases[0]:,.12g}"),
+        Line2D([], [], color=colours[-1], lw=1, label=f"head with base {base_set.bases[-1]:,.12g}"),
+    ]
+    handles, _ = whole.get_legend_handles_labels()
+    whole.legend(handles=[*reversed(handles), *heads[: 1 + (low < high)]], loc="upper right", ncols=2)
+
+
+def _mean_cosine(base: float, head_dim: int, first: int, last: int) -> Floats:
+    return waveform(base, head_dim, last, min_distance=first) / math.sqrt(head_dim)
+
+
+def _bin_means(curve: Floats, edges: npt.NDArray[np.int_]) -> Floats:
+    sums: Floats = np.add.reduceat(curve, edges[:-1])
+    return sums / np.diff(edges)
+
+
+def _window(floor: int, last: int) -> tuple[int, int]:
+    """Indices, into distances from 1, of the detail around the floor."""
+    start = max(min(floor - DETAIL // 2, last - DETAIL), 1)
+    return start - 1, min(start + DETAIL, last)

@@ -1,0 +1,420 @@
+import inspect
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from ropesearch.cli import main
+from ropesearch.cli.main import cli
+
+import ropesearch
+from ropesearch import BaseSet, decay_bound, find_extrema, search_bases, uniform_bases, waveform
+from ropesearch.extrema import EXTREMA_RULES
+from ropesearch.matching import MATCHINGS
+from ropesearch.presets import PRESETS
+from ropesearch.search import ORDERS, STRATEGIES
+
+ROOT = Path(__file__).parent.parent
+GRID = ["--bmin", "10000", "--bmax", "30000", "--stride", "1000"]
+SMALL = [*GRID, "--heads", "8", "--head-dim", "32", "--max-distance", "2000"]
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """Run the command line in an empty folder; gives (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def run(*args):
+        code = main([str(arg) for arg in args])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def all_commands(group=cli, names=()):
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from all_commands(command, (*names, name))
+        else:
+            yield (*names, name), command
+
+
+COMMANDS = dict(all_commands())
+
+
+def test_search_writes_the_file_and_prints_a_table(run):
+    code, out, err = run("search", *SMALL, "-o", "bases.json")
+    assert code == 0
+    assert err == "wrote bases.json\n"
+    expected = search_bases(10000, 30000, 1000, 8, head_dim=32, max_distance=2000)
+    assert BaseSet.load("bases.json") == expected
+    printed = re.findall(r"│ +\d+ │ +\d+ │ +(\d+) │", out)
+    assert [float(base) for base in printed] == list(expected.bases)
+
+
+def test_search_json_is_the_file_and_nothing_else(run):
+    code, out, err = run("search", *SMALL, "--json", "-o", "bases.json", "--quiet")
+    assert (code, err) == (0, "")
+    assert out == Path("bases.json").read_text()
+
+
+def test_the_command_in_the_file_repeats_it(run):
+    run("search", *SMALL, "-o", "one.json", "--matching", "distance", "--normalize", "--order", "descending")
+    command = BaseSet.load("one.json").made_by["command"].split()
+    assert command[0] == "ropesearch"
+    code, out, _ = run(*command[1:], "--json")
+    assert code == 0
+    assert out == Path("one.json").read_text()
+
+
+def test_presets(run):
+    for name, options in PRESETS.items():
+        code, out, _ = run("search", "--preset", name, "--json")
+        assert code == 0
+        assert BaseSet.from_json(out) == search_bases(**options)
+    code, out, _ = run("search", "--preset", "table2", "--heads", 4, "--json")
+    assert BaseSet.from_json(out) == search_bases(1e6, 5e6, 30000, 4)
+
+
+def test_uniform_needs_no_stride(run):
+    code, out, _ = run("search", "--strategy", "uniform", "--bmin", 1e6, "--bmax", 5e6, "--heads", 5, "--json")
+    assert code == 0
+    assert BaseSet.from_json(out) == uniform_bases(1e6, 5e6, 5)
+
+
+def test_model_config(run, tmp_path):
+    config = {"model_type": "llama", "hidden_size": 512, "num_attention_heads": 16, "num_key_value_heads": 4}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    grid = [*GRID, "--max-distance", 2000]
+    code, out, _ = run("search", *grid, "--model-config", ".", "--json")
+    assert code == 0
+    assert BaseSet.from_json(out) == search_bases(10000, 30000, 1000, 16, kv_heads=4, head_dim=32, max_distance=2000)
+    by_hand = run("search", *grid, "--model-config", "config.json", "--head-dim", 16, "--kv-heads", 2, "--json")[1]
+    assert BaseSet.from_json(by_hand) == search_bases(
+        10000, 30000, 1000, 16, kv_heads=2, head_dim=16, max_distance=2000
+    )
+    # The model's KV heads go with the model's heads, and its shape goes before the preset's.
+    other = BaseSet.from_json(run("search", *grid, "--model-config", ".", "--heads", 6, "--json")[1])
+    assert (other.heads, other.kv_heads, other.head_dim) == (6, 6, 32)
+    preset = ["--preset", "attention-buckets", "--model-config", ".", "--stride", 1000, "--json"]
+    both = BaseSet.from_json(run("search", *preset)[1])
+    assert (both.heads, both.kv_heads, both.head_dim, both.parameters["bmax"]) == (16, 4, 32, 30000)
+
+
+def test_show_and_export(run):
+    run("search", *SMALL, "-o", "bases.json")
+    text = Path("bases.json").read_text()
+    code, out, err = run("show", "bases.json")
+    assert (code, err) == (0, "")
+    assert "peak-valley: 8 heads, head_dim 32" in out
+    assert run("show", "bases.json", "--json") == (0, text, "")
+    base_set = BaseSet.load("bases.json")
+    assert run("export", "bases.json") == (0, ropesearch.to_markdown(base_set), "")
+    assert run("export", "bases.json", "--format", "csv") == (0, ropesearch.to_csv(base_set), "")
+    assert run("export", "bases.json", "-o", "a.npz", "--dtype", "float64") == (0, "", "wrote a.npz\n")
+    np.testing.assert_array_equal(np.load("a.npz")["inv_freq"], base_set.inv_freq())
+
+
+def test_waveform(run):
+    window = ["--head-dim", 32, "--min-distance", 10, "--max-distance", 5000]
+    expected = [waveform(b, 32, 5000, min_distance=10) for b in (10000, 50000.5)]
+    code, out, err = run("waveform", "10000", "50000.5", *window)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0] == "distance,10000,50000.5"
+    table = np.loadtxt(io.StringIO(out), delimiter=",", skiprows=1)
+    np.testing.assert_array_equal(table[:, 0], np.arange(10, 5001))
+    np.testing.assert_array_equal(table[:, 1:].T, expected)
+    parsed = json.loads(run("waveform", "10000", "50000.5", *window, "--json")[1])
+    assert list(parsed) == ["curve", "head_dim", "bases", "min_distance", "max_distance", "values"]
+    assert parsed["bases"] == [10000, 50000.5]
+    np.testing.assert_array_equal(parsed["values"], expected)
+    assert run("waveform", "10000", "50000.5", *window, "-o", "w.npz") == (0, "", "wrote w.npz\n")
+    arrays = np.load("w.npz")
+    np.testing.assert_array_equal(arrays["values"], expected)
+    np.testing.assert_array_equal(arrays["distances"], np.arange(10, 5001))
+    bound = json.loads(run("waveform", "10000", *window, "--decay-bound", "--json")[1])
+    np.testing.assert_array_equal(bound["values"], [decay_bound(10000, 32, 5000, min_distance=10)])
+    assert bound["curve"] == "decay_bound"
+
+
+def test_waveform_and_extrema_of_a_base_set_file(run):
+    run("search", *SMALL, "-o", "bases.json")
+    base_set = BaseSet.load("bases.json")
+    parsed = json.loads(run("waveform", "bases.json", "--max-distance", 100, "--json")[1])
+    assert parsed["bases"] == list(base_set.bases)
+    assert parsed["head_dim"] == 32
+    parsed = json.loads(run("extrema", "bases.json", "500", "--max-distance", 2000, "--json")[1])
+    assert [each["base"] for each in parsed] == [*base_set.bases, 500]
+
+
+@pytest.mark.parametrize("rule", [{}, {"count": 3, "gap": 10}, {"extrema": "local", "prominence": 0.5}])
+def test_extrema(run, rule):
+    options = [word for name, value in rule.items() for word in (f"--{name}", value)]
+    found = find_extrema(waveform(10000, 64, 3000, min_distance=1000), min_distance=1000, **rule)
+    code, out, err = run("extrema", "10000", "--head-dim", 64, "--max-distance", 3000, *options)
+    assert (code, err) == (0, "")
+    lines = [line.split(",") for line in out.splitlines()]
+    assert lines[0] == ["base", "kind", "distance", "value"]
+    assert [int(m) for _, kind, m, _ in lines[1:] if kind == "peak"] == found.peaks.tolist()
+    assert [int(m) for _, kind, m, _ in lines[1:] if kind == "valley"] == found.valleys.tolist()
+    assert [float(v) for _, _, _, v in lines[1:]] == [*found.peak_values, *found.valley_values]
+    assert run("extrema", "10000", "-o", "e.json")[0] == 0
+    assert json.loads(Path("e.json").read_text())[0]["base"] == 10000
+
+
+def test_plot_coverage(run):
+    run("search", *SMALL, "-o", "bases.json", "--plot", "search.png")
+    assert Path("search.png").read_bytes().startswith(b"\x89PNG")
+    for suffix, start in (("svg", b"<?xml"), ("pdf", b"%PDF"), ("png", b"\x89PNG")):
+        code, out, err = run("plot", "coverage", "bases.json", "-o", f"c.{suffix}", "--max-distance", 3000)
+        assert (code, out, err) == (0, "", f"wrote c.{suffix}\n")
+        assert Path(f"c.{suffix}").read_bytes().startswith(start)
+
+
+NEEDED = ["--bmin", "1e6", "--bmax", "5e6", "--stride", "30000", "--heads", "32"]
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (["search"], "--bmin and --bmax and --heads and --stride must be given"),
+        (["search", *NEEDED, "--bmin", "1"], "--bmin must be a finite number above 1, not 1"),
+        (["search", *NEEDED, "--bmin", "nan"], "--bmin must be a finite number above 1, not nan"),
+        (["search", *NEEDED, "--bmax", "inf"], "--bmax must be a finite number above 1, not inf"),
+        (["search", *NEEDED, "--bmin", "abc"], "Invalid value for '--bmin': 'abc' is not a valid float."),
+        (["search", *NEEDED, "--bmax", "1e5"], "--bmax must be greater than bmin, 1000000, not 100000"),
+        (["search", *NEEDED, "--stride", "0"], "--stride must be a finite number above 0, not 0"),
+        (
+            ["search", *NEEDED, "--stride", "5e6"],
+            "--stride must be at most the width of the range, 4000000",
+        ),
+        (
+            ["search", *NEEDED, "--heads", "200"],
+            "--heads must be at most 134, for stride 30000 gives 133 candidates beside bmin"
+            " (a stride of 20100 would do), not 200",
+        ),
+        (["search", *NEEDED, "--heads", "3.5"], "Invalid value for '--heads': '3.5' is not a valid integer."),
+        (["search", *NEEDED, "--kv-heads", "5"], "--kv-heads must be a divisor of the 32 heads, not 5"),
+        (["search", *NEEDED, "--head-dim", "127"], "--head-dim must be even, not 127"),
+        (["search", *NEEDED, "--head-dim", "0"], "--head-dim must be an integer of at least 2, not 0"),
+        (["search", *NEEDED, "--min-distance", "200000"], "--min-distance must be less than max_distance, 131072"),
+        (["search", *NEEDED, "--min-distance", "-1"], "--min-distance must be an integer of at least 0, not -1"),
+        (["search", *NEEDED, "--max-distance", "1001"], "bmin 1000000 has no peak and no valley"),
+        (["search", *NEEDED, "--count", "0"], "--count must be an integer of at least 1, not 0"),
+        (["search", *NEEDED, "--gap", "-1"], "--gap must be an integer of at least 0, not -1"),
+        (["search", *NEEDED, "--look-ahead", "0"], "--look-ahead must be an integer of at least 1, not 0"),
+        (["search", *NEEDED, "--tolerance", "-1"], "--tolerance must be an integer of at least 0, not -1"),
+        (["search", *NEEDED, "--tolerance", "9" * 30], "--tolerance must be at most 2147483647"),
+        (["search", *NEEDED, "--prominence", "1"], "--prominence must be left out unless extrema is local, not 1"),
+        (["search", *NEEDED, "--strategy", "best"], "--strategy must be one of peak-valley, uniform, not 'best'"),
+        (["search", "--preset", "table3"], "--preset must be one of table2, attention-buckets, not 'table3'"),
+        (["search", "--model-config", "nowhere"], "nowhere cannot be read: No such file or directory"),
+        (["search", "--model-config", "gpt2.json"], "gpt2.json: a model of type 'gpt2' has no rotary"),
+        (["search", "--model-config", "cut.json"], "cut.json is not JSON"),
+        (["search", *NEEDED, "-o", "here.json", "--plot", "a.txt"], "the suffix of the figure must be one of .png"),
+        (["search", *NEEDED, "surplus"], "Got unexpected extra argument (surplus)"),
+        (["search", *NEEDED, "--nonsense"], "No such option '--nonsense'."),
+        (["show", "nowhere.json"], "nowhere.json cannot be read: No such file or directory"),
+        (["show", "."], ". cannot be read: Is a directory"),
+        (["show", "cut.json"], "cut.json is not a base-set file that can be used: it is not JSON, or is cut off"),
+        (["show", "gpt2.json"], "gpt2.json is not a base-set file that can be used: its format must be"),
+        (
+            ["export", "good.json", "-o", "a.txt"],
+            "the suffix of the file must be one of .json, .csv, .md",
+        ),
+        (
+            ["export", "good.json", "-o", "a.npz", "--dtype", "int8"],
+            "--dtype must be one of float32, float64",
+        ),
+        (["waveform"], "Missing argument 'BASES...'."),
+        (["waveform", "1"], "BASES must be a finite number above 1, not 1"),
+        (["waveform", "nan"], "BASES must be a finite number above 1, not nan"),
+        (["waveform", "1e4", "-o", "a.txt"], "--output must be one of .csv, .json, .npz, not '.txt'"),
+        (["waveform", "1e4", "--head-dim", "3"], "--head-dim must be even, not 3"),
+        (["waveform", "1e4", "--max-distance", "0"], "--max-distance must be an integer of at least 1, not 0"),
+        (["waveform", "tenthousand"], "tenthousand cannot be read: No such file or directory"),
+        (["extrema", "1e4", "--extrema", "all"], "--extrema must be one of dominant, local, not 'all'"),
+        (["extrema", "1e4", "--level-tolerance", "nan"], "--level-tolerance must be a finite number of at least 0"),
+        (["plot", "coverage", "good.json"], "Missing option '-o' / '--output'."),
+        (["plot", "coverage", "good.json", "-o", "a.gif"], "the suffix of the figure must be one of .png, .svg, .pdf"),
+        (["plot", "coverage", "good.json", "-o", "a.png", "--max-distance", "1"], "--max-distance must be an integer"),
+        (["nonsense"], "No such command 'nonsense'."),
+    ],
+)
+def test_wrong_input_is_exit_2_one_line_and_nothing_written(run, tmp_path, args, line):
+    uniform_bases(1e4, 2e4, 2).save("good.json")
+    Path("gpt2.json").write_text('{"model_type": "gpt2"}')
+    Path("cut.json").write_text('{"model_type": "lla')
+    before = sorted(tmp_path.iterdir())
+    code, out, err = run(*args)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"Error: {line}")
+    assert err.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["search", *SMALL, "-o"],
+        ["search", *SMALL, "--plot"],
+        ["export", "good.json", "-o"],
+        ["waveform", "1e4", "--max-distance", "9", "-o"],
+        ["extrema", "1e4", "--max-distance", "2000", "-o"],
+        ["plot", "coverage", "good.json", "--max-distance", "900", "-o"],
+    ],
+)
+def test_outputs_that_cannot_be_written_are_exit_1_before_the_work(run, tmp_path, monkeypatch, command):
+    uniform_bases(1e4, 2e4, 2).save("good.json")
+    suffix = "png" if command[0] == "plot" or command[-1] == "--plot" else "json"
+    (tmp_path / f"there.{suffix}").write_text("precious")
+    before = sorted(tmp_path.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr("ropesearch.search._landmarks", lambda *_: pytest.fail("the work was begun"))
+        for name, line in [
+            (f"there.{suffix}", f"there.{suffix} exists already; overwrite (--overwrite) replaces it"),
+            (f"nowhere/a.{suffix}", f"the folder nowhere of a.{suffix} does not exist"),
+            (f"good.json/a.{suffix}", "good.json is not a folder"),
+        ]:
+            code, out, err = run(*command, name)
+            assert (code, out, err) == (1, "", f"Error: {line}\n")
+    assert (tmp_path / f"there.{suffix}").read_text() == "precious"
+    assert sorted(tmp_path.iterdir()) == before
+    assert run(*command, f"there.{suffix}", "--overwrite")[0] == 0
+    assert (tmp_path / f"there.{suffix}").read_bytes() != b"precious"
+
+
+def test_too_large_is_exit_1_and_says_how_much_it_needs(run, monkeypatch):
+    monkeypatch.setattr("ropesearch.memory.available_memory", lambda: 10**9)
+    huge = ["--max-distance", 2147483647]
+    for args in (["search", *NEEDED, *huge], ["waveform", "1e4", *huge], ["extrema", "1e4", *huge]):
+        code, out, err = run(*args)
+        assert (code, out) == (1, "")
+        assert re.fullmatch(r"Error: .* needs [\d.]+ GB of memory, and 1 GB are free\n", err)
+
+
+def test_a_missing_extra_is_exit_1(run, monkeypatch):
+    uniform_bases(1e4, 2e4, 2).save("good.json")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert run("export", "good.json", "-o", "a.pt") == (
+        1,
+        "",
+        "Error: a .pt file needs torch: pip install 'ropesearch[torch]'\n",
+    )
+
+
+def test_an_interrupt_is_exit_130_and_leaves_nothing(run, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ropesearch.search.choose", interrupted)
+    assert run("search", *SMALL, "-o", "bases.json") == (130, "", "\nInterrupted.\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_in_the_middle_of_the_work(tmp_path):
+    command = [sys.executable, "-P", "-m", "ropesearch", "search", "-o", "bases.json", *NEEDED]
+    command += ["--stride", "100", "--max-distance", "1048576"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stderr.readline().startswith("waveforms and extrema: ")  # it is at work, for over a second
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == ""
+    assert err.splitlines()[-1] == "Interrupted."
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_that_goes_away(tmp_path):
+    process = subprocess.run(
+        f"'{sys.executable}' -P -m ropesearch waveform 1e4 | head -n 2",
+        shell=True, cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert process.stdout.startswith("distance,10000\n0,")
+    assert process.stderr == ""
+
+
+def test_progress_of_long_work_is_on_stderr(run, monkeypatch):
+    clock = iter(range(0, 10**6, 2))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    code, out, err = run("search", *SMALL, "--json")
+    assert code == 0
+    BaseSet.from_json(out)
+    assert re.match(r"waveforms and extrema: \d+ of 21 \(\d+%\)\n", err)
+    assert run("search", *SMALL, "--json", "--quiet") == (0, out, "")
+
+
+def test_defaults_are_those_of_the_library():
+    of_search = COMMANDS["search",].make_context("search", []).params
+    surplus = {"model_config", "preset", "output", "plot", "as_json", "overwrite", "quiet"}
+    required = {"bmin": None, "bmax": None, "stride": None, "heads": None}
+    assert {k: v for k, v in of_search.items() if k not in surplus} == required | defaults_of(search_bases, "progress")
+    of_extrema = COMMANDS["extrema",].make_context("extrema", ["1e4"]).params
+    expected = defaults_of(find_extrema, "min_distance")
+    assert {name: of_extrema[name] for name in expected} == expected
+
+
+def defaults_of(function, *but):
+    return {
+        name: parameter.default
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.default is not parameter.empty and name not in but
+    }
+
+
+def test_help_names_every_choice():
+    text = {p.name: p.help for p in COMMANDS["search",].params}
+    for name, choices in [
+        ("strategy", STRATEGIES),
+        ("extrema", EXTREMA_RULES),
+        ("matching", MATCHINGS),
+        ("order", ORDERS),
+        ("preset", PRESETS),
+    ]:
+        for choice in choices:
+            assert choice in text[name]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_option_has_help(name):
+    command = COMMANDS[name]
+    assert command.help
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{' '.join(name)} {parameter.opts[0]}"
+
+
+def test_help_version_and_groups(run):
+    code, out, err = run("--help")
+    assert (code, err) == (0, "")
+    for name in cli.commands:
+        assert f"  {name} " in out
+    assert run("--version") == (0, f"ropesearch, version {ropesearch.__version__}\n", "")
+    for args in ([], ["plot"]):
+        code, out, err = run(*args)
+        assert (code, out) == (2, "")
+        assert err.startswith("Usage: ropesearch")
+
+
+def test_help_loads_nothing_heavy():
+    code = "import sys; from ropesearch.cli import main; main(['search', '--help']); print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True).stdout
+    loaded = set(out.splitlines()[-1].split())
+    assert not loaded & {"numpy", "numba", "scipy", "matplotlib", "rich", "torch", "safetensors"}
+
+
+def test_the_command_is_installed(tmp_path):
+    beside = Path(sys.executable).with_name("ropesearch")
+    out = subprocess.run([beside, "--version"], capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    assert out == f"ropesearch, version {ropesearch.__version__}\n"
+    assert os.access(beside, os.X_OK)
