@@ -15,6 +15,7 @@ from .options import (
     distance_options,
     extrema_options,
     head_dim_option,
+    note_options_without_effect,
     overwrite_option,
 )
 
@@ -62,6 +63,7 @@ def extrema(
         for b in numbers
     ]
     text = _WRITERS[suffix](found)
+    note_options_without_effect(ctx, rule)
     if output is None:
         click.echo(text, nl=False)
     else:

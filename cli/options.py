@@ -1,6 +1,6 @@
 """What the commands share: the class that turns library errors into exit codes, and the options."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -79,14 +79,14 @@ extrema_options = combined(
     ),
     click.option("--count", type=int, default=30, show_default=True, help="dominant: how many of each at most."),
     click.option(
-        "--gap", type=int, default=50, show_default=True, help="dominant: least distance of two peaks, in tokens."
+        "--gap", type=int, default=50, show_default=True, help="dominant: peaks are farther apart, in tokens."
     ),
     click.option(
         "--valley-gap",
         type=int,
         default=60,
         show_default=True,
-        help="dominant: least distance of two valleys, in tokens.",
+        help="dominant: valleys are farther apart, in tokens.",
     ),
     click.option(
         "--look-ahead",
@@ -111,6 +111,28 @@ def by_hand(ctx: click.Context, name: str) -> bool:
     """Whether an option was given, and is not its default."""
     source = ctx.get_parameter_source(name)
     return source is not None and source is not click.core.ParameterSource.DEFAULT
+
+
+# Options that only one value of another option gives a meaning.
+BELONGS_TO = {
+    "count": ("extrema", "dominant"),
+    "gap": ("extrema", "dominant"),
+    "valley_gap": ("extrema", "dominant"),
+    "look_ahead": ("extrema", "dominant"),
+    "level_tolerance": ("extrema", "dominant"),
+    "prominence": ("extrema", "local"),
+    "min_separation": ("extrema", "local"),
+    "tolerance": ("matching", "coincidence"),
+    "normalize": ("matching", "distance"),
+}
+
+
+def note_options_without_effect(ctx: click.Context, options: Mapping[str, Any]) -> None:
+    """Say on stderr which options were given by hand and have nothing to work on."""
+    for name, (other, value) in BELONGS_TO.items():
+        if name in options and by_hand(ctx, name) and options[other] != value:
+            flag = name.replace("_", "-")
+            click.echo(f"note: --{flag} has no effect unless --{other} is {value}", err=True)
 
 
 def read_input(read: Callable[[str], Any], path: str) -> Any:

@@ -15,6 +15,7 @@ from .options import (
     distance_options,
     extrema_options,
     head_dim_option,
+    note_options_without_effect,
     overwrite_option,
     quiet_option,
     read_input,
@@ -95,14 +96,14 @@ def search(
     model_config: str | None,
     **options: Any,
 ) -> None:
-    r"""Choose one RoPE base per KV head.
+    """Choose one RoPE base per KV head.
 
     \b
     The paper's set:
         ropesearch search --bmin 1e6 --bmax 5e6 --stride 30000 --heads 32 -o bases.json
     For a model's own shape:
         ropesearch search --bmin 1e6 --bmax 5e6 --stride 30000 --model-config path/to/model
-    """
+    """  # noqa: D301  (click reads the control character \b as: leave these lines as they are)
     options = _filled_in(ctx, options, preset, model_config)
     _check_outputs(output, plot, overwrite)
 
@@ -119,8 +120,11 @@ def search(
         figure = plot_coverage(base_set, max_distance=options["max_distance"])
         save_figure(figure, plot, overwrite=overwrite)
     print_base_set(base_set, as_json=as_json)
+    if quiet:
+        return
+    note_options_without_effect(ctx, options)
     for path in (output, plot):
-        if path and not quiet:
+        if path:
             click.echo(f"wrote {path}", err=True)
 
 

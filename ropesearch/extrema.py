@@ -60,6 +60,8 @@ def find_extrema(
     `local` gives every local extremum as `scipy.signal.find_peaks` finds them in `values` and in −`values`: the
     middle of a plateau, rounded down; never an end point.
 
+    Options of the other rule must be in range too, and are without effect.
+
     Parameters
     ----------
     values : array_like of float, shape (n,)
@@ -199,13 +201,7 @@ def extrema_rule(
         ),
         min_separation=_if_given(min_separation, lambda s: checks.integer("min_separation", s, 1)),
     )
-    if name == "local":
-        return local
-    for option in ("prominence", "min_separation"):
-        value = getattr(local, option)
-        if value is not None:
-            raise checks.ParameterError(option, value, "left out unless extrema is local")
-    return dominant
+    return local if name == "local" else dominant
 
 
 def _if_given(value: Any, check: Callable[[Any], Any]) -> Any:

@@ -126,8 +126,6 @@ def matching_rule(matching: Any, *, tolerance: Any, normalize: Any) -> Matching:
     name = checks.choice("matching", matching, MATCHINGS)
     if not isinstance(normalize, bool | np.bool_):
         raise checks.ParameterError("normalize", normalize, "true or false")
-    if normalize and name != "distance":
-        raise checks.ParameterError("normalize", normalize, "left out unless matching is distance")
     return Matching(name, checks.integer("tolerance", tolerance, 0), bool(normalize))
 
 

@@ -215,7 +215,7 @@ NEEDED = ["--bmin", "1e6", "--bmax", "5e6", "--stride", "30000", "--heads", "32"
         (["search", *NEEDED, "--look-ahead", "0"], "--look-ahead must be an integer of at least 1, not 0"),
         (["search", *NEEDED, "--tolerance", "-1"], "--tolerance must be an integer of at least 0, not -1"),
         (["search", *NEEDED, "--tolerance", "9" * 30], "--tolerance must be at most 2147483647"),
-        (["search", *NEEDED, "--prominence", "1"], "--prominence must be left out unless extrema is local, not 1"),
+        (["search", *NEEDED, "--prominence", "-1"], "--prominence must be a finite number of at least 0, not -1"),
         (["search", *NEEDED, "--strategy", "best"], "--strategy must be one of peak-valley, uniform, not 'best'"),
         (["search", "--preset", "table3"], "--preset must be one of table2, attention-buckets, not 'table3'"),
         (["search", "--model-config", "nowhere"], "nowhere cannot be read: No such file or directory"),
@@ -342,6 +342,18 @@ def test_a_reader_that_goes_away(tmp_path):
     )  # fmt: skip
     assert process.stdout.startswith("distance,10000\n0,")
     assert process.stderr == ""
+
+
+def test_options_without_effect_are_noted(run):
+    code, plain, _ = run("search", *SMALL, "--json")
+    code, out, err = run("search", *SMALL, "--json", "--normalize", "--prominence", 1, "--count", 30)
+    assert (code, out) == (0, plain)
+    assert err.splitlines() == [
+        "note: --prominence has no effect unless --extrema is local",
+        "note: --normalize has no effect unless --matching is distance",
+    ]
+    err = run("extrema", "1e4", "--max-distance", 1100, "--extrema", "local", "--gap", 5)[2]
+    assert err == "note: --gap has no effect unless --extrema is dominant\n"
 
 
 def test_progress_of_long_work_is_on_stderr(run, monkeypatch):

@@ -276,7 +276,6 @@ def test_progress_counts_to_the_end():
         ({"matching": "best"}, "matching must be one of coincidence, distance"),
         ({"extrema": "best"}, "extrema must be one of dominant, local"),
         ({"order": "random"}, "order must be one of ascending, descending, selection"),
-        ({"normalize": True}, "normalize must be left out unless matching is distance"),
         ({"normalize": 1}, "normalize must be true or false"),
         ({"threads": 0}, "threads must be"),
     ],

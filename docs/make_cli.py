@@ -1,0 +1,32 @@
+"""Write docs/cli.md, the reference of the command line, from the commands themselves.
+
+python docs/make_cli.py
+"""
+
+from pathlib import Path
+
+import click
+from ropesearch.cli.main import cli
+
+
+def sections(command, name):
+    context = click.Context(command, info_name=name, max_content_width=100, terminal_width=100)
+    yield f"## {name}\n\n```text\n{command.get_help(context)}\n```\n"
+    if isinstance(command, click.Group):
+        for child in sorted(command.commands):
+            yield from sections(command.commands[child], f"{name} {child}")
+
+
+def page():
+    head = "<!-- Made by `python docs/make_cli.py`. -->\n\n# Command line\n\n" + EXIT_CODES
+    return head + "\n" + "\n".join(sections(cli, "ropesearch"))
+
+
+EXIT_CODES = """\
+stdout is data, stderr is progress and messages. Exit codes: 0 done; 2 an option or an input file is wrong or
+missing; 1 the environment: an output that exists or cannot be written, memory, a missing extra; 130 interrupted.
+Output files are written whole or not at all, and replaced only with `--overwrite`.
+"""
+
+if __name__ == "__main__":
+    Path(__file__).with_name("cli.md").write_text(page())
