@@ -14,7 +14,7 @@ from .show import show
 from .waveform import waveform
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="ropesearch")
 def cli() -> None:
     """Search RoPE bases for every attention head, and see what they do over distance."""

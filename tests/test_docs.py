@@ -21,17 +21,10 @@ def blocks(language):
 
 def shell(command, folder):
     here = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(
-        command,
-        shell=True,
-        cwd=folder,
-        env=here,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        check=True,
-    )
-    return done.stdout
+    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    done = subprocess.run(command, shell=True, cwd=folder, env=here, text=True, check=True, **both)
+    # A slow machine shows progress, which the documentation does not.
+    return re.sub(r"^[a-z ]+: \d+ of \d+ \(\d+%\)\n", "", done.stdout, flags=re.MULTILINE)
 
 
 def assert_same_text(shown, printed):
@@ -66,7 +59,7 @@ def test_the_other_commands_of_the_readme(tmp_path):
 
 def test_the_library_example_of_the_readme(tmp_path):
     (example,) = blocks("python")
-    assert sum(bool(line.strip()) for line in example.splitlines()) == 10
+    assert len(example.splitlines()) == 10
     (tmp_path / "example.py").write_text(example)
     assert shell(f"'{sys.executable}' -P example.py", tmp_path) == blocks("text")[1]
 
