@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 SILENT_FOR = 1.0  # seconds
-BETWEEN_LINES = 5.0  # seconds, where stderr is a file
+BETWEEN_LINES = 5.0  # seconds at least, where stderr is a file; later a tenth of the time it took so far
 
 
 class ProgressReport:
@@ -19,7 +19,9 @@ class ProgressReport:
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
-        self._due = time.monotonic() + SILENT_FOR
+        self._what: str | None = None
+        self._start = time.monotonic()
+        self._due = self._start + SILENT_FOR
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
 
@@ -29,11 +31,16 @@ class ProgressReport:
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """Take note of progress, and show it if it is time to."""
-        if self._quiet or time.monotonic() < self._due:
+        now = time.monotonic()
+        if what != self._what:
+            self._what, self._start = what, now
+        if self._quiet or now < self._due:
             return
         if not sys.stderr.isatty():
-            click.echo(f"{what}: {done} of {total} ({done / total:.0%})", err=True)
-            self._due = time.monotonic() + BETWEEN_LINES
+            took = now - self._start
+            left = f", {took / done * (total - done):.0f} s left" if took > 0 and done < total else ""
+            click.echo(f"{what}: {done} of {total} ({done / total:.0%}){left}", err=True)
+            self._due = now + max(BETWEEN_LINES, took / 10)
             return
         if self._bars is None:
             from rich.console import Console

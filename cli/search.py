@@ -1,5 +1,6 @@
 """`ropesearch search`."""
 
+import os
 from dataclasses import asdict
 from typing import Any
 
@@ -157,6 +158,9 @@ def _filled_in(
 
 def _check_outputs(output: str | None, plot: str | None, overwrite: bool) -> None:
     """Refuse, before the work, what could not be written after it."""
+    if output is not None and plot is not None and os.path.realpath(output) == os.path.realpath(plot):
+        msg = f"--output and --plot must be two files, not both {output}"
+        raise click.UsageError(msg)
     if output is not None:
         check_output(output, overwrite=overwrite)
     if plot is not None:

@@ -65,9 +65,11 @@ def waveform(
     from ropesearch.memory import require_memory
 
     first, last = checks.distances(min_distance, max_distance)
-    require_memory(8 * len(numbers) * (last - first + 1), f"{len(numbers)} curves over {last - first + 1} distances")
+    n = last - first + 1
+    writing = {".csv": 16, ".json": 120, ".npz": 8 * len(numbers)}[suffix]
+    require_memory((8 * len(numbers) + writing) * n, f"{len(numbers)} curves over {n} distances")
     curve = ropesearch.decay_bound if decay_bound else ropesearch.waveform
-    curves = np.empty((len(numbers), last - first + 1))
+    curves = np.empty((len(numbers), n))
     with ProgressReport(quiet=quiet) as progress:
         for i, base in enumerate(numbers):
             curves[i] = curve(base, d, last, min_distance=first)

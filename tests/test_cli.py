@@ -222,6 +222,10 @@ NEEDED = ["--bmin", "1e6", "--bmax", "5e6", "--stride", "30000", "--heads", "32"
         (["search", "--model-config", "gpt2.json"], "gpt2.json: a model of type 'gpt2' has no rotary"),
         (["search", "--model-config", "cut.json"], "cut.json is not JSON"),
         (["search", *NEEDED, "-o", "here.json", "--plot", "a.txt"], "the suffix of the figure must be one of .png"),
+        (
+            ["search", *NEEDED, "-o", "a.png", "--plot", "./a.png"],
+            "--output and --plot must be two files, not both a.png",
+        ),
         (["search", *NEEDED, "surplus"], "Got unexpected extra argument (surplus)"),
         (["search", *NEEDED, "--nonsense"], "No such option '--nonsense'."),
         (["show", "nowhere.json"], "nowhere.json cannot be read: No such file or directory"),
@@ -363,6 +367,7 @@ def test_progress_of_long_work_is_on_stderr(run, monkeypatch):
     assert code == 0
     BaseSet.from_json(out)
     assert re.match(r"waveforms and extrema: \d+ of 21 \(\d+%\)\n", err)
+    assert re.search(r"\nwaveforms and extrema: \d+ of 21 \(\d+%\), \d+ s left\n", err)
     assert run("search", *SMALL, "--json", "--quiet") == (0, out, "")
 
 
