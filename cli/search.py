@@ -112,14 +112,13 @@ def search(
 
     with ProgressReport(quiet=quiet) as progress:
         base_set = search_bases(**options, progress=progress)
-    if output:
-        base_set.save(output, overwrite=overwrite)
     if plot:
         from ropesearch.plots.coverage import plot_coverage
         from ropesearch.plots.style import save_figure
 
-        figure = plot_coverage(base_set, max_distance=options["max_distance"])
-        save_figure(figure, plot, overwrite=overwrite)
+        save_figure(plot_coverage(base_set, options["max_distance"]), plot, overwrite=overwrite)
+    if output:
+        base_set.save(output, overwrite=overwrite)
     print_base_set(base_set, as_json=as_json)
     if quiet:
         return

@@ -277,13 +277,13 @@ def _base_set(
 ) -> BaseSet:
     """Lay bases in order of choice over the heads and say where they come from."""
     bases = list(chosen) if order == "selection" else sorted(chosen, reverse=order == "descending")
-    shape = {"heads": heads, "kv_heads": len(chosen), "head_dim": head_dim}
+    options = {"heads": heads, "kv_heads": len(chosen), "head_dim": head_dim, "strategy": strategy, **parameters}
     made_by = {
         "ropesearch": __version__,
         "numpy": np.__version__,
         "numba": numba.__version__,
         "python": platform.python_version(),
-        "command": _command(shape | {"strategy": strategy} | dict(parameters)),
+        "command": _command(options),
     }
     return BaseSet(
         heads=heads,

@@ -32,6 +32,7 @@ def run(capsys, tmp_path, monkeypatch):
     """Run the command line in an empty folder; gives (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr("ropesearch.cli.progress.SILENT_FOR", float("inf"))  # compiling may take over a second
 
     def run(*args):
         code = main([str(arg) for arg in args])
@@ -361,6 +362,7 @@ def test_options_without_effect_are_noted(run):
 
 
 def test_progress_of_long_work_is_on_stderr(run, monkeypatch):
+    monkeypatch.setattr("ropesearch.cli.progress.SILENT_FOR", 1)
     clock = iter(range(0, 10**6, 2))
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     code, out, err = run("search", *SMALL, "--json")

@@ -51,7 +51,7 @@ def local_extrema(values: Floats) -> tuple[Positions, Positions]:
             n_minima += 1
         was_rising = rising
         run = j
-    return maxima[:n_maxima], minima[:n_minima]
+    return maxima[:n_maxima].copy(), minima[:n_minima].copy()  # a view would keep all the room in memory
 
 
 @kernel
