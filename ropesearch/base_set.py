@@ -47,8 +47,9 @@ class BaseSet:
         The same bases in the order in which the search chose them.
     strategy : str
         What chose them.
-    parameters, coverage, made_by : mapping
-        Every option that shaped the set; its coverage, if computed; versions and the command that repeats it.
+    parameters, coverage_figures, made_by : mapping
+        Every option that shaped the set; how it covers the distances (`coverage` in the file), if that was computed;
+        versions and the command that repeats it.
 
     Raises
     ------
@@ -63,7 +64,7 @@ class BaseSet:
     selection: tuple[float, ...]
     strategy: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    coverage: Mapping[str, Any] = field(default_factory=dict)
+    coverage_figures: Mapping[str, Any] = field(default_factory=dict)
     made_by: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -83,9 +84,10 @@ class BaseSet:
             raise checks.InputError("selection must hold the same bases as bases, in another order")
         if not isinstance(self.strategy, str):
             raise checks.ParameterError("strategy", self.strategy, "a string")
-        for name in ("parameters", "coverage", "made_by"):
-            if not isinstance(getattr(self, name), Mapping):
-                raise checks.ParameterError(name, getattr(self, name), "an object of names and values")
+        for key in ("parameters", "coverage", "made_by"):
+            value = getattr(self, _attribute(key))
+            if not isinstance(value, Mapping):
+                raise checks.ParameterError(key, value, "an object of names and values")
 
     def __len__(self) -> int:
         """Return the number of KV heads."""
@@ -105,7 +107,7 @@ class BaseSet:
 
     def to_json(self) -> str:
         """Return the text of the base-set file."""
-        content = {"format": FORMAT, "version": VERSION} | {key: getattr(self, key) for key in _KEYS}
+        content = {"format": FORMAT, "version": VERSION} | {key: getattr(self, _attribute(key)) for key in _KEYS}
         lines = [f"  {json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in content.items()]
         return "{\n" + ",\n".join(lines) + "\n}\n"
 
@@ -140,7 +142,7 @@ class BaseSet:
             if key not in content:
                 msg = f"it has no key {key!r}"
                 raise checks.InputError(msg)
-        return cls(**{key: content[key] for key in _KEYS})
+        return cls(**{_attribute(key): content[key] for key in _KEYS})
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the base-set file, whole or not at all.
@@ -169,6 +171,11 @@ class BaseSet:
         except ValueError as error:
             msg = f"{path} is not a base-set file that can be used: {error}"
             raise checks.InputError(msg) from None
+
+
+def _attribute(key: str) -> str:
+    """Name of the attribute that a key of the file fills."""
+    return "coverage_figures" if key == "coverage" else key
 
 
 def _refuse_constant(name: str) -> None:
