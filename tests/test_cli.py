@@ -330,7 +330,15 @@ def test_an_interrupt_is_exit_130_and_leaves_nothing(run, tmp_path, monkeypatch)
 def test_a_signal_in_the_middle_of_the_work(tmp_path):
     command = [sys.executable, "-P", "-m", "ropesearch", "search", "-o", "bases.json", *NEEDED]
     command += ["--stride", "100", "--max-distance", "1048576"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        # A shell's background job, as this suite may be one, starts with the signal ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert process.stderr.readline().startswith("waveforms and extrema: ")  # it is at work, for over a second
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
