@@ -228,7 +228,7 @@ NEEDED = ["--bmin", "1e6", "--bmax", "5e6", "--stride", "30000", "--heads", "32"
             "--output and --plot must be two files, not both a.png",
         ),
         (["search", *NEEDED, "surplus"], "Got unexpected extra argument (surplus)"),
-        (["search", *NEEDED, "--nonsense"], "No such option '--nonsense'."),
+        (["search", *NEEDED, "--nonsense"], "No such option"),
         (["show", "nowhere.json"], "nowhere.json cannot be read: No such file or directory"),
         (["show", "."], ". cannot be read: Is a directory"),
         (["show", "cut.json"], "cut.json is not a base-set file that can be used: it is not JSON, or is cut off"),
