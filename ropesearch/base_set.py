@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from . import checks
+from .coverage import Coverage, coverage_of
+from .extrema import EXTREMA_DEFAULTS, extrema_rule
 from .files import write_whole
 from .rope import inv_freq
+from .waveforms import waveform_samples
 
 FORMAT = "ropesearch.base-set"
 VERSION = 1
@@ -104,6 +107,45 @@ class BaseSet:
     def inv_freq(self) -> npt.NDArray[np.float64]:
         """Frequencies of every KV head, shape (kv_heads, head_dim / 2), in radians per token."""
         return inv_freq(self.bases, self.head_dim)
+
+    def coverage(self, max_distance: int = 131072) -> Coverage:
+        """How the waveforms of the bases cover the distances 1 … `max_distance` − 1.
+
+        Which peaks and valleys count, from which distance on, and how far apart they may be, is taken from the options
+        that shaped the set, and for a set that has none, from the defaults of `search_bases`.
+
+        Parameters
+        ----------
+        max_distance : int
+            One more than the last distance, in tokens, at least 2.
+
+        Returns
+        -------
+        Coverage
+
+        Raises
+        ------
+        ValueError
+            If `max_distance` is out of range, or an option in `parameters` is.
+        MemoryError
+            If it does not fit in memory; the message says how much it needs.
+        """
+        last = checks.integer("max_distance", max_distance, 2) - 1
+        defaults = {"min_distance": 1000, "tolerance": 3}
+        given = {name: self.parameters.get(name, value) for name, value in defaults.items()}
+        options = {name: self.parameters[name] for name in EXTREMA_DEFAULTS if name in self.parameters}
+        return coverage_of(
+            lambda head: waveform_samples(self.bases[head], self.head_dim, 0, last),
+            self.kv_heads,
+            rule=extrema_rule(**EXTREMA_DEFAULTS | options),
+            min_distance=min(checks.integer("min_distance", given["min_distance"], 0), last),
+            max_distance=last + 1,
+            tolerance=checks.integer("tolerance", given["tolerance"], 0),
+        )
+
+    def with_coverage(self, max_distance: int = 131072) -> "BaseSet":
+        """Return the same set with the figures of `coverage` in the file."""
+        return replace(self, coverage_figures=self.coverage(max_distance).to_dict())
 
     def to_json(self) -> str:
         """Return the text of the base-set file."""

@@ -14,6 +14,17 @@ Floats = npt.NDArray[np.float64]
 Positions = npt.NDArray[np.int32]
 
 EXTREMA_RULES = ("dominant", "local")
+EXTREMA_DEFAULTS: dict[str, Any] = {
+    "extrema": "dominant",
+    "count": 30,
+    "gap": 50,
+    "valley_gap": 60,
+    "look_ahead": 500,
+    "level_tolerance": 1e-3,
+    "prominence": None,
+    "min_separation": None,
+}
+"""The rule's options where none are given, as `find_extrema` and `search_bases` have them."""
 
 
 @dataclass(frozen=True)
