@@ -47,7 +47,8 @@ search_options = combined(
         default="peak-valley",
         show_default=True,
         metavar="NAME",
-        help="peak-valley (Algorithm 1 of HARPE) or uniform (evenly spaced).",
+        help="peak-valley (Algorithm 1 of HARPE), uniform (evenly spaced), floor (the highest lowest value of the best"
+        " head) or ripple (the smoothest mean of the heads).",
     ),
     distance_options(1000),
     extrema_options,
@@ -66,6 +67,7 @@ search_options = combined(
         help="coincidence: how far apart a peak and a valley may be, in tokens.",
     ),
     click.option("--normalize", is_flag=True, help="distance: divide each sum by its number of terms."),
+    click.option("--refine", is_flag=True, help="floor, ripple: then move the bases off the grid too."),
     click.option(
         "--order",
         default="ascending",
@@ -82,6 +84,7 @@ search_options = combined(
 @click.option("-o", "--output", type=click.Path(), metavar="FILE", help="Write the base-set file (JSON).")
 @click.option("--plot", type=click.Path(), metavar="FILE", help="Draw waveform coverage as .png, .svg or .pdf.")
 @click.option("--json", "as_json", is_flag=True, help="Print the base-set file instead of a table.")
+@click.option("--coverage", is_flag=True, help="Also say how the set covers the distances up to --max-distance.")
 @overwrite_option
 @quiet_option
 @click.pass_context
@@ -91,6 +94,7 @@ def search(
     output: str | None,
     plot: str | None,
     as_json: bool,
+    coverage: bool,
     overwrite: bool,
     quiet: bool,
     preset: str | None,
@@ -112,6 +116,8 @@ def search(
 
     with ProgressReport(quiet=quiet) as progress:
         base_set = search_bases(**options, progress=progress)
+        if coverage:
+            base_set = base_set.with_coverage(options["max_distance"])
     if plot:
         from ropesearch.plots.coverage import plot_coverage
         from ropesearch.plots.style import save_figure

@@ -17,17 +17,25 @@ def print_base_set(base_set: "BaseSet", *, as_json: bool) -> None:
         return
     from rich.console import Console
 
-    from ropesearch.tables import to_rich
+    from ropesearch.tables import coverage_to_rich, to_rich
 
-    Console().print(to_rich(base_set))
+    console = Console()
+    console.print(to_rich(base_set))
+    if base_set.coverage_figures:
+        console.print(coverage_to_rich(base_set.coverage_figures))
 
 
 @click.command(cls=Command)
 @click.argument("file", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="Print the base-set file itself, checked and laid out anew.")
-def show(file: str, as_json: bool) -> None:
+@click.option("--coverage", is_flag=True, help="Also say how the set covers the distances up to --max-distance.")
+@click.option(
+    "--max-distance", type=int, default=131072, show_default=True, help="For coverage: one more than the last distance."
+)
+def show(file: str, as_json: bool, coverage: bool, max_distance: int) -> None:
     """Show the base-set file FILE as a table.
 
     The last column is the wavelength, in tokens, of the slowest frequency of the head.
     """
-    print_base_set(read_base_set(file), as_json=as_json)
+    base_set = read_base_set(file)
+    print_base_set(base_set.with_coverage(max_distance) if coverage else base_set, as_json=as_json)

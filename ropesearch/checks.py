@@ -106,6 +106,13 @@ def distances(min_distance: Any, max_distance: Any) -> tuple[int, int]:
     return first, last
 
 
+def truth(name: str, value: Any) -> bool:
+    """`value` as a bool; nothing else will do."""
+    if type(value).__name__ not in ("bool", "bool_"):  # numpy's is called either, by version; nothing imports it here
+        raise ParameterError(name, value, "true or false")
+    return bool(value)
+
+
 def choice(name: str, value: Any, choices: Iterable[str]) -> str:
     """`value` as one of `choices`."""
     names = list(choices)

@@ -124,9 +124,7 @@ class Matching:
 def matching_rule(matching: Any, *, tolerance: Any, normalize: Any) -> Matching:
     """Check the matching options of `search_bases`."""
     name = checks.choice("matching", matching, MATCHINGS)
-    if not isinstance(normalize, bool | np.bool_):
-        raise checks.ParameterError("normalize", normalize, "true or false")
-    return Matching(name, checks.integer("tolerance", tolerance, 0), bool(normalize))
+    return Matching(name, checks.integer("tolerance", tolerance, 0), checks.truth("normalize", normalize))
 
 
 def choose(landmarks: Landmarks, n: int, n_distances: int, matching: Matching, chose: Callable[[], None]) -> list[int]:

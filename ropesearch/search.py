@@ -1,23 +1,32 @@
 """The search: from a range of bases to a base set."""
 
 import inspect
+import math
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import numba
 import numpy as np
+import numpy.typing as npt
 
 from . import __version__, checks
 from .base_set import BaseSet
 from .candidates import candidate_bases, evenly_spaced_bases, search_range, widest_stride
+from .coverage import RIPPLE_NEEDS
 from .extrema import ExtremaRule, Positions, extrema_rule
 from .matching import Landmarks, choose, matching_rule
 from .memory import require_memory
+from .optimize import OBJECTIVES
+from .optimize import choose as optimize
+from .optimize import refine as refine_bases
 from .waveforms import waveform_memory, waveform_samples
 
-STRATEGIES = ("peak-valley", "uniform")
+T = TypeVar("T")
+Floats = npt.NDArray[np.float64]
+
+STRATEGIES = ("peak-valley", "uniform", "floor", "ripple")
 ORDERS = ("ascending", "descending", "selection")
 
 Progress = Callable[[str, int, int], None]
@@ -46,6 +55,7 @@ def search_bases(
     level_tolerance: float = 1e-3,
     prominence: float | None = None,
     min_separation: int | None = None,
+    refine: bool = False,
     order: str = "ascending",
     threads: int | None = None,
     progress: Progress | None = None,
@@ -54,7 +64,10 @@ def search_bases(
 
     `peak-valley` is Algorithm 1 of HARPE: b_min is chosen first; then, again and again, the candidate whose peaks
     lie best on the valleys, and whose valleys on the peaks, of the bases chosen so far. `uniform` spreads the bases
-    evenly from b_min to b_max. The result does not depend on the number of threads.
+    evenly from b_min to b_max. `floor` and `ripple` search for what `BaseSet.coverage` measures: the highest floor, the
+    smallest ripple, over the distances up to `max_distance` − 1, greedily from b_min and then by the best exchanges;
+    whether they make a better model than the published set is for training to show. The result does not depend on the
+    number of threads.
 
     Parameters
     ----------
@@ -70,7 +83,7 @@ def search_bases(
         Channels per head, even.
     min_distance, max_distance : int
         The window in which peaks and valleys count, in tokens, both ends included.
-    strategy : {'peak-valley', 'uniform'}
+    strategy : {'peak-valley', 'uniform', 'floor', 'ripple'}
         See above.
     extrema : {'dominant', 'local'}
         Which peaks and valleys count; see `find_extrema` for this and for `count`, `gap`, `valley_gap`,
@@ -83,6 +96,9 @@ def search_bases(
         `coincidence`: in tokens.
     normalize : bool
         `distance`: see above.
+    refine : bool
+        `floor` and `ripple`: whether each base but b_min then moves off the grid, within the range, to where the
+        figure is better.
     order : {'ascending', 'descending', 'selection'}
         How the chosen bases are laid over the heads.
     threads : int, optional
@@ -114,51 +130,55 @@ def search_bases(
     n_heads = checks.integer("heads", heads, 1)
     n = checks.kv_heads(kv_heads, n_heads)
     d = checks.head_dim(head_dim)
-    first, last = checks.distances(min_distance, max_distance)
-    matcher = matching_rule(matching, tolerance=tolerance, normalize=normalize)
-    rule = extrema_rule(
-        extrema,
-        count=count,
-        gap=gap,
-        valley_gap=valley_gap,
-        look_ahead=look_ahead,
-        level_tolerance=level_tolerance,
-        prominence=prominence,
-        min_separation=min_separation,
-    )
     checks.choice("order", order, ORDERS)
     n_threads = checks.threads(threads)
+    moves = checks.truth("refine", refine)
     if stride is None:
         raise checks.ParameterError("stride", stride, "given: the step of the candidate grid")
-    grid = [low, *candidate_bases(low, high, stride)]
+    step = float(stride)
+    grid = [low, *candidate_bases(low, high, step)]
     if n > len(grid):
         name = "heads" if kv_heads is None else "kv_heads"
         raise checks.ParameterError(
             name,
             n,
-            f"at most {len(grid)}, for stride {checks.shown(float(stride))} gives {len(grid) - 1} candidates beside"
+            f"at most {len(grid)}, for stride {checks.shown(step)} gives {len(grid) - 1} candidates beside"
             f" bmin (a stride of {checks.shown(widest_stride(low, high, n - 1))} would do)",
         )
 
-    landmarks = _landmarks(grid, d, first, last, rule, n_threads, progress)
-    report = _counter(progress, "choosing bases", n)
-    chosen = choose(landmarks, n, last - first + 1, matcher, report)
+    if strategy == "peak-valley":
+        if moves:
+            raise checks.ParameterError("refine", refine, "left out unless strategy is floor or ripple")
+        first, last = checks.distances(min_distance, max_distance)
+        matcher = matching_rule(matching, tolerance=tolerance, normalize=normalize)
+        rule = extrema_rule(
+            extrema,
+            count=count,
+            gap=gap,
+            valley_gap=valley_gap,
+            look_ahead=look_ahead,
+            level_tolerance=level_tolerance,
+            prominence=prominence,
+            min_separation=min_separation,
+        )
+        landmarks = _landmarks(grid, d, first, last, rule, n_threads, progress)
+        report = _counter(progress, "choosing bases", n)
+        chosen = [grid[i] for i in choose(landmarks, n, last - first + 1, matcher, report)]
+        options = {"min_distance": first, "max_distance": last, **rule.options(), **matcher.options()}
+    else:
+        least = RIPPLE_NEEDS if strategy == "ripple" else 2
+        last = checks.integer("max_distance", max_distance, least)
+        chosen = _optimized(
+            grid, n, d, last, strategy, n_threads, progress, refine_within=(high, step) if moves else None
+        )
+        options = {"max_distance": last, "refine": moves}
     return _base_set(
-        [grid[i] for i in chosen],
+        chosen,
         heads=n_heads,
         head_dim=d,
         strategy=strategy,
         order=order,
-        parameters={
-            "bmin": low,
-            "bmax": high,
-            "stride": float(stride),
-            "min_distance": first,
-            "max_distance": last,
-            **rule.options(),
-            **matcher.options(),
-            "order": order,
-        },
+        parameters={"bmin": low, "bmax": high, "stride": step, **options, "order": order},
     )
 
 
@@ -246,17 +266,51 @@ def _landmarks(
     require_memory(2 * kept * len(grid), f"keeping the extrema of {len(grid)} bases")
 
     report = _counter(progress, "waveforms and extrema", len(grid))
-    found = [of_bmin]
     report()
+    return Landmarks.join([of_bmin, *_in_threads(scan, grid[1:], threads, report)])
+
+
+def _optimized(
+    grid: Sequence[float],
+    n: int,
+    head_dim: int,
+    n_distances: int,
+    strategy: str,
+    threads: int,
+    progress: Progress | None,
+    refine_within: tuple[float, float] | None,
+) -> list[float]:
+    """Bases in the order of choice that are best for an objective over the distances 0 … n_distances − 1."""
+    needed = 8 * n_distances * (len(grid) + 5 * threads) + threads * waveform_memory(head_dim, n_distances)
+    require_memory(needed, f"the strategy {strategy} with {len(grid)} bases over {n_distances} distances")
+    objective = OBJECTIVES[strategy]()
+
+    def cosines(base: float) -> Floats:
+        return waveform_samples(base, head_dim, 0, n_distances - 1) / math.sqrt(head_dim)
+
+    report = _counter(progress, "waveforms", len(grid))
+    rows = np.empty((len(grid), objective.row(cosines(grid[0])).size))
+    places = iter(rows)
+    for row in _in_threads(lambda base: objective.row(cosines(base)), grid, threads, report):
+        next(places)[:] = row
+    objective.keep(rows)
+    tell = progress or (lambda *_: None)
+    chosen = [grid[i] for i in optimize(objective, len(grid), n, tell)]
+    return refine_bases(objective, chosen, cosines, *refine_within, tell) if refine_within else chosen
+
+
+def _in_threads(
+    function: Callable[[float], T], bases: Sequence[float], threads: int, report: Callable[[], None]
+) -> Iterator[T]:
+    """Results in the order of the bases, computed in threads."""
     with ThreadPoolExecutor(threads) as pool:
         try:
-            for extrema in pool.map(scan, grid[1:]):
-                found.append(extrema)
+            for result in pool.map(function, bases):
+                yield result
                 report()
         except BaseException:  # an interrupt must not wait for every base that is still queued
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return Landmarks.join(found)
 
 
 def _counter(progress: Progress | None, what: str, total: int) -> Callable[[], None]:

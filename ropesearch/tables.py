@@ -3,8 +3,10 @@
 import csv
 import io
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+from . import checks
 from .base_set import BaseSet
 from .checks import shown
 
@@ -71,4 +73,27 @@ def to_rich(base_set: BaseSet) -> "Table":
         table.add_column(name, justify="right")
     for row in rows(base_set):
         table.add_row(*row)
+    return table
+
+
+def coverage_to_rich(figures: Mapping[str, Any]) -> "Table":
+    """Return the figures of a coverage, those of `Coverage.to_dict`, for a rich console."""
+    from rich.table import Table
+
+    try:
+        first, last = figures["distances"]
+        shares = [float(share) for share in figures["valleys_on_peaks"] if share is not None]
+        ripple = figures["ripple"]
+        lines = {
+            "floor of the best head": f"{figures['floor']:.4f} at distance {figures['floor_distance']}",
+            "mean of the best head": f"{figures['mean']:.4f}",
+            "1 % quantile of the best head": f"{figures['quantile_01']:.4f}",
+            "ripple of the mean": "none below 8192 distances" if ripple is None else f"{ripple:.5f}",
+            "valleys on another's peak": f"{sum(shares) / len(shares):.1%}" if shares else "no valleys",
+        }
+    except (KeyError, TypeError, ValueError):
+        raise checks.InputError("its coverage holds other figures than these; computing it anew helps") from None
+    table = Table(title=f"coverage, distances {first} to {last}", show_header=False)
+    for name, value in lines.items():
+        table.add_row(name, value)
     return table

@@ -145,3 +145,41 @@ def choose_by_distance(extrema, n, normalize):
         pool_peaks += extrema[newest][0]
         pool_valleys += extrema[newest][1]
     return chosen
+
+
+def running_mean(values, width):
+    """The mean of `width` values around each, the ends repeated beyond the ends."""
+    half = width // 2
+    padded = [values[0]] * half + list(values) + [values[-1]] * half
+    sums = np.concatenate([[0.0], np.cumsum(padded)])
+    return (sums[width:] - sums[:-width]) / width
+
+
+def ripple(waveforms):
+    """Root mean square of the mean of waveforms, each without its trend, from distance 2048 on."""
+    residuals = [np.array(w) - running_mean(w, 4097) for w in waveforms]
+    return math.sqrt(np.mean(np.mean(residuals, axis=0)[2048:] ** 2))
+
+
+def floor(waveforms):
+    """The smallest value of the best head from distance 1 on, and where it falls."""
+    best = [max(values) for values in zip(*waveforms, strict=True)]
+    m = min(range(1, len(best)), key=best.__getitem__)
+    return best[m], m
+
+
+def greedy(figure, n_candidates, n):
+    """Indices in order of choice: from the first, always the one that gives the largest figure."""
+    members = [0]
+    while len(members) < n:
+        others = [c for c in range(n_candidates) if c not in members]
+        members.append(max(others, key=lambda c: (figure([*members, c]), -c)))
+    return members
+
+
+def exchanges(figure, members, n_candidates):
+    """Figures of all sets that differ from `members` in one that is not the first."""
+    for place in range(1, len(members)):
+        for c in range(n_candidates):
+            if c not in members:
+                yield figure([*members[:place], c, *members[place + 1 :]])

@@ -13,8 +13,8 @@ FOLDERS = {"ropesearch": "ropesearch", "cli": "ropesearch.cli", "plots": "ropese
 FLOORS = [
     {"kernels"},
     {"checks", "files", "memory", "model_config", "rope"},
-    {"extrema", "waveforms"},
-    {"base_set", "candidates", "matching", "presets", "search"},
+    {"coverage", "extrema", "waveforms"},
+    {"base_set", "candidates", "matching", "optimize", "presets", "search"},
     {"exporters", "tables", "tensors"},
     set(),  # the model side
     {"plots"},

@@ -126,6 +126,22 @@ def test_show_and_export(run):
     np.testing.assert_array_equal(np.load("a.npz")["inv_freq"], base_set.inv_freq())
 
 
+def test_coverage(run):
+    run("search", *SMALL, "-o", "bases.json")
+    assert BaseSet.load("bases.json").coverage_figures == {}
+    code, out, _ = run("show", "bases.json", "--coverage", "--max-distance", 3000)
+    figures = BaseSet.load("bases.json").coverage(3000)
+    assert code == 0
+    assert f"{figures.floor:.4f} at distance {figures.floor_distance}" in out
+    run("search", *SMALL, "-o", "covered.json", "--coverage")
+    covered = BaseSet.load("covered.json")
+    assert covered.coverage_figures == covered.coverage(2000).to_dict()
+    assert "floor of the best head" in run("show", "covered.json")[1]
+    Path("odd.json").write_text(Path("covered.json").read_text().replace('"floor":', '"ceiling":'))
+    code, out, err = run("show", "odd.json")
+    assert (code, err) == (2, "Error: its coverage holds other figures than these; computing it anew helps\n")
+
+
 def test_waveform(run):
     window = ["--head-dim", 32, "--min-distance", 10, "--max-distance", 5000]
     expected = [waveform(b, 32, 5000, min_distance=10) for b in (10000, 50000.5)]
@@ -217,7 +233,10 @@ NEEDED = ["--bmin", "1e6", "--bmax", "5e6", "--stride", "30000", "--heads", "32"
         (["search", *NEEDED, "--tolerance", "-1"], "--tolerance must be an integer of at least 0, not -1"),
         (["search", *NEEDED, "--tolerance", "9" * 30], "--tolerance must be at most 2147483647"),
         (["search", *NEEDED, "--prominence", "-1"], "--prominence must be a finite number of at least 0, not -1"),
-        (["search", *NEEDED, "--strategy", "best"], "--strategy must be one of peak-valley, uniform, not 'best'"),
+        (
+            ["search", *NEEDED, "--strategy", "best"],
+            "--strategy must be one of peak-valley, uniform, floor",
+        ),
         (["search", "--preset", "table3"], "--preset must be one of table2, attention-buckets, not 'table3'"),
         (["search", "--model-config", "nowhere"], "nowhere cannot be read: No such file or directory"),
         (["search", "--model-config", "gpt2.json"], "gpt2.json: a model of type 'gpt2' has no rotary"),
@@ -383,7 +402,7 @@ def test_progress_of_long_work_is_on_stderr(run, monkeypatch):
 
 def test_defaults_are_those_of_the_library():
     of_search = COMMANDS["search",].make_context("search", []).params
-    surplus = {"model_config", "preset", "output", "plot", "as_json", "overwrite", "quiet"}
+    surplus = {"model_config", "preset", "output", "plot", "as_json", "coverage", "overwrite", "quiet"}
     required = {"bmin": None, "bmax": None, "stride": None, "heads": None}
     assert {k: v for k, v in of_search.items() if k not in surplus} == required | defaults_of(search_bases, "progress")
     of_extrema = COMMANDS["extrema",].make_context("extrema", ["1e4"]).params

@@ -272,12 +272,16 @@ def test_progress_counts_to_the_end():
         ({"look_ahead": 0}, "look_ahead must be"),
         ({"tolerance": -1}, "tolerance must be an integer of at least 0"),
         ({"level_tolerance": -1}, "level_tolerance must be"),
-        ({"strategy": "best"}, "strategy must be one of peak-valley, uniform, not 'best'"),
+        ({"strategy": "best"}, "strategy must be one of peak-valley, uniform, floor, ripple, not 'best'"),
         ({"matching": "best"}, "matching must be one of coincidence, distance"),
         ({"extrema": "best"}, "extrema must be one of dominant, local"),
         ({"order": "random"}, "order must be one of ascending, descending, selection"),
         ({"normalize": 1}, "normalize must be true or false"),
         ({"threads": 0}, "threads must be"),
+        ({"refine": True}, "refine must be left out unless strategy is floor or ripple"),
+        ({"strategy": "floor", "refine": "yes"}, "refine must be true or false, not 'yes'"),
+        ({"strategy": "floor", "max_distance": 1}, "max_distance must be an integer of at least 2"),
+        ({"strategy": "ripple"}, "max_distance must be an integer of at least 8192, not 2000"),
     ],
 )
 def test_bad_arguments(arguments, message):
