@@ -7,6 +7,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .base_set import BaseSet
+    from .coverage import Coverage
     from .exporters import export
     from .extrema import Extrema, find_extrema
     from .presets import PRESETS
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PRESETS",
     "BaseSet",
+    "Coverage",
     "Extrema",
     "decay_bound",
     "export",
@@ -35,6 +37,7 @@ __all__ = [
 _HOME = {
     "PRESETS": "presets",
     "BaseSet": "base_set",
+    "Coverage": "coverage",
     "Extrema": "extrema",
     "decay_bound": "waveforms",
     "export": "exporters",

@@ -86,3 +86,13 @@ def test_the_reference_of_the_command_line_is_current():
 
 def test_the_page_about_table_2_is_current():
     assert (ROOT / "docs" / "table2.md").read_text() == runpy.run_path(str(ROOT / "docs" / "make_table2.py"))["page"]()
+
+
+def test_the_page_about_coverage_is_current_where_that_is_quick_to_say():
+    made = runpy.run_path(str(ROOT / "docs" / "make_coverage.py"))
+    page = (ROOT / "docs" / "coverage.md").read_text()
+    coverages = made["stride_coverages"]()
+    rows = [*made["published_rows"](), *made["stride_rows"](coverages)]
+    rows += [line for line, _, _ in made["correlation_rows"](coverages)]
+    for row in rows:
+        assert row in page
