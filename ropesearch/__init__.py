@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .extrema import Extrema, find_extrema
     from .presets import PRESETS
     from .rope import inv_freq
+    from .schemes import Scheme, parse_scheme
     from .search import search_bases, uniform_bases
     from .tables import to_csv, to_markdown
     from .tensors import to_tensors
@@ -20,10 +21,12 @@ __all__ = [
     "PRESETS",
     "BaseSet",
     "Extrema",
+    "Scheme",
     "decay_bound",
     "export",
     "find_extrema",
     "inv_freq",
+    "parse_scheme",
     "search_bases",
     "to_csv",
     "to_markdown",
@@ -36,10 +39,12 @@ _HOME = {
     "PRESETS": "presets",
     "BaseSet": "base_set",
     "Extrema": "extrema",
+    "Scheme": "schemes",
     "decay_bound": "waveforms",
     "export": "exporters",
     "find_extrema": "extrema",
     "inv_freq": "rope",
+    "parse_scheme": "schemes",
     "search_bases": "search",
     "to_csv": "tables",
     "to_markdown": "tables",
