@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .extrema import Extrema, find_extrema
     from .presets import PRESETS
     from .rope import inv_freq
+    from .schemes import Scheme, parse_scheme
     from .search import search_bases, uniform_bases
     from .tables import to_csv, to_markdown
     from .tensors import to_tensors
@@ -22,10 +23,12 @@ __all__ = [
     "BaseSet",
     "Coverage",
     "Extrema",
+    "Scheme",
     "decay_bound",
     "export",
     "find_extrema",
     "inv_freq",
+    "parse_scheme",
     "search_bases",
     "to_csv",
     "to_markdown",
@@ -39,10 +42,12 @@ _HOME = {
     "BaseSet": "base_set",
     "Coverage": "coverage",
     "Extrema": "extrema",
+    "Scheme": "schemes",
     "decay_bound": "waveforms",
     "export": "exporters",
     "find_extrema": "extrema",
     "inv_freq": "rope",
+    "parse_scheme": "schemes",
     "search_bases": "search",
     "to_csv": "tables",
     "to_markdown": "tables",

@@ -1,4 +1,4 @@
-"""The two published base sets, as the options that give them."""
+"""The two published base sets, as the options that give them; and Table 2 itself, which needs no search."""
 
 from typing import Any
 
@@ -18,3 +18,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 """Arguments of `search_bases` by preset name: `search_bases(**PRESETS["table2"])`."""
+
+# HARPE, arXiv:2412.07171, Table 2, in units of 10 000.
+# fmt: off
+TABLE_2 = tuple(
+    10_000.0 * b
+    for b in (
+        100, 115, 130, 145, 217, 220, 223, 247, 250, 265, 268, 271, 274, 280, 283, 292,
+        301, 304, 310, 313, 316, 322, 343, 346, 361, 388, 409, 415, 439, 445, 451, 454,
+    )
+)
+# fmt: on
+"""The 32 bases that `search_bases(**PRESETS["table2"])` finds."""

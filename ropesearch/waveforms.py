@@ -74,12 +74,23 @@ def decay_bound(base: float, head_dim: int, max_distance: int, *, min_distance: 
     ----------
     Su et al., arXiv:2104.09864, section 3.4.3.
     """
-    return _samples(_kernels.decay_bound, *_checked(base, head_dim, min_distance, max_distance))
+    b, d, first, last = _checked(base, head_dim, min_distance, max_distance)
+    return decay_bound_of(inv_freq(b, d), first, last)
 
 
 def waveform_samples(base: float, head_dim: int, first: int, last: int) -> Floats:
     """`waveform` for arguments that are checked already."""
-    return _samples(_waveform_kernel, base, head_dim, first, last)
+    return waveform_of(inv_freq(base, head_dim), first, last)
+
+
+def waveform_of(theta: Floats, first: int, last: int) -> Floats:
+    """(2/√d)·Σ_i cos(m·θ_i), m = first…last, for any d/2 frequencies."""
+    return _samples(_waveform_kernel, theta, first, last)
+
+
+def decay_bound_of(theta: Floats, first: int, last: int) -> Floats:
+    """(2/d)·Σ_j |Σ_{i≤j} e^{i·m·θ_i}|, m = first…last, for any d/2 frequencies."""
+    return _samples(_kernels.decay_bound, theta, first, last)
 
 
 def waveform_memory(head_dim: int, n_distances: int) -> int:
@@ -99,9 +110,9 @@ def _checked(base: Any, head_dim: Any, min_distance: Any, max_distance: Any) -> 
     return b, d, first, last
 
 
-def _samples(curve: Callable[[Floats, int, Floats], None], base: float, head_dim: int, first: int, last: int) -> Floats:
+def _samples(curve: Callable[[Floats, int, Floats], None], theta: Floats, first: int, last: int) -> Floats:
     """Run a kernel over a window; it fills whole blocks, of which the window is the start."""
     n = last - first + 1
     out = np.empty(-(-n // _kernels.BLOCK) * _kernels.BLOCK)
-    curve(inv_freq(base, head_dim), first, out)
+    curve(theta, first, out)
     return out[:n]

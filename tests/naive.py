@@ -183,3 +183,32 @@ def exchanges(figure, members, n_candidates):
         for c in range(n_candidates):
             if c not in members:
                 yield figure([*members[:place], c, *members[place + 1 :]])
+
+
+def waveform_of(frequencies, distances):
+    """Of any frequencies at any distances, one cosine at a time."""
+    scale = 2 / math.sqrt(2 * len(frequencies))
+    return [scale * sum(math.cos(m * theta) for theta in frequencies) for m in distances]
+
+
+def decay_bound_of(frequencies, distances):
+    values = []
+    for m in distances:
+        partial, total = 0j, 0.0
+        for theta in frequencies:
+            partial += complex(math.cos(m * theta), math.sin(m * theta))
+            total += abs(partial)
+        values.append(total / len(frequencies))
+    return values
+
+
+def self_extend_distances(m, window, group):
+    """Every distance that Self-Extend gives a query and a key that are m apart, over all places in their groups."""
+    seen = set()
+    for key in range(group):
+        query = key + m
+        if m < window:
+            seen.add(query - key)
+        else:
+            seen.add(query // group + window - window // group - key // group)
+    return seen

@@ -14,7 +14,7 @@ FLOORS = [
     {"kernels"},
     {"checks", "files", "memory", "model_config", "rope"},
     {"coverage", "extrema", "waveforms"},
-    {"base_set", "candidates", "matching", "optimize", "presets", "search"},
+    {"base_set", "candidates", "matching", "optimize", "presets", "schemes", "search"},
     {"exporters", "tables", "tensors"},
     set(),  # the model side
     {"plots"},
