@@ -1,5 +1,7 @@
 """`ropesearch extrema`."""
 
+import csv
+import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +17,11 @@ from .options import (
     distance_options,
     extrema_options,
     head_dim_option,
+    labels_of,
     note_options_without_effect,
     overwrite_option,
+    read_schemes,
+    scheme_option,
 )
 
 if TYPE_CHECKING:
@@ -24,7 +29,8 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command)
-@click.argument("bases", nargs=-1, required=True)
+@click.argument("bases", nargs=-1)
+@scheme_option
 @distance_options(1000)
 @head_dim_option
 @extrema_options
@@ -38,6 +44,7 @@ def extrema(
     ctx: click.Context,
     /,
     bases: tuple[str, ...],
+    schemes: tuple[str, ...],
     min_distance: int,
     max_distance: int,
     head_dim: int,
@@ -46,7 +53,7 @@ def extrema(
     overwrite: bool,
     **rule: Any,
 ) -> None:
-    """List the peaks and valleys of the waveforms of BASES, numbers or base-set files.
+    """List the peaks and valleys of the waveforms of BASES, numbers or base-set files, and of position schemes.
 
     Positions are distances in tokens, values are logits.
     """
@@ -54,14 +61,16 @@ def extrema(
     if output is not None:
         suffix = checks.choice("output", Path(output).suffix, _WRITERS)
         check_output(output, overwrite=overwrite)
-    numbers, d = bases_and_head_dim(ctx, bases, head_dim)
+    numbers, d = bases_and_head_dim(ctx, bases, head_dim, schemes)
+    others = read_schemes(schemes)
 
     from ropesearch import find_extrema, waveform
 
-    found = [
-        (b, find_extrema(waveform(b, d, max_distance, min_distance=min_distance), min_distance=min_distance, **rule))
-        for b in numbers
-    ]
+    curves: list[tuple[float | str, Any]]
+    curves = [(b, waveform(b, d, max_distance, min_distance=min_distance)) for b in numbers]
+    for scheme in others:
+        curves += zip(labels_of(scheme), scheme.waveforms(max_distance, min_distance=min_distance), strict=True)
+    found = [(name, find_extrema(curve, min_distance=min_distance, **rule)) for name, curve in curves]
     text = _WRITERS[suffix](found)
     note_options_without_effect(ctx, rule)
     if output is None:
@@ -71,28 +80,30 @@ def extrema(
         click.echo(f"wrote {output}", err=True)
 
 
-def _csv(found: "list[tuple[float, Extrema]]") -> str:
+def _csv(found: "list[tuple[float | str, Extrema]]") -> str:
     """One row per extremum."""
-    lines = ["base,kind,distance,value\n"]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["base", "kind", "distance", "value"])
     for base, extrema in found:
+        name = base if isinstance(base, str) else checks.shown(base)
         for kind, positions, values in (
             ("peak", extrema.peaks, extrema.peak_values),
             ("valley", extrema.valleys, extrema.valley_values),
         ):
-            lines += [
-                f"{checks.shown(base)},{kind},{m},{value!r}\n"
-                for m, value in zip(positions.tolist(), values.tolist(), strict=True)
-            ]
-    return "".join(lines)
+            writer.writerows(
+                (name, kind, m, value) for m, value in zip(positions.tolist(), values.tolist(), strict=True)
+            )
+    return text.getvalue()
 
 
-def _json(found: "list[tuple[float, Extrema]]") -> str:
+def _json(found: "list[tuple[float | str, Extrema]]") -> str:
     """One object per base."""
     return (
         json.dumps(
             [
                 {
-                    "base": base,
+                    "scheme" if isinstance(base, str) else "base": base,
                     "peaks": extrema.peaks.tolist(),
                     "peak_values": extrema.peak_values.tolist(),
                     "valleys": extrema.valleys.tolist(),

@@ -6,6 +6,7 @@ import click
 
 from ropesearch import __version__
 
+from .compare import compare
 from .export import export
 from .extrema import extrema
 from .plot import plot
@@ -20,7 +21,7 @@ def cli() -> None:
     """Search RoPE bases for every attention head, and see what they do over distance."""
 
 
-for command in (search, show, export, waveform, extrema, plot):
+for command in (search, show, export, compare, waveform, extrema, plot):
     cli.add_command(command)
 
 

@@ -1,6 +1,7 @@
 """What the commands share: the class that turns library errors into exit codes, and the options."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -8,7 +9,7 @@ import click
 from ropesearch.checks import InputError, MissingExtraError, ParameterError
 
 if TYPE_CHECKING:
-    from ropesearch import BaseSet
+    from ropesearch import BaseSet, Scheme
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -55,6 +56,13 @@ def combined(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 
 head_dim_option = click.option("--head-dim", type=int, default=128, show_default=True, help="Channels per head, even.")
+scheme_option = click.option(
+    "--scheme",
+    "schemes",
+    multiple=True,
+    metavar="SPEC",
+    help="A position scheme, such as pi:32, yarn:32 or self-extend:1024,group=32; may be given again.",
+)
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace output files that exist.")
 quiet_option = click.option("--quiet", is_flag=True, help="No progress and no messages on stderr.")
 
@@ -135,12 +143,12 @@ def note_options_without_effect(ctx: click.Context, options: Mapping[str, Any]) 
             click.echo(f"note: --{flag} has no effect unless --{other} is {value}", err=True)
 
 
-def read_input(read: Callable[[str], Any], path: str) -> Any:
-    """Read an input file; one that is not there or cannot be read is wrong input, not a wrong environment."""
+def reading_inputs(read: Callable[[], Any]) -> Any:
+    """Run what reads input files: one that is not there or cannot be read is wrong input, not a wrong environment."""
     try:
-        return read(path)
+        return read()
     except OSError as error:
-        msg = f"{path} cannot be read: {error.strerror or error}"
+        msg = f"{error.filename} cannot be read: {error.strerror or error}"
         raise InputError(msg) from None
 
 
@@ -148,13 +156,31 @@ def read_base_set(path: str) -> "BaseSet":
     """Read a base-set file that a command was given."""
     from ropesearch import BaseSet
 
-    base_set: BaseSet = read_input(BaseSet.load, path)
+    base_set: BaseSet = reading_inputs(lambda: BaseSet.load(path))
     return base_set
 
 
-def bases_and_head_dim(ctx: click.Context, arguments: Sequence[str], head_dim: int) -> tuple[list[float], int]:
+def read_schemes(texts: Sequence[str]) -> "list[Scheme]":
+    """Read the position schemes that a command was given."""
+    from ropesearch import parse_scheme
+
+    return [reading_inputs(partial(parse_scheme, text)) for text in texts]
+
+
+def labels_of(scheme: "Scheme") -> list[str]:
+    """One label per head of a scheme: its name, with a number where there are several."""
+    n = len(scheme.bases)
+    return [scheme.name] if n == 1 else [f"{scheme.name}[{i}]" for i in range(n)]
+
+
+def bases_and_head_dim(
+    ctx: click.Context, arguments: Sequence[str], head_dim: int, schemes: Sequence[str]
+) -> tuple[list[float], int]:
     """Bases given as numbers or as base-set files, whose head_dim holds unless one was given by hand."""
     from ropesearch import checks
+
+    if not arguments and not schemes:
+        raise click.UsageError("BASES must be given: numbers or base-set files, or position schemes by --scheme")
 
     bases: list[float] = []
     for argument in arguments:

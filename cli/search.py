@@ -19,7 +19,7 @@ from .options import (
     note_options_without_effect,
     overwrite_option,
     quiet_option,
-    read_input,
+    reading_inputs,
 )
 from .progress import ProgressReport
 from .show import print_base_set
@@ -147,7 +147,7 @@ def _filled_in(
     if model_config is not None:
         from ropesearch.model_config import read_model_shape
 
-        sources.append(asdict(read_input(read_model_shape, model_config)))
+        sources.append(asdict(reading_inputs(lambda: read_model_shape(model_config))))
     for source in sources:
         filled |= {name: value for name, value in source.items() if not by_hand(ctx, name)}
     if by_hand(ctx, "heads") and not by_hand(ctx, "kv_heads"):

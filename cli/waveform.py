@@ -1,5 +1,6 @@
 """`ropesearch waveform`."""
 
+import csv
 import io
 import json
 from collections.abc import Iterator
@@ -16,8 +17,11 @@ from .options import (
     bases_and_head_dim,
     distance_options,
     head_dim_option,
+    labels_of,
     overwrite_option,
     quiet_option,
+    read_schemes,
+    scheme_option,
 )
 from .progress import ProgressReport
 
@@ -25,7 +29,8 @@ ROWS_AT_ONCE = 4096
 
 
 @click.command(cls=Command)
-@click.argument("bases", nargs=-1, required=True)
+@click.argument("bases", nargs=-1)
+@scheme_option
 @distance_options(0)
 @head_dim_option
 @click.option("--decay-bound", is_flag=True, help="RoFormer's upper bound on the decay instead of the waveform.")
@@ -40,6 +45,7 @@ def waveform(
     ctx: click.Context,
     /,
     bases: tuple[str, ...],
+    schemes: tuple[str, ...],
     min_distance: int,
     max_distance: int,
     head_dim: int,
@@ -49,7 +55,7 @@ def waveform(
     overwrite: bool,
     quiet: bool,
 ) -> None:
-    """Compute the attention waveforms of BASES, numbers or base-set files, over distance.
+    """Compute the attention waveforms of BASES, numbers or base-set files, and of position schemes, over distance.
 
     Values are logits, the pre-softmax score of an all-ones query and key; of the decay bound, dimensionless.
     """
@@ -57,7 +63,8 @@ def waveform(
     if output is not None:
         suffix = checks.choice("output", Path(output).suffix, _WRITERS)
         check_output(output, overwrite=overwrite)
-    numbers, d = bases_and_head_dim(ctx, bases, head_dim)
+    numbers, d = bases_and_head_dim(ctx, bases, head_dim, schemes)
+    others = read_schemes(schemes)
 
     import numpy as np
 
@@ -66,19 +73,29 @@ def waveform(
 
     first, last = checks.distances(min_distance, max_distance)
     n = last - first + 1
-    writing = {".csv": 16, ".json": 120, ".npz": 8 * len(numbers)}[suffix]
-    require_memory((8 * len(numbers) + writing) * n, f"{len(numbers)} curves over {n} distances")
+    labels = [label for scheme in others for label in labels_of(scheme)]
+    writing = {".csv": 16, ".json": 120, ".npz": 8 * (len(numbers) + len(labels))}[suffix]
+    n_curves = len(numbers) + len(labels)
+    require_memory((8 * n_curves + writing) * n, f"{n_curves} curves over {n} distances")
     curve = ropesearch.decay_bound if decay_bound else ropesearch.waveform
-    curves = np.empty((len(numbers), n))
+    curves = np.empty((n_curves, n))
     with ProgressReport(quiet=quiet) as progress:
         for i, base in enumerate(numbers):
             curves[i] = curve(base, d, last, min_distance=first)
-            progress("curves", i + 1, len(numbers))
+            progress("curves", i + 1, n_curves)
+        start = len(numbers)
+        for scheme in others:
+            of_scheme = scheme.decay_bounds if decay_bound else scheme.waveforms
+            end = start + len(scheme.bases)
+            curves[start:end] = of_scheme(last, min_distance=first)
+            start = end
+            progress("curves", end, n_curves)
         content = _WRITERS[suffix](
             {
                 "curve": "decay_bound" if decay_bound else "waveform",
                 "head_dim": d,
                 "bases": numbers,
+                "schemes": labels,
                 "distances": np.arange(first, last + 1),
                 "values": curves,
             }
@@ -94,7 +111,10 @@ def waveform(
 
 def _csv(result: dict[str, Any]) -> Iterator[bytes]:
     """One row per distance, one column per base."""
-    yield (",".join(["distance", *map(checks.shown, result["bases"])]) + "\n").encode()
+    header = io.StringIO()
+    names = [*map(checks.shown, result["bases"]), *result["schemes"]]
+    csv.writer(header, lineterminator="\n").writerow(["distance", *names])  # a scheme's name may hold a comma
+    yield header.getvalue().encode()
     distances, values = result["distances"], result["values"]
     for start in range(0, distances.size, ROWS_AT_ONCE):
         part = slice(start, start + ROWS_AT_ONCE)
@@ -105,7 +125,7 @@ def _csv(result: dict[str, Any]) -> Iterator[bytes]:
 def _json(result: dict[str, Any]) -> Iterator[bytes]:
     """One object: the first and last distance instead of all, the values as a list per base."""
     distances, values = result["distances"], result["values"]
-    head = {key: result[key] for key in ("curve", "head_dim", "bases")}
+    head = {key: result[key] for key in ("curve", "head_dim", "bases", "schemes")}
     head |= {"min_distance": int(distances[0]), "max_distance": int(distances[-1])}
     yield (json.dumps(head)[:-1] + ', "values": [').encode()
     for i, row in enumerate(values):

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from ropesearch import checks
 from ropesearch.base_set import BaseSet
-from ropesearch.waveforms import waveform
+from ropesearch.schemes import Scheme
 
 from .style import BEST, INK, MEAN, house_style
 
@@ -22,18 +22,19 @@ COLUMNS = 900  # bins of distance across the figure: about one in two pixels
 DETAIL = 300  # distances in the lower panel
 
 
-def plot_coverage(base_set: BaseSet, max_distance: int = 131072) -> "Figure":
+def plot_coverage(heads_of: BaseSet | Scheme, max_distance: int = 131072) -> "Figure":
     """Draw every head's waveform, the best head and the mean of the heads, over distance.
 
     The upper panel spans all distances. A waveform swings faster there than a line can show, so each thin line is
     one head's mean over a bin of distances; the best head (the largest of all heads at each distance) is a band
     from its lowest to its highest value in the bin, with its mean bold; the mean of the heads likewise. The lower
     panel shows every distance around the one where the best head is lowest, the set's floor. Unit: mean cosine,
-    the waveform scaled to 1 at distance 0.
+    the waveform scaled to 1 at distance 0. Where a scheme sees one of two distances (`self-extend`), the space between
+    the two waveforms is shaded, and the lines are those of the smaller distance.
 
     Parameters
     ----------
-    base_set : BaseSet
+    heads_of : BaseSet or Scheme
     max_distance : int
         Last distance drawn, in tokens; the first is 1.
 
@@ -47,13 +48,14 @@ def plot_coverage(base_set: BaseSet, max_distance: int = 131072) -> "Figure":
         If `max_distance` is less than 2.
     """
     last = checks.integer("max_distance", max_distance, 2)
-    n = base_set.kv_heads
+    scheme, title = _scheme_and_title(heads_of)
+    n = len(scheme.bases)
     edges = np.unique(np.linspace(0, last, min(COLUMNS, last) + 1).astype(int))
-    heads = np.empty((n, edges.size - 1))
+    bins = np.empty((n, edges.size - 1))
     best, mean = np.full(last, -np.inf), np.zeros(last)
-    for row, base in zip(heads, base_set.bases, strict=True):
-        curve = _mean_cosine(base, base_set.head_dim, 1, last)
-        row[:] = _bin_means(curve, edges)
+    for row in range(n):
+        curve = _mean_cosine(scheme, row, 1, last)
+        bins[row] = _bin_means(curve, edges)
         np.maximum(best, curve, out=best)
         mean += curve / n
     floor = int(best.argmin()) + 1
@@ -66,12 +68,12 @@ def plot_coverage(base_set: BaseSet, max_distance: int = 131072) -> "Figure":
         whole, detail = figure.subplots(2, 1, height_ratios=(3, 2))
         colours = mpl.colormaps["viridis"](np.linspace(0.0, 0.9, n))
         middles = (edges[:-1] + edges[1:] + 1) / 2
-        for row, colour in zip(heads, colours, strict=True):
-            whole.plot(middles, row, color=colour, lw=0.4, alpha=0.45)
+        for values, colour in zip(bins, colours, strict=True):
+            whole.plot(middles, values, color=colour, lw=0.4, alpha=0.45)
         shown = slice(*_window(floor, last))
         near = np.arange(1, last + 1)[shown]
-        for base, colour in zip(base_set.bases, colours, strict=True):
-            curve = _mean_cosine(base, base_set.head_dim, int(near[0]), int(near[-1]))
+        for row, colour in enumerate(colours):
+            curve = _mean_cosine(scheme, row, int(near[0]), int(near[-1]))
             detail.plot(near, curve, color=colour, lw=0.5, alpha=0.6)
         bold = [(mean, MEAN, "mean of the heads"), (best, BEST, "best head")]
         for curve, colour, name in bold if n > 1 else bold[1:]:  # one head is its own mean
@@ -79,9 +81,15 @@ def plot_coverage(base_set: BaseSet, max_distance: int = 131072) -> "Figure":
             whole.fill_between(middles, low, high, color=colour, alpha=0.18, lw=0)
             whole.plot(middles, _bin_means(curve, edges), color=colour, lw=2, label=name)
             detail.plot(near, curve[shown], color=colour, lw=1.6)
+        if not np.array_equal(scheme.distances(near), scheme.distances(near, upper=True)):
+            other = _mean_cosine(scheme, 0, 1, last, upper=True)
+            name = "between the two distances seen"
+            ends = (_bin_means(best, edges), _bin_means(other, edges))
+            whole.fill_between(middles, *ends, color=MEAN, alpha=0.4, lw=0, label=name)
+            detail.fill_between(near, best[shown], other[shown], color=MEAN, alpha=0.25, lw=0)
         for axes in (whole, detail):
             axes.plot(floor, best[floor - 1], "o", color=INK, ms=5, zorder=5)
-        whole.set_ylim(bottom=min(heads.min(), best.min()) - 0.12)  # room for the line of text
+        whole.set_ylim(bottom=min(bins.min(), best.min()) - 0.12)  # room for the line of text
         whole.annotate(
             f"floor of the best head: {best[floor - 1]:.3f} at distance {floor:,}",
             (floor, best[floor - 1]),
@@ -90,22 +98,26 @@ def plot_coverage(base_set: BaseSet, max_distance: int = 131072) -> "Figure":
             ha="right",
             arrowprops={"arrowstyle": "-", "color": INK, "lw": 0.8},
         )
-        _label(whole, detail, base_set, colours, edges)
+        whole.set_title(title, loc="left", weight="bold")
+        _label(whole, detail, scheme, colours, edges)
     return figure
 
 
+def _scheme_and_title(heads_of: BaseSet | Scheme) -> tuple[Scheme, str]:
+    if isinstance(heads_of, Scheme):
+        return heads_of, f"Waveform coverage of {heads_of.name}, head_dim {heads_of.head_dim}"
+    n = heads_of.kv_heads
+    title = f"Waveform coverage of {n} base{'s' * (n > 1)} ({heads_of.strategy}), head_dim {heads_of.head_dim}"
+    return Scheme(heads_of.strategy, heads_of.head_dim, 4096, heads_of.bases), title
+
+
 def _label(
-    whole: "Axes", detail: "Axes", base_set: BaseSet, colours: npt.NDArray[np.float64], edges: npt.NDArray[np.int_]
+    whole: "Axes", detail: "Axes", scheme: Scheme, colours: npt.NDArray[np.float64], edges: npt.NDArray[np.int_]
 ) -> None:
-    """Titles, axes, legend."""
+    """Axes and legend."""
     from matplotlib.lines import Line2D
 
-    n, last = base_set.kv_heads, int(edges[-1])
-    whole.set_title(
-        f"Waveform coverage of {n} base{'s' * (n > 1)} ({base_set.strategy}), head_dim {base_set.head_dim}",
-        loc="left",
-        weight="bold",
-    )
+    last = int(edges[-1])
     width = -(-last // (edges.size - 1))
     whole.set_xlabel(f"distance (tokens); lines: means over {width} tokens, bands: lowest to highest in them")
     detail.set_title("Every distance around the floor", loc="left", fontsize=10)
@@ -114,17 +126,18 @@ def _label(
         axes.set_ylabel("mean cosine")
         axes.margins(x=0.01)
         axes.xaxis.set_major_formatter("{x:,.0f}")
-    low, high = min(base_set.bases), max(base_set.bases)
     heads = [
-        Line2D([], [], color=colours[0], lw=1, label=f"head with base {base_set.bases[0]:,.12g}"),
-        Line2D([], [], color=colours[-1], lw=1, label=f"head with base {base_set.bases[-1]:,.12g}"),
+        Line2D([], [], color=colours[0], lw=1, label=f"head with base {scheme.bases[0]:,.12g}"),
+        Line2D([], [], color=colours[-1], lw=1, label=f"head with base {scheme.bases[-1]:,.12g}"),
     ]
     handles, _ = whole.get_legend_handles_labels()
-    whole.legend(handles=[*reversed(handles), *heads[: 1 + (low < high)]], loc="upper right", ncols=2)
+    whole.legend(handles=[*reversed(handles), *heads[: 2 if len(scheme.bases) > 1 else 1]], loc="upper right", ncols=2)
 
 
-def _mean_cosine(base: float, head_dim: int, first: int, last: int) -> Floats:
-    return waveform(base, head_dim, last, min_distance=first) / math.sqrt(head_dim)
+def _mean_cosine(scheme: Scheme, row: int, first: int, last: int, *, upper: bool = False) -> Floats:
+    """One head's waveform, scaled to 1 at distance 0."""
+    at_zero = math.sqrt(scheme.head_dim) * scheme.attention_factor() ** 2
+    return scheme.row_waveform(row, last, min_distance=first, upper=upper) / at_zero
 
 
 def _bin_means(curve: Floats, edges: npt.NDArray[np.int_]) -> Floats:

@@ -17,6 +17,8 @@ import numpy.typing as npt
 from . import checks
 from .base_set import BaseSet
 from .candidates import evenly_spaced_bases
+from .coverage import Coverage, coverage_of
+from .extrema import EXTREMA_DEFAULTS, extrema_rule
 from .memory import require_memory
 from .model_config import LongRope, read_long_rope
 from .presets import PRESETS, TABLE_2
@@ -181,6 +183,48 @@ class Scheme:
         """
         return self._curves(decay_bound_of, min_distance, max_distance, length, upper)
 
+    def coverage(self, max_distance: int = 131072, *, length: int | None = None, upper: bool = False) -> Coverage:
+        """How the waveforms of the rows cover the distances 1 … `max_distance` − 1.
+
+        Peaks and valleys are those of the defaults of `search_bases`.
+
+        Parameters
+        ----------
+        max_distance : int
+            One more than the last distance, in tokens, at least 2.
+        length, upper
+            As for `waveforms`.
+
+        Returns
+        -------
+        Coverage
+
+        Raises
+        ------
+        ValueError
+            If an argument is out of range; the message names it and shows its value.
+        MemoryError
+            If it does not fit in memory; the message says how much it needs.
+        """
+        last = checks.integer("max_distance", max_distance, 2) - 1
+        return coverage_of(
+            lambda row: self.row_waveform(row, last, length=length, upper=upper),
+            len(self.bases),
+            rule=extrema_rule(**EXTREMA_DEFAULTS),
+            min_distance=min(1000, last),
+            max_distance=last + 1,
+            tolerance=3,
+        )
+
+    def row_waveform(
+        self, row: int, max_distance: int, *, min_distance: int = 0, length: int | None = None, upper: bool = False
+    ) -> Floats:
+        """One row of `waveforms`, for whoever need not hold all of them at once."""
+        seen = self.distances(np.arange(min_distance, max_distance + 1), upper=upper)
+        start = int(seen[0])  # no scheme changes the order of distances
+        curve = waveform_of(self.inv_freq(length)[row], start, int(seen[-1]))
+        return curve[seen - start] * self.attention_factor(length) ** 2
+
     def _curves(
         self,
         curve: Callable[[Floats, int, int], Floats],
@@ -253,8 +297,8 @@ class _NtkByParts(Scheme):
         fast, slow = (
             self.head_dim * math.log(self.original / (turns * 2 * math.pi)) / (2 * math.log(base)) for turns in (32, 1)
         )
-        first, last = max(math.floor(fast), 0), min(math.ceil(slow), self.head_dim - 1)
-        width = last - first or 0.001  # the width that transformers gives a ramp without any
+        first, last = float(max(math.floor(fast), 0)), float(min(math.ceil(slow), self.head_dim - 1))
+        width = last - first or 1  # a ramp of whole indices that begins and ends at one is a step
         ramp: Floats = np.clip((np.arange(self.head_dim // 2) - first) / width, 0, 1)
         return theta * (1 - ramp) + theta / self.factor * ramp
 
@@ -287,7 +331,7 @@ class _LongRope(Scheme):
 
     def _frequencies(self, length: int) -> Floats:
         divisors = self.rule.long_factor if length > self.original else self.rule.short_factor
-        return super()._frequencies(length) / np.array(divisors)
+        return super()._frequencies(length) / np.array(divisors, dtype=np.float64)
 
     def _attention_factor(self, length: int) -> float:
         return self.rule.long_attention_factor if length > self.original else self.rule.short_attention_factor
@@ -330,7 +374,7 @@ def parse_scheme(text: str) -> Scheme:
 
     Examples
     --------
-    >>> parse_scheme("pi:32").inv_freq()[0, 0]
+    >>> float(parse_scheme("pi:32").inv_freq()[0, 0])
     0.03125
     """
     if not isinstance(text, str):

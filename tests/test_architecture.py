@@ -15,7 +15,7 @@ FLOORS = [
     {"checks", "files", "memory", "model_config", "rope"},
     {"coverage", "extrema", "waveforms"},
     {"base_set", "candidates", "matching", "optimize", "presets", "schemes", "search"},
-    {"exporters", "tables", "tensors"},
+    {"compare", "exporters", "tables", "tensors"},
     set(),  # the model side
     {"plots"},
     {"cli", "__main__"},

@@ -1,3 +1,4 @@
+import csv
 import inspect
 import io
 import json
@@ -16,7 +17,7 @@ from ropesearch.cli import main
 from ropesearch.cli.main import cli
 
 import ropesearch
-from ropesearch import BaseSet, decay_bound, find_extrema, search_bases, uniform_bases, waveform
+from ropesearch import BaseSet, decay_bound, find_extrema, parse_scheme, search_bases, uniform_bases, waveform
 from ropesearch.extrema import EXTREMA_RULES
 from ropesearch.matching import MATCHINGS
 from ropesearch.presets import PRESETS
@@ -152,7 +153,7 @@ def test_waveform(run):
     np.testing.assert_array_equal(table[:, 0], np.arange(10, 5001))
     np.testing.assert_array_equal(table[:, 1:].T, expected)
     parsed = json.loads(run("waveform", "10000", "50000.5", *window, "--json")[1])
-    assert list(parsed) == ["curve", "head_dim", "bases", "min_distance", "max_distance", "values"]
+    assert list(parsed) == ["curve", "head_dim", "bases", "schemes", "min_distance", "max_distance", "values"]
     assert parsed["bases"] == [10000, 50000.5]
     np.testing.assert_array_equal(parsed["values"], expected)
     assert run("waveform", "10000", "50000.5", *window, "-o", "w.npz") == (0, "", "wrote w.npz\n")
@@ -187,6 +188,45 @@ def test_extrema(run, rule):
     assert [float(v) for _, _, _, v in lines[1:]] == [*found.peak_values, *found.valley_values]
     assert run("extrema", "10000", "-o", "e.json")[0] == 0
     assert json.loads(Path("e.json").read_text())[0]["base"] == 10000
+
+
+def test_schemes(run):
+    window = ["--max-distance", 1500]
+    specs = ["yarn:32", "self-extend:64,group=4", "uniform"]
+    flags = [word for spec in specs for word in ("--scheme", spec)]
+    expected = np.concatenate([parse_scheme(spec).waveforms(1500) for spec in specs])
+    parsed = json.loads(run("waveform", "1e4", *flags, *window, "--json")[1])
+    assert parsed["bases"] == [10000]
+    assert parsed["schemes"] == [*specs[:2], *(f"uniform[{i}]" for i in range(32))]
+    np.testing.assert_array_equal(parsed["values"][1:], expected)
+    header = run("waveform", *flags[:4], *window)[1].splitlines()[0]
+    assert header == 'distance,yarn:32,"self-extend:64,group=4"'
+    bounds = json.loads(run("waveform", "--scheme", "pi:4", *window, "--decay-bound", "--json")[1])
+    np.testing.assert_array_equal(bounds["values"], parse_scheme("pi:4").decay_bounds(1500))
+    found = find_extrema(parse_scheme("yarn:32").waveforms(1500, min_distance=1000)[0], min_distance=1000)
+    (entry,) = json.loads(run("extrema", "--scheme", "yarn:32", *window, "--json")[1])
+    assert (entry["scheme"], entry["peaks"]) == ("yarn:32", found.peaks.tolist())
+    assert run("plot", "coverage", "--scheme", specs[1], "-o", "c.svg", *window)[0] == 0
+    assert "between the two distances seen" in Path("c.svg").read_text()
+
+
+def test_compare(run):
+    run("search", *GRID, "--heads", 4, "--max-distance", 2000, "-o", "bases.json")
+    names = ["bases.json", "table2", "attention-buckets", "yarn:32"]
+    code, out, err = run("compare", *names[:3], "--scheme", names[3], "--max-distance", 9000, "--json")
+    assert (code, err) == (0, "")
+    lines = json.loads(out)
+    assert [(line["name"], line["bases"]) for line in lines] == list(zip(names, [4, 32, 6, 1], strict=True))
+    assert lines[0] == {"name": "bases.json", "bases": 4, **BaseSet.load("bases.json").coverage(9000).to_dict()}
+    assert lines[3] == {"name": "yarn:32", "bases": 1, **parse_scheme("yarn:32").coverage(9000).to_dict()}
+    rows = list(csv.DictReader(io.StringIO(run("compare", *names, "--max-distance", 9000, "--csv")[1])))
+    assert [float(row["floor"]) for row in rows] == [line["floor"] for line in lines]
+    table = run("compare", *names, "--max-distance", 9000)[1].splitlines()
+    for key, best in (("floor", max), ("mean", max), ("ripple", min)):
+        winner = best(lines, key=lambda line: line[key])
+        (row,) = [line for line in table if line.strip().startswith(f"{winner['name']} ")]
+        assert f"{winner[key]:.{5 if key == 'ripple' else 4}f}*" in row
+    assert run("compare", "table2", "--max-distance", 100, "-o", "c.csv") == (0, "", "wrote c.csv\n")
 
 
 def test_plot_coverage(run):
@@ -260,7 +300,18 @@ NEEDED = ["--bmin", "1e6", "--bmax", "5e6", "--stride", "30000", "--heads", "32"
             ["export", "good.json", "-o", "a.npz", "--dtype", "int8"],
             "--dtype must be one of float32, float64",
         ),
-        (["waveform"], "Missing argument 'BASES...'."),
+        (["waveform"], "BASES must be given: numbers or base-set files, or position schemes by --scheme"),
+        (["waveform", "--scheme", "yarm:32"], "there is no position scheme 'yarm', only rope, pi, "),
+        (["waveform", "--scheme", "yarn"], "scheme 'yarn': a factor is missing"),
+        (["extrema", "--scheme", "pi:0.5"], "scheme 'pi:0.5': factor must be a number of at least 1, not 0.5"),
+        (["plot", "coverage", "-o", "a.png"], "either FILE or --scheme must be given"),
+        (["plot", "coverage", "good.json", "--scheme", "pi:2", "-o", "a.png"], "either FILE or --scheme must be given"),
+        (["compare"], "NAMES must be given: base-set files, presets or position schemes"),
+        (["compare", "tabel2"], "'tabel2' is no file that is there, no preset and no position scheme (table2, att"),
+        (["compare", "good.json", "rope:1e4,head_dim=64"], "only sets of one head_dim can be compared, not good.json"),
+        (["compare", "harpe:nowhere.json"], "nowhere.json cannot be read: No such file or directory"),
+        (["compare", "table2", "--max-distance", "1"], "--max-distance must be an integer of at least 2, not 1"),
+        (["compare", "table2", "-o", "a.txt"], "--output must be one of .csv, .json, not '.txt'"),
         (["waveform", "1"], "BASES must be a finite number above 1, not 1"),
         (["waveform", "nan"], "BASES must be a finite number above 1, not nan"),
         (["waveform", "1e4", "-o", "a.txt"], "--output must be one of .csv, .json, .npz, not '.txt'"),
@@ -295,6 +346,7 @@ def test_wrong_input_is_exit_2_one_line_and_nothing_written(run, tmp_path, args,
         ["export", "good.json", "-o"],
         ["waveform", "1e4", "--max-distance", "9", "-o"],
         ["extrema", "1e4", "--max-distance", "2000", "-o"],
+        ["compare", "good.json", "--max-distance", "900", "-o"],
         ["plot", "coverage", "good.json", "--max-distance", "900", "-o"],
     ],
 )

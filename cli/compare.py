@@ -1,0 +1,59 @@
+"""`ropesearch compare`."""
+
+from pathlib import Path
+
+import click
+
+from ropesearch import checks
+from ropesearch.files import check_output, write_whole
+
+from .options import Command, overwrite_option, reading_inputs, scheme_option
+
+_WRITERS = {".csv": "to_csv", ".json": "to_json"}
+
+
+@click.command(cls=Command)
+@click.argument("names", nargs=-1)
+@scheme_option
+@click.option("--max-distance", type=int, default=131072, show_default=True, help="One more than the last distance.")
+@click.option("-o", "--output", type=click.Path(), metavar="FILE", help="Where to: .csv or .json.  [default: a table]")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV instead of a table.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@overwrite_option
+def compare(
+    names: tuple[str, ...],
+    schemes: tuple[str, ...],
+    max_distance: int,
+    output: str | None,
+    as_csv: bool,
+    as_json: bool,
+    overwrite: bool,
+) -> None:
+    """Compare what NAMES cover: base-set files, presets and position schemes.
+
+    \b
+        ropesearch compare bases.json table2 uniform abf:5e6 yarn:32 pi:32
+
+    The figures are those of --coverage; the best of each column is marked.
+    """  # noqa: D301  (click reads the control character \b as: leave these lines as they are)
+    if not names + schemes:
+        raise click.UsageError("NAMES must be given: base-set files, presets or position schemes")
+    suffix = ".json" if as_json else ".csv" if as_csv else None
+    if output is not None:
+        suffix = checks.choice("output", Path(output).suffix, _WRITERS)
+        check_output(output, overwrite=overwrite)
+
+    from ropesearch import compare as comparison
+
+    lines = reading_inputs(lambda: comparison.compare([*names, *schemes], max_distance))
+    if suffix is None:
+        from rich.console import Console
+
+        Console().print(comparison.to_rich(lines))
+        return
+    text = getattr(comparison, _WRITERS[suffix])(lines)
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        write_whole(output, text, overwrite=overwrite)
+        click.echo(f"wrote {output}", err=True)
