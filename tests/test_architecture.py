@@ -14,7 +14,7 @@ FLOORS = [
     {"kernels"},
     {"checks", "files", "memory", "model_config", "rope"},
     {"extrema", "waveforms"},
-    {"base_set", "candidates", "matching", "presets", "search"},
+    {"base_set", "candidates", "matching", "presets", "search", "sweep"},
     {"exporters", "tables", "tensors"},
     set(),  # the model side
     {"plots"},
