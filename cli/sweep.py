@@ -165,10 +165,12 @@ def cluster(address: str) -> Iterator[Executor]:
     """Give the executor of a Dask cluster, if its scheduler answers in time."""
     try:
         import distributed
-        from distributed.comm.addressing import get_backend, parse_address, parse_host_port
     except ImportError:
         msg = "--scheduler needs distributed: pip install 'ropesearch[cluster]'"
         raise checks.MissingExtraError(msg) from None
+    from distributed.comm.addressing import parse_address, parse_host_port
+    from distributed.comm.registry import get_backend
+
     try:
         scheme, location = parse_address(address)
         get_backend(scheme)
