@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -35,10 +35,16 @@ CONNECT_WITHIN = 10.0  # seconds
 PIPE_WIDTH = 200  # characters of a table that goes to no terminal, where folded cells would be of no use
 
 
-class ListOf(click.ParamType):
+if TYPE_CHECKING:
+    ListType = click.ParamType[list[Any]]
+else:
+    ListType = click.ParamType  # not generic in click 8.1
+
+
+class ListOf(ListType):
     """One value, or several with commas between them."""
 
-    def __init__(self, each: click.ParamType) -> None:
+    def __init__(self, each: "click.ParamType[Any]") -> None:
         self.each = each
         self.name = f"{each.name},..."
 
@@ -128,7 +134,7 @@ def sweep(
     points = sweep_points(**{axes.get(name, name): _as_list(name, value, axes) for name, value in options.items()})
 
     notes: list[str] = []
-    executors = process_pool(workers) if scheduler is None else cluster(scheduler)
+    executors = process_pool(workers) if scheduler is None else cluster(scheduler, quiet=quiet)
     with ProgressReport(quiet=quiet) as progress, executors as executor:
         rows = sweep(
             points,
@@ -161,7 +167,7 @@ def _as_list(name: str, value: Any, axes: dict[str, str]) -> Any:
 
 
 @contextmanager
-def cluster(address: str) -> Iterator[Executor]:
+def cluster(address: str, *, quiet: bool) -> Iterator[Executor]:
     """Give the executor of a Dask cluster, if its scheduler answers in time."""
     try:
         import distributed
@@ -186,11 +192,18 @@ def cluster(address: str) -> Iterator[Executor]:
         msg = f"no Dask scheduler answers at {address} within {CONNECT_WITHIN:g} s"
         raise EnvironmentFailure(msg)
     with distributed.Client(address, timeout=CONNECT_WITHIN, set_as_default=False) as client:
+        if not quiet and not client.nthreads():
+            click.echo("note: the cluster has no workers yet; the sweep waits for them", err=True)
         try:
             # Not pure: a result that another sweep left in the cluster's memory is not taken for this one's.
             yield client.get_executor(pure=False)
         except distributed.KilledWorker as error:
             msg = f"a point ended its workers again and again: {error}"
+            raise EnvironmentFailure(msg) from None
+        except (ImportError, RuntimeError) as error:
+            if not isinstance(error, ImportError) and "deserialization" not in str(error):
+                raise
+            msg = f"the cluster at {address} cannot run a search: ropesearch must be installed there, in this version"
             raise EnvironmentFailure(msg) from None
 
 
