@@ -233,7 +233,11 @@ def print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    figures = [name for name in ("floor", "mean", "ripple") if any(row.get("coverage", {}).get(name) for row in rows)]
+    figures = [
+        name
+        for name in ("floor", "mean", "ripple")
+        if any(row.get("coverage", {}).get(name) is not None for row in rows)
+    ]
     options = ("stride", "bmin", "bmax", "heads", "max_distance", "strategy")
     table = Table(title=f"{len(rows)} points")
     for name in (*options, "bases", *figures):
