@@ -12,6 +12,7 @@ from .extrema import extrema
 from .plot import plot
 from .search import search
 from .show import show
+from .sweep import sweep
 from .waveform import waveform
 
 
@@ -21,7 +22,7 @@ def cli() -> None:
     """Search RoPE bases for every attention head, and see what they do over distance."""
 
 
-for command in (search, show, export, compare, waveform, extrema, plot):
+for command in (search, sweep, show, export, compare, waveform, extrema, plot):
     cli.add_command(command)
 
 

@@ -1,11 +1,13 @@
 """What the commands share: the class that turns library errors into exit codes, and the options."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ropesearch import checks
 from ropesearch.checks import InputError, MissingExtraError, ParameterError
 
 if TYPE_CHECKING:
@@ -63,6 +65,18 @@ scheme_option = click.option(
     metavar="SPEC",
     help="A position scheme, such as pi:32, yarn:32 or self-extend:1024,group=32; may be given again.",
 )
+kv_heads_option = click.option("--kv-heads", type=int, help="KV heads, one base each.  [default: as many as heads]")
+model_config_option = click.option(
+    "--model-config",
+    type=click.Path(),
+    metavar="PATH",
+    help="Take heads, KV heads and head_dim from a Hugging Face config.json, or the folder that holds it.",
+)
+preset_option = click.option(
+    "--preset",
+    metavar="NAME",
+    help="Start from the options of a published set: table2 (HARPE) or attention-buckets.",
+)
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace output files that exist.")
 quiet_option = click.option("--quiet", is_flag=True, help="No progress and no messages on stderr.")
 
@@ -114,6 +128,32 @@ extrema_options = combined(
     click.option("--min-separation", type=int, help="local: least distance of two peaks or valleys, in tokens."),
 )
 
+matching_options = combined(
+    click.option(
+        "--matching",
+        default="coincidence",
+        show_default=True,
+        metavar="NAME",
+        help="coincidence: most peaks on valleys wins; distance: the least sum of nearest distances.",
+    ),
+    click.option(
+        "--tolerance",
+        type=int,
+        default=3,
+        show_default=True,
+        help="coincidence: how far apart a peak and a valley may be, in tokens.",
+    ),
+    click.option("--normalize", is_flag=True, help="distance: divide each sum by its number of terms."),
+)
+refine_option = click.option("--refine", is_flag=True, help="floor, ripple: then move the bases off the grid too.")
+order_option = click.option(
+    "--order",
+    default="ascending",
+    show_default=True,
+    metavar="NAME",
+    help="Bases over the heads: ascending, descending or selection (the order of choice).",
+)
+
 
 def by_hand(ctx: click.Context, name: str) -> bool:
     """Whether an option was given, and is not its default."""
@@ -152,6 +192,33 @@ def reading_inputs(read: Callable[[], Any]) -> Any:
         raise InputError(msg) from None
 
 
+def filled_in(
+    ctx: click.Context, options: dict[str, Any], preset: str | None, model_config: str | None
+) -> dict[str, Any]:
+    """Options given by hand, over those of the model, over those of the preset, over the defaults."""
+    filled = dict(options)
+    sources: list[dict[str, Any]] = []
+    if preset is not None:
+        from ropesearch.presets import PRESETS
+
+        sources.append(PRESETS[checks.choice("preset", preset, PRESETS)])
+    if model_config is not None:
+        from ropesearch.model_config import read_model_shape
+
+        sources.append(asdict(reading_inputs(lambda: read_model_shape(model_config))))
+    for source in sources:
+        filled |= {name: value for name, value in source.items() if not by_hand(ctx, name)}
+    if by_hand(ctx, "heads") and not by_hand(ctx, "kv_heads"):
+        filled["kv_heads"] = None  # a model's KV heads say nothing about another number of heads
+    needed = ["bmin", "bmax", "heads", *(["stride"] if filled["strategy"] not in ("uniform", ["uniform"]) else [])]
+    missing = [f"--{name}" for name in needed if filled[name] is None]
+    if missing:
+        instead = " (--heads also by --model-config, all by --preset)"
+        msg = f"{' and '.join(missing)} must be given{instead}"
+        raise click.UsageError(msg)
+    return filled
+
+
 def read_base_set(path: str) -> "BaseSet":
     """Read a base-set file that a command was given."""
     from ropesearch import BaseSet
@@ -177,8 +244,6 @@ def bases_and_head_dim(
     ctx: click.Context, arguments: Sequence[str], head_dim: int, schemes: Sequence[str]
 ) -> tuple[list[float], int]:
     """Bases given as numbers or as base-set files, whose head_dim holds unless one was given by hand."""
-    from ropesearch import checks
-
     if not arguments and not schemes:
         raise click.UsageError("BASES must be given: numbers or base-set files, or position schemes by --scheme")
 

@@ -1,25 +1,28 @@
 """`ropesearch search`."""
 
 import os
-from dataclasses import asdict
 from typing import Any
 
 import click
 
-from ropesearch import checks
 from ropesearch.files import check_output
 
 from .options import (
     Command,
-    by_hand,
     combined,
     distance_options,
     extrema_options,
+    filled_in,
     head_dim_option,
+    kv_heads_option,
+    matching_options,
+    model_config_option,
     note_options_without_effect,
+    order_option,
     overwrite_option,
+    preset_option,
     quiet_option,
-    reading_inputs,
+    refine_option,
 )
 from .progress import ProgressReport
 from .show import print_base_set
@@ -29,19 +32,10 @@ search_options = combined(
     click.option("--bmax", type=float, help="Largest base allowed.  [needed]"),
     click.option("--stride", type=float, help="Step of the candidate grid.  [needed, but for uniform]"),
     click.option("--heads", type=int, help="Query heads of the model.  [needed]"),
-    click.option("--kv-heads", type=int, help="KV heads, one base each.  [default: as many as heads]"),
+    kv_heads_option,
     head_dim_option,
-    click.option(
-        "--model-config",
-        type=click.Path(),
-        metavar="PATH",
-        help="Take heads, KV heads and head_dim from a Hugging Face config.json, or the folder that holds it.",
-    ),
-    click.option(
-        "--preset",
-        metavar="NAME",
-        help="Start from the options of a published set: table2 (HARPE) or attention-buckets.",
-    ),
+    model_config_option,
+    preset_option,
     click.option(
         "--strategy",
         default="peak-valley",
@@ -52,29 +46,9 @@ search_options = combined(
     ),
     distance_options(1000),
     extrema_options,
-    click.option(
-        "--matching",
-        default="coincidence",
-        show_default=True,
-        metavar="NAME",
-        help="coincidence: most peaks on valleys wins; distance: the least sum of nearest distances.",
-    ),
-    click.option(
-        "--tolerance",
-        type=int,
-        default=3,
-        show_default=True,
-        help="coincidence: how far apart a peak and a valley may be, in tokens.",
-    ),
-    click.option("--normalize", is_flag=True, help="distance: divide each sum by its number of terms."),
-    click.option("--refine", is_flag=True, help="floor, ripple: then move the bases off the grid too."),
-    click.option(
-        "--order",
-        default="ascending",
-        show_default=True,
-        metavar="NAME",
-        help="Bases over the heads: ascending, descending or selection (the order of choice).",
-    ),
+    matching_options,
+    refine_option,
+    order_option,
     click.option("--threads", type=int, help="Threads for the waveforms.  [default: one per processor]"),
 )
 
@@ -109,7 +83,7 @@ def search(
     For a model's own shape:
         ropesearch search --bmin 1e6 --bmax 5e6 --stride 30000 --model-config path/to/model
     """  # noqa: D301  (click reads the control character \b as: leave these lines as they are)
-    options = _filled_in(ctx, options, preset, model_config)
+    options = filled_in(ctx, options, preset, model_config)
     _check_outputs(output, plot, overwrite)
 
     from ropesearch import search_bases
@@ -132,33 +106,6 @@ def search(
     for path in (output, plot):
         if path:
             click.echo(f"wrote {path}", err=True)
-
-
-def _filled_in(
-    ctx: click.Context, options: dict[str, Any], preset: str | None, model_config: str | None
-) -> dict[str, Any]:
-    """Options given by hand, over those of the model, over those of the preset, over the defaults."""
-    filled = dict(options)
-    sources: list[dict[str, Any]] = []
-    if preset is not None:
-        from ropesearch.presets import PRESETS
-
-        sources.append(PRESETS[checks.choice("preset", preset, PRESETS)])
-    if model_config is not None:
-        from ropesearch.model_config import read_model_shape
-
-        sources.append(asdict(reading_inputs(lambda: read_model_shape(model_config))))
-    for source in sources:
-        filled |= {name: value for name, value in source.items() if not by_hand(ctx, name)}
-    if by_hand(ctx, "heads") and not by_hand(ctx, "kv_heads"):
-        filled["kv_heads"] = None  # a model's KV heads say nothing about another number of heads
-    needed = ["bmin", "bmax", "heads", *(["stride"] if filled["strategy"] != "uniform" else [])]
-    missing = [f"--{name}" for name in needed if filled[name] is None]
-    if missing:
-        instead = " (--heads also by --model-config, all by --preset)"
-        msg = f"{' and '.join(missing)} must be given{instead}"
-        raise click.UsageError(msg)
-    return filled
 
 
 def _check_outputs(output: str | None, plot: str | None, overwrite: bool) -> None:

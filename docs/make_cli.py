@@ -25,7 +25,7 @@ def page():
 EXIT_CODES = """\
 stdout is data, stderr is progress and messages. Exit codes: 0 done; 2 an option or an input file is wrong or
 missing; 1 the environment: an output that exists or cannot be written, memory, a missing extra; 130 interrupted.
-Output files are written whole or not at all, and replaced only with `--overwrite`.
+Output files are written whole or not at all (that of a sweep row by row), and replaced only with `--overwrite`.
 """
 
 if __name__ == "__main__":

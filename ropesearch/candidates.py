@@ -54,6 +54,21 @@ def candidate_bases(bmin: float, bmax: float, stride: float) -> list[float]:
     return [(first + i * s) / unit for i in range(1, n + 1)]
 
 
+def candidate_grid(bmin: float, bmax: float, stride: float | None, n: int, name: str) -> list[float]:
+    """b_min and the candidates, checked to be at least `n`; `name` is the parameter that asks for so many."""
+    if stride is None:
+        raise checks.ParameterError("stride", stride, "given: the step of the candidate grid")
+    grid = [bmin, *candidate_bases(bmin, bmax, stride)]
+    if n > len(grid):
+        raise checks.ParameterError(
+            name,
+            n,
+            f"at most {len(grid)}, for stride {checks.shown(float(stride))} gives {len(grid) - 1} candidates beside"
+            f" bmin (a stride of {checks.shown(widest_stride(bmin, bmax, n - 1))} would do)",
+        )
+    return grid
+
+
 def evenly_spaced_bases(bmin: float, bmax: float, n: int) -> list[float]:
     """Uniform base set b_min + h·(b_max−b_min)/(n−1), h = 0…n−1, ascending; {b_min} for n = 1.
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from . import __version__, checks
 from .base_set import BaseSet
-from .candidates import candidate_bases, evenly_spaced_bases, search_range, widest_stride
+from .candidates import candidate_grid, evenly_spaced_bases, search_range
 from .coverage import RIPPLE_NEEDS
 from .extrema import ExtremaRule, Positions, extrema_rule
 from .matching import Landmarks, choose, matching_rule
@@ -28,6 +28,9 @@ Floats = npt.NDArray[np.float64]
 
 STRATEGIES = ("peak-valley", "uniform", "floor", "ripple")
 ORDERS = ("ascending", "descending", "selection")
+
+LEAST_DISTANCES = {"floor": 2, "ripple": RIPPLE_NEEDS}
+"""The smallest max_distance of the strategies that search for coverage."""
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -133,18 +136,8 @@ def search_bases(
     checks.choice("order", order, ORDERS)
     n_threads = checks.threads(threads)
     moves = checks.truth("refine", refine)
-    if stride is None:
-        raise checks.ParameterError("stride", stride, "given: the step of the candidate grid")
-    step = float(stride)
-    grid = [low, *candidate_bases(low, high, step)]
-    if n > len(grid):
-        name = "heads" if kv_heads is None else "kv_heads"
-        raise checks.ParameterError(
-            name,
-            n,
-            f"at most {len(grid)}, for stride {checks.shown(step)} gives {len(grid) - 1} candidates beside"
-            f" bmin (a stride of {checks.shown(widest_stride(low, high, n - 1))} would do)",
-        )
+    grid = candidate_grid(low, high, stride, n, "heads" if kv_heads is None else "kv_heads")
+    step = float(stride or 0)
 
     if strategy == "peak-valley":
         if moves:
@@ -166,8 +159,7 @@ def search_bases(
         chosen = [grid[i] for i in choose(landmarks, n, last - first + 1, matcher, report)]
         options = {"min_distance": first, "max_distance": last, **rule.options(), **matcher.options()}
     else:
-        least = RIPPLE_NEEDS if strategy == "ripple" else 2
-        last = checks.integer("max_distance", max_distance, least)
+        last = checks.integer("max_distance", max_distance, LEAST_DISTANCES[strategy])
         chosen = _optimized(
             grid, n, d, last, strategy, n_threads, progress, refine_within=(high, step) if moves else None
         )

@@ -14,7 +14,7 @@ FLOORS = [
     {"kernels"},
     {"checks", "files", "memory", "model_config", "rope"},
     {"coverage", "extrema", "waveforms"},
-    {"base_set", "candidates", "matching", "optimize", "presets", "schemes", "search"},
+    {"base_set", "candidates", "matching", "optimize", "presets", "schemes", "search", "sweep"},
     {"compare", "exporters", "tables", "tensors"},
     set(),  # the model side
     {"plots"},

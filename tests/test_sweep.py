@@ -1,0 +1,459 @@
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import CancelledError, Executor, Future
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from ropesearch.cli import main
+
+from ropesearch import BaseSet, search_bases
+from ropesearch.checks import InputError, ParameterError
+from ropesearch.sweep import process_pool, sweep, sweep_points
+
+FIXED = {"bmins": [10000], "bmaxs": [30000], "max_distances": [2000], "head_dim": 16}
+POINTS = sweep_points(strides=[1000, 2000], heads=[4, 8], strategies=["peak-valley", "uniform"], **FIXED)
+GRID = ["--bmin", "10000", "--bmax", "30000", "--head-dim", "16", "--max-distance", "2000"]
+SMALL = [*GRID, "--strides", "1000,2000", "--heads", "4,8", "--strategies", "peak-valley,uniform"]
+# Enough work that a kill finds it unfinished.
+LONG = ["--bmin", "10000", "--bmax", "30000", "--stride", "100", "--max-distance", "3000", "--head-dim", "32"]
+LONG += ["--heads", ",".join(str(n) for n in range(2, 62))]
+
+
+class Here(Executor):
+    """Runs every call at once, in this process."""
+
+    def submit(self, function, /, *args, **kwargs):
+        future = Future()
+        future.set_result(function(*args, **kwargs))
+        return future
+
+
+class Fails(Executor):
+    """Ends every call with an error of the executor's own."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def submit(self, function, /, *args, **kwargs):
+        future = Future()
+        future.set_exception(self.error)
+        return future
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """Run the command line in an empty folder, its searches in this process; gives (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ropesearch.cli.progress.SILENT_FOR", float("inf"))
+    monkeypatch.setattr("ropesearch.sweep.ProcessPoolExecutor", lambda *_, **__: Here())
+
+    def run(*args):
+        code = main(["sweep", *map(str, args)])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def start(folder, *args, **options):
+    command = [sys.executable, "-P", "-m", "ropesearch", "sweep", *args]
+    return subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )  # fmt: skip
+
+
+def lines(path):
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def unordered(rows):
+    """Rows without what differs from run to run: their order and the time they took."""
+    return sorted(json.dumps({k: v for k, v in row.items() if k != "seconds"}) for row in rows)
+
+
+def wait_for_lines(process, path, n):
+    """Wait until a file has so many whole lines; the process that writes it must not end before."""
+    while not path.exists() or path.read_bytes().count(b"\n") < n:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.001)  # between two looks, not instead of one
+
+
+# Points
+
+
+def test_points_are_every_combination_once_in_the_order_of_the_lists():
+    points = sweep_points(
+        strides=[2000, 1000, 2000.0], bmins=(10000,), bmaxs=[30000, 40000], heads=np.array([4, 2]), head_dim=16
+    )
+    assert [(p["stride"], p["bmax"], p["heads"]) for p in points] == [
+        (s, b, h) for s in (2000, 1000) for b in (30000, 40000) for h in (4, 2)
+    ]
+    assert all(p["head_dim"] == 16 and p["max_distance"] == 131072 and p["kv_heads"] == p["heads"] for p in points)
+
+
+def test_uniform_has_one_point_for_all_strides():
+    assert [(p["strategy"], p["stride"], p["heads"]) for p in POINTS] == [
+        ("peak-valley", 1000, 4), ("uniform", None, 4), ("peak-valley", 1000, 8), ("uniform", None, 8),
+        ("peak-valley", 2000, 4), ("peak-valley", 2000, 8),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        ({"strides": []}, r"strides must be a list of at least one value, not \[\]"),
+        ({"strides": 1000}, "strides must be a list of values, not 1000"),
+        ({"strategies": "uniform"}, "strategies must be a list of values, not 'uniform'"),
+        ({"strides": [1000, 0]}, "stride must be a finite number above 0, not 0"),
+        ({"strides": [1000, None]}, "stride must be given: the step of the candidate grid, not None"),
+        ({"heads": [4, 22]}, "heads must be at most 21, for stride 1000 gives 20 candidates beside bmin, not 22"),
+        ({"heads": [32], "kv_heads": 5}, "kv_heads must be a divisor of the 32 heads, not 5"),
+        ({"bmaxs": [30000, 9000]}, "bmax must be greater than bmin, 10000, not 9000"),
+        ({"strategies": ["best"]}, "strategy must be one of peak-valley, uniform, not 'best'"),
+        ({"max_distances": [10]}, "min_distance must be less than max_distance, 10, not 1000"),
+        ({"threads": 2}, "a point holds arguments of search_bases, and 'threads' is none that it may hold"),
+        ({"order": "random"}, "order must be one of ascending"),
+    ],
+)
+def test_points_that_a_search_would_refuse_are_refused_at_once(changed, line):
+    with pytest.raises(InputError, match=line):
+        sweep_points(**({"strides": [1000], "bmins": [1e4], "bmaxs": [3e4], "heads": [4]} | changed))
+
+
+def test_a_point_given_by_hand_is_checked_before_anything_is_written(tmp_path):
+    with pytest.raises(InputError, match="every point must have bmax"):
+        sweep([{"bmin": 10000, "stride": 1000, "heads": 4}], tmp_path / "a.jsonl")
+    with pytest.raises(InputError, match="at least one point"):
+        sweep([], tmp_path / "a.jsonl")
+    with pytest.raises(InputError, match="give one of the two"):
+        sweep(POINTS, tmp_path / "a.jsonl", resume=True, overwrite=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+# Rows
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """The file of an uninterrupted sweep over POINTS."""
+    path = tmp_path_factory.mktemp("sweep") / "sweep.jsonl"
+    return sweep(POINTS, path, executor=Here()), path
+
+
+def test_rows_are_the_searches(expected):
+    rows, path = expected
+    header, *written = lines(path)
+    assert list(header) == ["format", "version", "sweep"]
+    assert (header["format"], header["version"], header["sweep"]["points"]) == ("ropesearch.sweep", 1, 6)
+    assert header["sweep"]["varied"]["heads"] == [4, 8]
+    assert unordered(written) == unordered(rows)
+    assert [row["point"] for row in rows] == POINTS
+    for row in rows:
+        assert list(row) == ["point", "base_set", "coverage", "seconds"]
+        assert BaseSet.from_json(json.dumps(row["base_set"])) == search_bases(**row["point"])
+        assert row["seconds"] >= 0
+
+
+def test_rows_of_processes(expected, tmp_path):
+    seen = []
+    with process_pool(2) as pool:
+        rows = sweep(POINTS, tmp_path / "a.jsonl", executor=pool, progress=lambda *step: seen.append(step))
+    assert seen == [("points", n, 6) for n in range(1, 7)]
+    assert unordered(rows) == unordered(expected[0])
+    assert unordered(lines(tmp_path / "a.jsonl")) == unordered(lines(expected[1]))
+    with pytest.raises(ParameterError, match="workers must be an integer of at least 1, not 0"), process_pool(0):
+        pass
+
+
+HOST = """
+import distributed
+if __name__ == "__main__":
+    with distributed.LocalCluster(2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
+        print(cluster.scheduler_address, flush=True)
+        input()
+"""
+
+
+def test_rows_of_a_dask_cluster(expected, tmp_path):
+    (tmp_path / "host.py").write_text(HOST)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    host = subprocess.Popen([sys.executable, "-P", "host.py"], cwd=tmp_path, text=True, **pipes)
+    try:
+        address = host.stdout.readline().strip()
+        assert address.startswith("tcp://127.0.0.1:")
+        process = start(tmp_path, *SMALL, "-o", "a.jsonl", "--scheduler", address, "--json", "--quiet")
+        out, err = process.communicate(timeout=100)
+        assert (process.returncode, err) == (0, "")
+    finally:
+        host.communicate("\n", timeout=60)
+    assert host.returncode == 0
+    assert unordered(json.loads(out)) == unordered(expected[0])
+    assert unordered(lines(tmp_path / "a.jsonl")) == unordered(lines(expected[1]))
+
+
+def test_a_point_that_cannot_be_searched_is_a_row(run):
+    # From 1000 to 1002 there is no peak and no valley.
+    args = [*GRID, "--strides", "1000,2000", "--heads", 4, "-o", "a.jsonl", "--max-distances", "1002,2000"]
+    code, out, err = run(*args)
+    assert code == 0
+    assert out.count("failed") == 2
+    first = "bmin 10000 has no peak and no valley from min_distance 1000 to max_distance 1002; a wider window has"
+    assert err == f"note: 2 of 4 points could not be searched; the first: {first}\nwrote a.jsonl\n"
+    failed = [row for row in lines("a.jsonl")[1:] if "error" in row]
+    assert [row["point"]["max_distance"] for row in failed] == [1002, 1002]
+    before = Path("a.jsonl").read_bytes()
+    assert run(*args, "--resume") == (0, out, err)
+    assert Path("a.jsonl").read_bytes() == before
+    code, out, err = run(*args, "--max-distance", "1002", "--overwrite")
+    assert (code, out, err) == (2, "", f"Error: none of the 2 points could be searched; the first: {first}\n")
+
+
+def test_too_little_memory_is_a_row(tmp_path, monkeypatch):
+    monkeypatch.setattr("ropesearch.search.require_memory", lambda *_: (_ for _ in ()).throw(MemoryError("too large")))
+    rows = sweep(POINTS[:1], tmp_path / "a.jsonl", executor=Here())
+    assert rows == [{"point": POINTS[0], "error": "too large"}]
+
+
+@pytest.mark.parametrize("error", [BrokenProcessPool("a process died"), CancelledError()])
+def test_an_executor_that_breaks_down_is_one_line(tmp_path, error):
+    with pytest.raises(OSError, match=r"the workers of the sweep are gone.*a\.jsonl keeps what ended, and resume"):
+        sweep(POINTS, tmp_path / "a.jsonl", executor=Fails(error))
+    assert len(lines(tmp_path / "a.jsonl")) == 1
+
+
+# The file
+
+
+def test_every_cut_of_the_file_is_completed(expected, tmp_path):
+    rows, path = expected
+    content = path.read_bytes()
+    cut = tmp_path / "cut.jsonl"
+    ends = [i + 1 for i, byte in enumerate(content) if byte == 10]
+    for size in (0, 1, ends[0] - 1, ends[0], ends[0] + 1, ends[1] - 1, ends[1], ends[3] + 700, len(content) - 1):
+        cut.write_bytes(content[:size])
+        calls, notes = [], []
+        take = partial(append_step, calls)
+        result = sweep(POINTS, cut, executor=Here(), resume=True, note=notes.append, progress=take)
+        whole = max(sum(end <= size for end in ends) - 1, 0)
+        assert calls == [("points", n + 1, 6 - whole) for n in range(6 - whole)]
+        torn = size not in (0, *ends)
+        assert notes == ([f"note: {cut} ended in half a line, which is dropped"] if torn else [])
+        assert unordered(result) == unordered(rows)
+        assert unordered(lines(cut)) == unordered(lines(path))
+        assert cut.read_bytes().startswith(content[: max((end for end in ends if end <= size), default=0)])
+
+
+def test_resume_without_a_file_starts_one_and_takes_points_in_any_order(expected, tmp_path):
+    path = tmp_path / "a.jsonl"
+    rows = sweep(POINTS[::-1], path, executor=Here(), resume=True)
+    assert unordered(rows) == unordered(expected[0])
+    before = path.read_bytes()
+    assert sweep(POINTS, path, executor=Fails(AssertionError()), resume=True) == rows[::-1]
+    assert path.read_bytes() == before
+
+
+def append_step(calls, *step):
+    calls.append(step)
+
+
+def changed(content, **changes):
+    header, _, rest = content.partition("\n")
+    return json.dumps(json.loads(header) | changes) + "\n" + rest
+
+
+@pytest.mark.parametrize(
+    ("edit", "line"),
+    [
+        (lambda _: "precious", "its first line is not the header of a sweep"),
+        (lambda _: "precious\n", "its first line is not the header of a sweep"),
+        (lambda c: changed(c, format="ropesearch.base-set"), "its first line is not the header of a sweep"),
+        (lambda c: changed(c, version=2), "it is of version 2, and this ropesearch goes on with version 1"),
+        (lambda c: changed(c, sweep={"digest": ""}), "another sweep wrote it, which differs in "),
+        (lambda c: c + "{}\n", "line 8 is no row of it"),
+        (lambda c: c.replace('"base_set"', '"set"', 1), "line 2 is no row of it"),
+        (lambda c: c + "\0\n", "line 8 is no row of it"),
+    ],
+)
+def test_a_file_that_cannot_be_resumed_is_exit_2_and_stays(run, expected, edit, line):
+    text = edit(expected[1].read_text())
+    Path("a.jsonl").write_text(text)
+    code, out, err = run(*SMALL, "-o", "a.jsonl", "--resume")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"Error: a.jsonl is not a file that this sweep can go on with: {line}")
+    assert err.count("\n") == 1
+    assert Path("a.jsonl").read_text() == text
+
+
+def test_what_differs_from_the_sweep_of_the_file_is_named(run):
+    assert run(*GRID, "--stride", "1000,2000", "--heads", 4, "-o", "a.jsonl")[0] == 0
+    for other, names in [
+        (["--stride", "1000", "--heads", 4], "stride"),
+        (["--stride", "1000,2000", "--heads", 8, "--count", 5], "heads, kv_heads, count"),
+    ]:
+        code, _, err = run(*GRID, *other, "-o", "a.jsonl", "--resume")
+        assert (code, err.endswith(f"another sweep wrote it, which differs in {names}\n")) == (2, True)
+
+
+def test_a_file_that_is_there_is_exit_1_and_overwrite_replaces_it(run):
+    Path("a.jsonl").write_text("precious" * 10000)
+    code, out, err = run(*SMALL, "-o", "a.jsonl")
+    line = "a.jsonl exists already; overwrite (--overwrite) replaces it"
+    assert (code, out, err) == (1, "", f"Error: {line}\n")
+    assert Path("a.jsonl").read_text() == "precious" * 10000
+    assert run(*SMALL, "-o", "a.jsonl", "--overwrite")[0] == 0
+    assert len(lines("a.jsonl")) == 7
+
+
+def test_two_sweeps_cannot_write_one_file(run, expected):
+    Path("a.jsonl").write_bytes(expected[1].read_bytes())
+    with open("a.jsonl", "r+b") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        for option in ("--resume", "--overwrite"):
+            assert run(*SMALL, "-o", "a.jsonl", option) == (1, "", "Error: another sweep is writing a.jsonl\n")
+    assert Path("a.jsonl").read_bytes() == expected[1].read_bytes()
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path):
+    code = (
+        "import resource, signal, sys; from ropesearch.cli import main; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "from ropesearch import search_bases; search_bases(1e4, 3e4, 1e3, 4, head_dim=16, max_distance=2000);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000)); sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-P", "-c", code, "sweep", *SMALL, "-o", "a.jsonl", "--quiet"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "Error: a.jsonl cannot be written: No space left on device; the rows before are whole\n"
+    assert 1 < len(lines(tmp_path / "a.jsonl")) < 7
+
+
+# Kills
+
+
+def test_kills_lose_nothing_and_repeat_nothing(tmp_path):
+    path = tmp_path / "a.jsonl"
+    args = [*LONG, "--workers", "1", "--resume", "--quiet", "--json", "-o"]
+    whole = start(tmp_path, *args, "whole.jsonl")
+    expected, err = whole.communicate(timeout=100)
+    assert (whole.returncode, err) == (0, "")
+    kept = b""
+    for n in (1, 2, 9, 25):
+        process = start(tmp_path, *args, "a.jsonl")
+        wait_for_lines(process, path, n)
+        workers = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        process.communicate()
+        assert psutil.wait_procs(workers, timeout=60)[1] == []
+        content = path.read_bytes()
+        assert n <= content.count(b"\n") < 61
+        assert content.startswith(kept)
+        kept = content[: content.rfind(b"\n") + 1]
+    process = start(tmp_path, *args, "a.jsonl")
+    out, err = process.communicate(timeout=100)
+    assert (process.returncode, err) == (0, "")
+    assert path.read_bytes().startswith(kept)
+    assert unordered(lines(path)) == unordered(lines(tmp_path / "whole.jsonl"))
+    assert unordered(json.loads(out)) == unordered(json.loads(expected))
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_an_interrupt_is_exit_130_and_the_file_is_whole(tmp_path, n):
+    process = start(tmp_path, *LONG, "--workers", "2", "--quiet", "-o", "a.jsonl", start_new_session=True)
+    wait_for_lines(process, tmp_path / "a.jsonl", n)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err.split()) == (130, "", ["Interrupted."])
+    assert psutil.wait_procs(workers, timeout=60)[1] == []
+    assert n <= len(lines(tmp_path / "a.jsonl")) < 61
+
+
+# The command line
+
+
+def test_the_table_and_the_rows(run, expected):
+    code, out, err = run(*SMALL, "-o", "a.jsonl")
+    assert (code, err) == (0, "wrote a.jsonl\n")
+    cells = [[cell.strip() for cell in line.split("│")[1:8]] for line in out.splitlines() if line.startswith("│")]
+    assert cells == [
+        [
+            "–" if p["stride"] is None else f"{p['stride']:.0f}",
+            "10000", "30000", str(p["heads"]), "2000", p["strategy"], str(p["heads"]),
+        ]
+        for p in POINTS
+    ]  # fmt: skip
+    code, out, err = run(*SMALL, "-o", "a.jsonl", "--resume", "--json", "--quiet")
+    assert (code, err) == (0, "")
+    assert unordered(json.loads(out)) == unordered(expected[0])
+
+
+def test_half_a_line_is_noted(run, expected):
+    Path("a.jsonl").write_bytes(expected[1].read_bytes()[:-1])
+    code, _, err = run(*SMALL, "-o", "a.jsonl", "--resume")
+    assert (code, err) == (0, "note: a.jsonl ended in half a line, which is dropped\nwrote a.jsonl\n")
+
+
+def test_a_preset_fills_in(run):
+    code, out, _ = run("--preset", "attention-buckets", "--strides", "500,1000", "--json", "-o", "a.jsonl")
+    assert code == 0
+    found = [(row["point"]["stride"], row["base_set"]["bases"]) for row in json.loads(out)]
+    assert found[0] == (500, [10000, 17500, 18000, 19000, 20000, 25000])
+    assert found[1][0] == 1000
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        ([], "Missing option '-o' / '--output'."),
+        (["-o", "a.jsonl"], "--bmin and --bmax and --heads and --stride must be given"),
+        (
+            [*SMALL, "-o", "a.jsonl", "--stride", "1000,abc"],
+            "Invalid value for '--strides' / '--stride': 'abc' is not a valid float.",
+        ),
+        ([*SMALL, "-o", "a.jsonl", "--heads", "4,"], "Invalid value for '--heads': '' is not a valid integer."),
+        ([*SMALL, "-o", "a.jsonl", "--stride", "1000,0"], "--stride must be a finite number above 0, not 0"),
+        ([*SMALL, "-o", "a.jsonl", "--heads", "4,99"], "--heads must be at most 21, for stride 1000 gives 20"),
+        ([*SMALL, "-o", "a.jsonl", "--strategy", "best"], "--strategy must be one of peak-valley, uniform"),
+        ([*SMALL, "-o", "a.jsonl", "--workers", "0"], "--workers must be an integer of at least 1, not 0"),
+        ([*SMALL, "-o", "a.jsonl", "--resume", "--overwrite"], "resume goes on with a file and overwrite replaces it"),
+        (
+            [*SMALL, "-o", "a.jsonl", "--scheduler", "nowhere"],
+            "--scheduler must be the address of a Dask scheduler, such as host:8786, not 'nowhere'",
+        ),
+    ],
+)
+def test_wrong_input_is_exit_2_one_line_and_nothing_written(run, tmp_path, args, line):
+    code, out, err = run(*args)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"Error: {line}")
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("listens", [False, True])
+def test_a_scheduler_that_does_not_answer_is_exit_1(run, tmp_path, monkeypatch, listens):
+    monkeypatch.setattr("ropesearch.cli.sweep.CONNECT_WITHIN", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        if not listens:
+            server.close()
+        code, out, err = run(*SMALL, "-o", "a.jsonl", "--scheduler", address)
+    assert (code, out, err) == (1, "", f"Error: no Dask scheduler answers at {address} within 0.3 s\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_the_extra_it_is_exit_1(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    code, out, err = run(*SMALL, "-o", "a.jsonl", "--scheduler", "127.0.0.1:8786")
+    line = "--scheduler needs distributed: pip install 'ropesearch[cluster]'"
+    assert (code, out, err) == (1, "", f"Error: {line}\n")
+    assert list(tmp_path.iterdir()) == []
