@@ -248,7 +248,7 @@ def print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
         shown = [_shown(row["point"][name]) for name in options]
         n_bases = str(len(row["base_set"]["bases"])) if "base_set" in row else "failed"
         values = [row.get("coverage", {}).get(name) for name in figures]
-        table.add_row(*shown, n_bases, *("–" if value is None else f"{value:.4f}" for value in values))
+        table.add_row(*shown, n_bases, *("–" if value is None else f"{value:.5f}" for value in values))
     console = Console()
     if not console.is_terminal:
         console.width = max(console.width, PIPE_WIDTH)

@@ -147,7 +147,7 @@ def to_rich(lines: Sequence[Compared]) -> "Table":
         title=f"coverage, distances {first} to {last}; * best",
         box=None,
         padding=(0, 1),
-        caption="floor, mean, 1 % quantile: of the best head; valleys: share on another's peak",
+        caption="floor, mean, 1 %: of the best head; valleys: share on a peak of another",
     )
     table.add_column("set or scheme", overflow="fold")
     for name in ("bases", *(column.name for column in COLUMNS)):

@@ -252,14 +252,20 @@ def _ended(
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
     """Let a Ctrl-C wait, also in a process started meanwhile, which then never prints a traceback about it."""
-    if sys.platform == "win32":
+    if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
         yield
         return
+    came = []
+    # The mask is what a new process inherits; here it is not enough, for another thread may take the signal.
+    handler = signal.signal(signal.SIGINT, lambda *_: came.append(True))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, handler or signal.default_int_handler)
+    if came and callable(handler):
+        handler(signal.SIGINT, None)
 
 
 def _listed(name: str, values: Any) -> list[Any]:

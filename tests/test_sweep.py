@@ -68,8 +68,15 @@ def run(capsys, tmp_path, monkeypatch):
 def start(folder, *args, **options):
     command = [sys.executable, "-P", "-m", "ropesearch", "sweep", *args]
     return subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
-    )  # fmt: skip
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job, as this suite may be one, starts with the signal ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        **options,
+    )
 
 
 def lines(path):
@@ -116,10 +123,10 @@ def test_uniform_has_one_point_for_all_strides():
         ({"strategies": "uniform"}, "strategies must be a list of values, not 'uniform'"),
         ({"strides": [1000, 0]}, "stride must be a finite number above 0, not 0"),
         ({"strides": [1000, None]}, "stride must be given: the step of the candidate grid, not None"),
-        ({"heads": [4, 22]}, "heads must be at most 21, for stride 1000 gives 20 candidates beside bmin, not 22"),
+        ({"heads": [4, 22]}, "heads must be at most 21, for stride 1000 gives 20 candidates"),
         ({"heads": [32], "kv_heads": 5}, "kv_heads must be a divisor of the 32 heads, not 5"),
         ({"bmaxs": [30000, 9000]}, "bmax must be greater than bmin, 10000, not 9000"),
-        ({"strategies": ["best"]}, "strategy must be one of peak-valley, uniform, not 'best'"),
+        ({"strategies": ["best"]}, "strategy must be one of peak-valley, uniform, floor, ripple"),
         ({"max_distances": [10]}, "min_distance must be less than max_distance, 10, not 1000"),
         ({"threads": 2}, "a point holds arguments of search_bases, and 'threads' is none that it may hold"),
         ({"order": "random"}, "order must be one of ascending"),
