@@ -26,11 +26,11 @@ class ParameterError(InputError):
         What would be right, to be read after "must be".
     """
 
-    def __init__(self, name: str, value: object, requirement: str) -> None:
+    def __init__(self, name: str, value: object, requirement: str, hint: str = "") -> None:
         self.name = name
         self.value = value
         self.requirement = requirement
-        super().__init__(f"{name} must be {requirement}, not {shown(value)}")
+        super().__init__(f"{name} must be {requirement}, not {shown(value)}{hint}")
 
 
 class MissingExtraError(ImportError):
@@ -117,8 +117,16 @@ def choice(name: str, value: Any, choices: Iterable[str]) -> str:
     """`value` as one of `choices`."""
     names = list(choices)
     if value not in names:
-        raise ParameterError(name, value, "one of " + ", ".join(names))
+        raise ParameterError(name, value, "one of " + ", ".join(names), nearest(value, names))
     return str(value)
+
+
+def nearest(value: Any, choices: Iterable[str]) -> str:
+    """The end of an error line that asks for the nearest of `choices`, or nothing where none is near."""
+    import difflib
+
+    found = difflib.get_close_matches(str(value).lower(), choices, n=1)
+    return f"; did you mean {found[0]}?" if found else ""
 
 
 def threads(value: Any) -> int:

@@ -1,7 +1,6 @@
 """Sets of bases and position schemes side by side, by what they cover."""
 
 import csv
-import difflib
 import io
 import json
 import os
@@ -73,8 +72,7 @@ def named_scheme(text: str) -> Scheme:
     if os.path.exists(text):
         return parse_scheme(f"harpe:{text}")
     known = list(dict.fromkeys([*PRESETS, *SCHEMES]))
-    nearest = difflib.get_close_matches(name.lower(), known, n=1)
-    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    hint = checks.nearest(name, known)
     msg = f"{text!r} is no file that is there, no preset and no position scheme ({', '.join(known)}){hint}"
     raise checks.InputError(msg)
 

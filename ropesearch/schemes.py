@@ -4,7 +4,6 @@
 sees, and the attention waveform of all that. Where Hugging Face transformers has a rule, this is the same rule.
 """
 
-import difflib
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -405,8 +404,7 @@ class _Words:
         rest = text[len(name) :]
         self.name = name.strip()
         if self.name not in SCHEMES:
-            nearest = difflib.get_close_matches(self.name.lower(), SCHEMES, n=1)
-            hint = f"; did you mean {nearest[0]}?" if nearest else ""
+            hint = checks.nearest(self.name, SCHEMES)
             msg = f"there is no position scheme {checks.shown(self.name)}, only {', '.join(SCHEMES)}{hint}"
             raise checks.InputError(msg)
         self.kind = SCHEMES[self.name]

@@ -277,7 +277,18 @@ NEEDED = ["--bmin", "1e6", "--bmax", "5e6", "--stride", "30000", "--heads", "32"
             ["search", *NEEDED, "--strategy", "best"],
             "--strategy must be one of peak-valley, uniform, floor",
         ),
-        (["search", "--preset", "table3"], "--preset must be one of table2, attention-buckets, not 'table3'"),
+        (
+            ["search", *NEEDED, "--strategy", "rippel"],
+            "--strategy must be one of peak-valley, uniform, floor, ripple, not 'rippel'; did you mean ripple?",
+        ),
+        (
+            ["search", *NEEDED, "--strategy", "ripple", "--max-distance", "8191"],
+            "--max-distance must be an integer of at",
+        ),
+        (
+            ["search", "--preset", "table3"],
+            "--preset must be one of table2, attention-buckets, not 'table3'; did",
+        ),
         (["search", "--model-config", "nowhere"], "nowhere cannot be read: No such file or directory"),
         (["search", "--model-config", "gpt2.json"], "gpt2.json: a model of type 'gpt2' has no rotary"),
         (["search", "--model-config", "cut.json"], "cut.json is not JSON"),
