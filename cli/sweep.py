@@ -1,8 +1,6 @@
 """`ropesearch sweep`."""
 
-import asyncio
 import json
-import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -171,6 +169,9 @@ def _as_list(name: str, value: Any, axes: dict[str, str]) -> Any:
 @contextmanager
 def cluster(address: str, *, quiet: bool) -> Iterator[Executor]:
     """Give the executor of a Dask cluster, if its scheduler answers in time."""
+    import asyncio
+    import logging
+
     try:
         import distributed
     except ImportError:
@@ -211,6 +212,8 @@ def cluster(address: str, *, quiet: bool) -> Iterator[Executor]:
 
 async def _answers(address: str) -> bool:
     """Whether a Dask scheduler answers."""
+    import asyncio
+
     from distributed.core import connect, send_recv
 
     async def ask() -> bool:

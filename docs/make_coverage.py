@@ -151,11 +151,11 @@ that, for any set, over 131 072 distances:
 {random}
 {searched}
 
-The published set does what its search asks for: more of its valleys lie on another head's peak than in any other set
-here. By the other figures it is not better than an even spread or a random subset of the same grid (after ± stands the
-standard deviation over the subsets). `--strategy floor` and `--strategy ripple` are better by what they search for, and
-`--refine`, which moves the bases off the grid, gains a little more. Whether any of this makes a better *model* is for
-training to show.
+The published set does what its search asks for: more of its valleys lie on another head's peak than in any other
+set of this table. By the other figures it is not better than an even spread or a random subset of the same grid (after
+± stands the standard deviation over the subsets). `--strategy floor` and `--strategy ripple` are better by what they
+search for, and `--refine`, which moves the bases off the grid, gains a little more. Whether any of this makes a better
+*model* is for training to show.
 
 The order of the bases over the heads plays no part in coverage: ascending and descending are one row here, while the
 paper's scores for the two differ.
