@@ -7,7 +7,8 @@ import click
 from ropesearch import checks
 from ropesearch.files import check_output, write_whole
 
-from .options import Command, overwrite_option, reading_inputs, scheme_option
+from .options import Command, overwrite_option, quiet_option, reading_inputs, scheme_option
+from .progress import ProgressReport
 
 _WRITERS = {".csv": "to_csv", ".json": "to_json"}
 
@@ -20,6 +21,7 @@ _WRITERS = {".csv": "to_csv", ".json": "to_json"}
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV instead of a table.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @overwrite_option
+@quiet_option
 def compare(
     names: tuple[str, ...],
     schemes: tuple[str, ...],
@@ -28,6 +30,7 @@ def compare(
     as_csv: bool,
     as_json: bool,
     overwrite: bool,
+    quiet: bool,
 ) -> None:
     """Compare what NAMES cover: base-set files, presets and position schemes.
 
@@ -45,7 +48,8 @@ def compare(
 
     from ropesearch import compare as comparison
 
-    lines = reading_inputs(lambda: comparison.compare([*names, *schemes], max_distance))
+    with ProgressReport(quiet=quiet) as progress:
+        lines = reading_inputs(lambda: comparison.compare([*names, *schemes], max_distance, progress=progress))
     if suffix is None:
         from rich.console import Console
 
@@ -56,4 +60,5 @@ def compare(
         click.echo(text, nl=False)
     else:
         write_whole(output, text, overwrite=overwrite)
-        click.echo(f"wrote {output}", err=True)
+        if not quiet:
+            click.echo(f"wrote {output}", err=True)

@@ -2,7 +2,8 @@
 
 import click
 
-from .options import Command, overwrite_option, read_base_set, read_schemes
+from .options import Command, overwrite_option, quiet_option, read_base_set, read_schemes
+from .progress import ProgressReport
 
 
 @click.group()
@@ -16,7 +17,10 @@ def plot() -> None:
 @click.option("-o", "--output", type=click.Path(), metavar="FILE", required=True, help="Where to: .png, .svg or .pdf.")
 @click.option("--max-distance", type=int, default=131072, show_default=True, help="Last distance, in tokens.")
 @overwrite_option
-def coverage(file: str | None, scheme: str | None, output: str, max_distance: int, overwrite: bool) -> None:
+@quiet_option
+def coverage(
+    file: str | None, scheme: str | None, output: str, max_distance: int, overwrite: bool, quiet: bool
+) -> None:
     """Draw how the waveforms of the base-set file FILE cover the distances.
 
     Every head thin, the best head and the mean of the heads bold; below, every distance around the worst one.
@@ -28,5 +32,7 @@ def coverage(file: str | None, scheme: str | None, output: str, max_distance: in
     from ropesearch.plots.style import check_figure_path, save_figure
 
     check_figure_path(output, overwrite=overwrite)
-    save_figure(plot_coverage(drawn, max_distance), output, overwrite=overwrite)
-    click.echo(f"wrote {output}", err=True)
+    with ProgressReport(quiet=quiet) as progress:
+        save_figure(plot_coverage(drawn, max_distance, progress=progress), output, overwrite=overwrite)
+    if not quiet:
+        click.echo(f"wrote {output}", err=True)

@@ -91,12 +91,13 @@ def search(
     with ProgressReport(quiet=quiet) as progress:
         base_set = search_bases(**options, progress=progress)
         if coverage:
-            base_set = base_set.with_coverage(options["max_distance"])
-    if plot:
-        from ropesearch.plots.coverage import plot_coverage
-        from ropesearch.plots.style import save_figure
+            base_set = base_set.with_coverage(options["max_distance"], progress=progress)
+        if plot:
+            from ropesearch.plots.coverage import plot_coverage
+            from ropesearch.plots.style import save_figure
 
-        save_figure(plot_coverage(base_set, options["max_distance"]), plot, overwrite=overwrite)
+            figure = plot_coverage(base_set, options["max_distance"], progress=progress)
+            save_figure(figure, plot, overwrite=overwrite)
     if output:
         base_set.save(output, overwrite=overwrite)
     print_base_set(base_set, as_json=as_json)

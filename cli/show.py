@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import Command, read_base_set
+from .options import Command, quiet_option, read_base_set
+from .progress import ProgressReport
 
 if TYPE_CHECKING:
     from ropesearch import BaseSet
@@ -32,10 +33,14 @@ def print_base_set(base_set: "BaseSet", *, as_json: bool) -> None:
 @click.option(
     "--max-distance", type=int, default=131072, show_default=True, help="For coverage: one more than the last distance."
 )
-def show(file: str, as_json: bool, coverage: bool, max_distance: int) -> None:
+@quiet_option
+def show(file: str, as_json: bool, coverage: bool, max_distance: int, quiet: bool) -> None:
     """Show the base-set file FILE as a table.
 
     The last column is the wavelength, in tokens, of the slowest frequency of the head.
     """
     base_set = read_base_set(file)
-    print_base_set(base_set.with_coverage(max_distance) if coverage else base_set, as_json=as_json)
+    if coverage:
+        with ProgressReport(quiet=quiet) as progress:
+            base_set = base_set.with_coverage(max_distance, progress=progress)
+    print_base_set(base_set, as_json=as_json)

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from ropesearch import checks
 from ropesearch.base_set import BaseSet
+from ropesearch.progress import Progress, counter
 from ropesearch.schemes import Scheme
 
 from .style import BEST, INK, MEAN, house_style
@@ -22,7 +23,9 @@ COLUMNS = 900  # bins of distance across the figure: about one in two pixels
 DETAIL = 300  # distances in the lower panel
 
 
-def plot_coverage(heads_of: BaseSet | Scheme, max_distance: int = 131072) -> "Figure":
+def plot_coverage(
+    heads_of: BaseSet | Scheme, max_distance: int = 131072, *, progress: Progress | None = None
+) -> "Figure":
     """Draw every head's waveform, the best head and the mean of the heads, over distance.
 
     The upper panel spans all distances. A waveform swings faster there than a line can show, so each thin line is
@@ -37,6 +40,8 @@ def plot_coverage(heads_of: BaseSet | Scheme, max_distance: int = 131072) -> "Fi
     heads_of : BaseSet or Scheme
     max_distance : int
         Last distance drawn, in tokens; the first is 1.
+    progress : callable, optional
+        Called as progress("waveforms", done, total).
 
     Returns
     -------
@@ -53,11 +58,13 @@ def plot_coverage(heads_of: BaseSet | Scheme, max_distance: int = 131072) -> "Fi
     edges = np.unique(np.linspace(0, last, min(COLUMNS, last) + 1).astype(int))
     bins = np.empty((n, edges.size - 1))
     best, mean = np.full(last, -np.inf), np.zeros(last)
+    report = counter(progress, "waveforms", n)
     for row in range(n):
         curve = _mean_cosine(scheme, row, 1, last)
         bins[row] = _bin_means(curve, edges)
         np.maximum(best, curve, out=best)
         mean += curve / n
+        report()
     floor = int(best.argmin()) + 1
 
     with house_style():

@@ -14,6 +14,7 @@ from . import checks
 from .coverage import Coverage, coverage_of
 from .extrema import EXTREMA_DEFAULTS, extrema_rule
 from .files import write_whole
+from .progress import Progress
 from .rope import inv_freq
 from .waveforms import waveform_samples
 
@@ -108,7 +109,7 @@ class BaseSet:
         """Frequencies of every KV head, shape (kv_heads, head_dim / 2), in radians per token."""
         return inv_freq(self.bases, self.head_dim)
 
-    def coverage(self, max_distance: int = 131072) -> Coverage:
+    def coverage(self, max_distance: int = 131072, *, progress: Progress | None = None) -> Coverage:
         """How the waveforms of the bases cover the distances 1 … `max_distance` − 1.
 
         Which peaks and valleys count, from which distance on, and how far apart they may be, is taken from the options
@@ -118,6 +119,8 @@ class BaseSet:
         ----------
         max_distance : int
             One more than the last distance, in tokens, at least 2.
+        progress : callable, optional
+            Called as progress("coverage", heads done, heads).
 
         Returns
         -------
@@ -141,11 +144,12 @@ class BaseSet:
             min_distance=min(checks.integer("min_distance", given["min_distance"], 0), last),
             max_distance=last + 1,
             tolerance=checks.integer("tolerance", given["tolerance"], 0),
+            progress=progress,
         )
 
-    def with_coverage(self, max_distance: int = 131072) -> "BaseSet":
+    def with_coverage(self, max_distance: int = 131072, *, progress: Progress | None = None) -> "BaseSet":
         """Return the same set with the figures of `coverage` in the file."""
-        return replace(self, coverage_figures=self.coverage(max_distance).to_dict())
+        return replace(self, coverage_figures=self.coverage(max_distance, progress=progress).to_dict())
 
     def to_json(self) -> str:
         """Return the text of the base-set file."""

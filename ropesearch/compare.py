@@ -14,6 +14,7 @@ import numpy as np
 from . import checks
 from .coverage import Coverage
 from .presets import PRESETS
+from .progress import Progress, counter
 from .schemes import SCHEMES, Scheme, parse_scheme
 from .search import search_bases
 
@@ -77,7 +78,7 @@ def named_scheme(text: str) -> Scheme:
     raise checks.InputError(msg)
 
 
-def compare(names: Sequence[str], max_distance: int = 131072) -> list[Compared]:
+def compare(names: Sequence[str], max_distance: int = 131072, *, progress: Progress | None = None) -> list[Compared]:
     """Coverage of several sets and schemes over the same distances, by the same rule for peaks and valleys.
 
     Parameters
@@ -86,6 +87,8 @@ def compare(names: Sequence[str], max_distance: int = 131072) -> list[Compared]:
         Each as for `named_scheme`.
     max_distance : int
         One more than the last distance, in tokens, at least 2.
+    progress : callable, optional
+        Called as progress("sets and schemes", done, total).
 
     Returns
     -------
@@ -105,10 +108,12 @@ def compare(names: Sequence[str], max_distance: int = 131072) -> list[Compared]:
         each = ", ".join(f"{name}: {scheme.head_dim}" for name, scheme in zip(names, schemes, strict=True))
         msg = f"only sets of one head_dim can be compared, not {each}"
         raise checks.InputError(msg)
-    return [
-        Compared(name, len(scheme.bases), scheme.coverage(max_distance))
-        for name, scheme in zip(names, schemes, strict=True)
-    ]
+    report = counter(progress, "sets and schemes", len(names))
+    lines = []
+    for name, scheme in zip(names, schemes, strict=True):
+        lines.append(Compared(name, len(scheme.bases), scheme.coverage(max_distance)))
+        report()
+    return lines
 
 
 @dataclass(frozen=True)

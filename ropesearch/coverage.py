@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from .extrema import ExtremaRule
 from .memory import require_memory
+from .progress import Progress, counter
 
 Floats = npt.NDArray[np.float64]
 TREND_WINDOW = 4097  # tokens; the trend of a waveform is its running mean over as many
@@ -63,6 +64,7 @@ def coverage_of(
     min_distance: int,
     max_distance: int,
     tolerance: int,
+    progress: Progress | None = None,
 ) -> Coverage:
     """Coverage of the waveforms of several heads; `BaseSet.coverage` and the position schemes say it in their terms.
 
@@ -80,6 +82,8 @@ def coverage_of(
         In tokens. All figures but `valleys_on_peaks` are over distances 1 … `max_distance` − 1.
     tolerance : int
         How far apart a valley and a peak may be, in tokens.
+    progress : callable, optional
+        Called as progress("coverage", heads done, heads).
 
     Returns
     -------
@@ -95,6 +99,7 @@ def coverage_of(
     mean = np.zeros(max_distance)
     near_peaks = np.zeros(max_distance, np.int32)  # heads with a peak within the tolerance
     own_peaks, valleys = [], []
+    report = counter(progress, "coverage", heads)
     for h in range(heads):
         logits = curve(h)
         peaks, valleys_of_head = (min_distance + positions for positions in rule.positions(logits[min_distance:]))
@@ -105,6 +110,7 @@ def coverage_of(
         cosines = logits / logits[0]
         np.maximum(best, cosines, out=best)
         mean += cosines / heads
+        report()
     shares = []
     for packed, positions in zip(own_peaks, valleys, strict=True):
         others = near_peaks[positions] - np.unpackbits(packed, count=max_distance)[positions] > 0

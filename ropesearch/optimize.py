@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from .coverage import without_trend
+from .progress import Progress
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int_]
-Report = Callable[[str, int, int], None]
 
 LOWEST = 1024  # distances at which every candidate is tried before any is tried at all of them
 GAIN = 1e-12  # what an exchange or a move must gain, relative; less is rounding
@@ -108,7 +108,7 @@ class Ripple:
 OBJECTIVES: dict[str, type[Floor] | type[Ripple]] = {"floor": Floor, "ripple": Ripple}
 
 
-def choose(objective: Objective, n_candidates: int, n: int, report: Report) -> list[int]:
+def choose(objective: Objective, n_candidates: int, n: int, report: Progress) -> list[int]:
     """Indices of n candidates in the order of choice, the first of them 0; an exchanged one takes its place over."""
     members = [0]
     report("choosing bases", 1, n)
@@ -124,7 +124,7 @@ def choose(objective: Objective, n_candidates: int, n: int, report: Report) -> l
 
 
 def _best_exchange(
-    objective: Objective, n_candidates: int, members: list[int], report: Report
+    objective: Objective, n_candidates: int, members: list[int], report: Progress
 ) -> tuple[int, int] | None:
     """Place and candidate of the exchange that gains most, or None if none gains."""
     present = objective.added(members[:-1], np.array(members[-1:]))[0]
@@ -147,7 +147,7 @@ def refine(
     waveform: Callable[[float], Floats],
     bmax: float,
     stride: float,
-    report: Report,
+    report: Progress,
 ) -> list[float]:
     """Move every base but the first to where the figure is better, by steps that halve from half the stride down.
 

@@ -21,6 +21,7 @@ from .extrema import EXTREMA_DEFAULTS, extrema_rule
 from .memory import require_memory
 from .model_config import LongRope, read_long_rope
 from .presets import PRESETS, TABLE_2
+from .progress import Progress
 from .rope import inv_freq
 from .waveforms import decay_bound_of, waveform_memory, waveform_of
 
@@ -182,7 +183,14 @@ class Scheme:
         """
         return self._curves(decay_bound_of, min_distance, max_distance, length, upper)
 
-    def coverage(self, max_distance: int = 131072, *, length: int | None = None, upper: bool = False) -> Coverage:
+    def coverage(
+        self,
+        max_distance: int = 131072,
+        *,
+        length: int | None = None,
+        upper: bool = False,
+        progress: Progress | None = None,
+    ) -> Coverage:
         """How the waveforms of the rows cover the distances 1 … `max_distance` − 1.
 
         Peaks and valleys are those of the defaults of `search_bases`.
@@ -193,6 +201,8 @@ class Scheme:
             One more than the last distance, in tokens, at least 2.
         length, upper
             As for `waveforms`.
+        progress : callable, optional
+            Called as progress("coverage", rows done, rows).
 
         Returns
         -------
@@ -213,6 +223,7 @@ class Scheme:
             min_distance=min(1000, last),
             max_distance=last + 1,
             tolerance=3,
+            progress=progress,
         )
 
     def row_waveform(

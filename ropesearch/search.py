@@ -21,6 +21,7 @@ from .memory import require_memory
 from .optimize import OBJECTIVES
 from .optimize import choose as optimize
 from .optimize import refine as refine_bases
+from .progress import Progress, counter
 from .waveforms import waveform_memory, waveform_samples
 
 T = TypeVar("T")
@@ -31,9 +32,6 @@ ORDERS = ("ascending", "descending", "selection")
 
 LEAST_DISTANCES = {"floor": 2, "ripple": RIPPLE_NEEDS}
 """The smallest max_distance of the strategies that search for coverage."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
 
 
 def search_bases(
@@ -155,7 +153,7 @@ def search_bases(
             min_separation=min_separation,
         )
         landmarks = _landmarks(grid, d, first, last, rule, n_threads, progress)
-        report = _counter(progress, "choosing bases", n)
+        report = counter(progress, "choosing bases", n)
         chosen = [grid[i] for i in choose(landmarks, n, last - first + 1, matcher, report)]
         options = {"min_distance": first, "max_distance": last, **rule.options(), **matcher.options()}
     else:
@@ -257,7 +255,7 @@ def _landmarks(
     # Twice: the lists of the candidates, and the same laid end to end.
     require_memory(2 * kept * len(grid), f"keeping the extrema of {len(grid)} bases")
 
-    report = _counter(progress, "waveforms and extrema", len(grid))
+    report = counter(progress, "waveforms and extrema", len(grid))
     report()
     return Landmarks.join([of_bmin, *_in_threads(scan, grid[1:], threads, report)])
 
@@ -280,7 +278,7 @@ def _optimized(
     def cosines(base: float) -> Floats:
         return waveform_samples(base, head_dim, 0, n_distances - 1) / math.sqrt(head_dim)
 
-    report = _counter(progress, "waveforms", len(grid))
+    report = counter(progress, "waveforms", len(grid))
     rows = np.empty((len(grid), objective.row(cosines(grid[0])).size))
     places = iter(rows)
     for row in _in_threads(lambda base: objective.row(cosines(base)), grid, threads, report):
@@ -303,19 +301,6 @@ def _in_threads(
         except BaseException:  # an interrupt must not wait for every base that is still queued
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _counter(progress: Progress | None, what: str, total: int) -> Callable[[], None]:
-    """Return a function that reports one step more at each call."""
-    done = 0
-
-    def report() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(what, done, total)
-
-    return report
 
 
 def _base_set(

@@ -27,7 +27,8 @@ from .candidates import candidate_grid, search_range
 from .extrema import extrema_rule
 from .files import check_output
 from .matching import matching_rule
-from .search import LEAST_DISTANCES, ORDERS, STRATEGIES, Progress, search_bases
+from .progress import Progress
+from .search import LEAST_DISTANCES, ORDERS, STRATEGIES, search_bases
 
 FORMAT = "ropesearch.sweep"
 VERSION = 1

@@ -12,7 +12,7 @@ FOLDERS = {"ropesearch": "ropesearch", "cli": "ropesearch.cli", "plots": "ropese
 # A file imports from its own floor and from those below.
 FLOORS = [
     {"kernels"},
-    {"checks", "files", "memory", "model_config", "rope"},
+    {"checks", "files", "memory", "model_config", "progress", "rope"},
     {"coverage", "extrema", "waveforms"},
     {"base_set", "candidates", "matching", "optimize", "presets", "schemes", "search", "sweep"},
     {"compare", "exporters", "tables", "tensors"},

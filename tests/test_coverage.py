@@ -4,9 +4,11 @@ import math
 import naive
 import numpy as np
 import pytest
+from ropesearch.plots.coverage import plot_coverage
 
 from ropesearch import BaseSet, find_extrema, search_bases, uniform_bases, waveform
 from ropesearch.candidates import candidate_bases
+from ropesearch.compare import compare
 from ropesearch.optimize import OBJECTIVES, choose, refine
 
 SMALL = search_bases(10000, 30000, 1000, 6, head_dim=32, min_distance=50, max_distance=3000, count=12, tolerance=2)
@@ -150,3 +152,14 @@ def test_small_and_whole_sets(name):
 def test_better_than_the_published_set_by_what_they_search_for():
     assert search_bases(1e6, 5e6, 30000, 32, strategy="floor").coverage().floor > 0.2374
     assert search_bases(1e6, 5e6, 30000, 32, strategy="ripple").coverage().ripple < 0.0140
+
+
+def test_progress_counts_to_the_end():
+    seen = []
+    SMALL.with_coverage(900, progress=lambda *state: seen.append(state))
+    compare(["table2", "pi:2"], 900, progress=lambda *state: seen.append(state))
+    plot_coverage(SMALL, 900, progress=lambda *state: seen.append(state))
+    coverage = [("coverage", h, 6) for h in range(1, 7)]
+    assert seen == [*coverage, ("sets and schemes", 1, 2), ("sets and schemes", 2, 2)] + [
+        ("waveforms", h, 6) for h in range(1, 7)
+    ]
