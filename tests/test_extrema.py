@@ -1,3 +1,5 @@
+import inspect
+
 import naive
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.signal import find_peaks
 
 from ropesearch import find_extrema, waveform
+from ropesearch.extrema import EXTREMA_DEFAULTS
 
 # Few levels, so that plateaus and ties are everywhere.
 stepped = arrays(np.float64, st.integers(0, 120), elements=st.integers(-3, 3).map(float))
@@ -123,3 +126,8 @@ def test_plateaus_and_ends():
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         find_extrema(**{"values": [0.0, 1.0, 0.0]} | arguments)
+
+
+def test_the_defaults_are_those_of_the_signature():
+    signature = inspect.signature(find_extrema).parameters
+    assert {name: signature[name].default for name in EXTREMA_DEFAULTS} == EXTREMA_DEFAULTS
