@@ -177,6 +177,11 @@ BELONGS_TO = {
 
 def note_options_without_effect(ctx: click.Context, options: Mapping[str, Any]) -> None:
     """Say on stderr which options were given by hand and have nothing to work on."""
+    if "peak-valley" not in options.get("strategy", "peak-valley"):  # of one strategy, or of a list of them
+        for name in ("min_distance", "extrema", "matching", *BELONGS_TO):
+            if by_hand(ctx, name):
+                click.echo(f"note: --{name.replace('_', '-')} has no effect unless --strategy is peak-valley", err=True)
+        return
     for name, (other, value) in BELONGS_TO.items():
         if name in options and by_hand(ctx, name) and options[other] != value:
             flag = name.replace("_", "-")
@@ -248,14 +253,20 @@ def bases_and_head_dim(
         raise click.UsageError("BASES must be given: numbers or base-set files, or position schemes by --scheme")
 
     bases: list[float] = []
+    sizes: dict[int, str] = {}
     for argument in arguments:
         try:
             value = float(argument)
         except ValueError:
             base_set = read_base_set(argument)
             bases += base_set.bases
-            if not by_hand(ctx, "head_dim"):
-                head_dim = base_set.head_dim
+            sizes[base_set.head_dim] = argument
         else:
             bases.append(checks.base("BASES", value))
+    if sizes and not by_hand(ctx, "head_dim"):
+        if len(sizes) > 1:
+            each = ", ".join(f"{path} {size}" for size, path in sizes.items())
+            msg = f"the base-set files differ in head_dim ({each}); --head-dim says which to take"
+            raise InputError(msg)
+        (head_dim,) = sizes
     return bases, checks.head_dim(head_dim)

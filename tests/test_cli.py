@@ -323,6 +323,10 @@ NEEDED = ["--bmin", "1e6", "--bmax", "5e6", "--stride", "30000", "--heads", "32"
         (["compare", "harpe:nowhere.json"], "nowhere.json cannot be read: No such file or directory"),
         (["compare", "table2", "--max-distance", "1"], "--max-distance must be an integer of at least 2, not 1"),
         (["compare", "table2", "-o", "a.txt"], "--output must be one of .csv, .json, not '.txt'"),
+        (
+            ["waveform", "good.json", "other.json"],
+            "the base-set files differ in head_dim (good.json 128,",
+        ),
         (["waveform", "1"], "BASES must be a finite number above 1, not 1"),
         (["waveform", "nan"], "BASES must be a finite number above 1, not nan"),
         (["waveform", "1e4", "-o", "a.txt"], "--output must be one of .csv, .json, .npz, not '.txt'"),
@@ -339,6 +343,7 @@ NEEDED = ["--bmin", "1e6", "--bmax", "5e6", "--stride", "30000", "--heads", "32"
 )
 def test_wrong_input_is_exit_2_one_line_and_nothing_written(run, tmp_path, args, line):
     uniform_bases(1e4, 2e4, 2).save("good.json")
+    uniform_bases(1e4, 2e4, 2, head_dim=64).save("other.json")
     Path("gpt2.json").write_text('{"model_type": "gpt2"}')
     Path("cut.json").write_text('{"model_type": "lla')
     before = sorted(tmp_path.iterdir())
@@ -446,6 +451,11 @@ def test_options_without_effect_are_noted(run):
     assert err.splitlines() == [
         "note: --prominence has no effect unless --extrema is local",
         "note: --normalize has no effect unless --matching is distance",
+    ]
+    err = run("search", *SMALL, "--strategy", "uniform", "--count", 30, "--matching", "distance", "--json")[2]
+    assert err.splitlines() == [
+        "note: --matching has no effect unless --strategy is peak-valley",
+        "note: --count has no effect unless --strategy is peak-valley",
     ]
     err = run("extrema", "1e4", "--max-distance", 1100, "--extrema", "local", "--gap", 5)[2]
     assert err == "note: --gap has no effect unless --extrema is dominant\n"
