@@ -1,13 +1,8 @@
 """`ropesearch compare`."""
 
-from pathlib import Path
-
 import click
 
-from ropesearch import checks
-from ropesearch.files import check_output, write_whole
-
-from .options import Command, overwrite_option, quiet_option, reading_inputs, scheme_option
+from .options import Command, deliver, output_suffix, overwrite_option, quiet_option, reading_inputs, scheme_option
 from .progress import ProgressReport
 
 _WRITERS = {".csv": "to_csv", ".json": "to_json"}
@@ -41,24 +36,17 @@ def compare(
     """  # noqa: D301  (click reads the control character \b as: leave these lines as they are)
     if not names + schemes:
         raise click.UsageError("NAMES must be given: base-set files, presets or position schemes")
-    suffix = ".json" if as_json else ".csv" if as_csv else None
-    if output is not None:
-        suffix = checks.choice("output", Path(output).suffix, _WRITERS)
-        check_output(output, overwrite=overwrite)
+    printed = ".json" if as_json else ".csv" if as_csv else ""
+    suffix = output_suffix(output, printed, _WRITERS, overwrite=overwrite)
 
     from ropesearch import compare as comparison
 
     with ProgressReport(quiet=quiet) as progress:
         lines = reading_inputs(lambda: comparison.compare([*names, *schemes], max_distance, progress=progress))
-    if suffix is None:
+    if not suffix:
         from rich.console import Console
 
         Console().print(comparison.to_rich(lines))
         return
     text = getattr(comparison, _WRITERS[suffix])(lines)
-    if output is None:
-        click.echo(text, nl=False)
-    else:
-        write_whole(output, text, overwrite=overwrite)
-        if not quiet:
-            click.echo(f"wrote {output}", err=True)
+    deliver(text, output, overwrite=overwrite, quiet=quiet)

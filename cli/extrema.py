@@ -3,22 +3,22 @@
 import csv
 import io
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ropesearch import checks
-from ropesearch.files import check_output, write_whole
 
 from .options import (
     Command,
     bases_and_head_dim,
+    deliver,
     distance_options,
     extrema_options,
     head_dim_option,
     labels_of,
     note_options_without_effect,
+    output_suffix,
     overwrite_option,
     read_schemes,
     scheme_option,
@@ -57,10 +57,7 @@ def extrema(
 
     Positions are distances in tokens, values are logits.
     """
-    suffix = ".json" if as_json else ".csv"
-    if output is not None:
-        suffix = checks.choice("output", Path(output).suffix, _WRITERS)
-        check_output(output, overwrite=overwrite)
+    suffix = output_suffix(output, ".json" if as_json else ".csv", _WRITERS, overwrite=overwrite)
     numbers, d = bases_and_head_dim(ctx, bases, head_dim, schemes)
     others = read_schemes(schemes)
 
@@ -73,11 +70,7 @@ def extrema(
     found = [(name, find_extrema(curve, min_distance=min_distance, **rule)) for name, curve in curves]
     text = _WRITERS[suffix](found)
     note_options_without_effect(ctx, rule)
-    if output is None:
-        click.echo(text, nl=False)
-    else:
-        write_whole(output, text, overwrite=overwrite)
-        click.echo(f"wrote {output}", err=True)
+    deliver(text, output, overwrite=overwrite, quiet=False)
 
 
 def _csv(found: "list[tuple[float | str, Extrema]]") -> str:

@@ -1,14 +1,16 @@
 """What the commands share: the class that turns library errors into exit codes, and the options."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from ropesearch import checks
 from ropesearch.checks import InputError, MissingExtraError, ParameterError
+from ropesearch.files import check_output, write_whole
 
 if TYPE_CHECKING:
     from ropesearch import BaseSet, Scheme
@@ -153,6 +155,26 @@ order_option = click.option(
     metavar="NAME",
     help="Bases over the heads: ascending, descending or selection (the order of choice).",
 )
+
+
+def output_suffix(output: str | None, printed: str, writers: Iterable[str], *, overwrite: bool) -> str:
+    """Suffix that names the format: the output file's, which is checked before the work, or what is printed."""
+    if output is None:
+        return printed
+    suffix = checks.choice("output", Path(output).suffix, writers)
+    check_output(output, overwrite=overwrite)
+    return suffix
+
+
+def deliver(content: str | Iterable[bytes], output: str | None, *, overwrite: bool, quiet: bool) -> None:
+    """Print content, or write it to the output file and say so."""
+    if output is None:
+        for part in [content] if isinstance(content, str) else content:
+            click.echo(part, nl=False)
+        return
+    write_whole(output, content, overwrite=overwrite)
+    if not quiet:
+        click.echo(f"wrote {output}", err=True)
 
 
 def by_hand(ctx: click.Context, name: str) -> bool:

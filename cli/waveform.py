@@ -4,20 +4,20 @@ import csv
 import io
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import click
 
 from ropesearch import checks
-from ropesearch.files import check_output, write_whole
 
 from .options import (
     Command,
     bases_and_head_dim,
+    deliver,
     distance_options,
     head_dim_option,
     labels_of,
+    output_suffix,
     overwrite_option,
     quiet_option,
     read_schemes,
@@ -59,10 +59,7 @@ def waveform(
 
     Values are logits, the pre-softmax score of an all-ones query and key; of the decay bound, dimensionless.
     """
-    suffix = ".json" if as_json else ".csv"
-    if output is not None:
-        suffix = checks.choice("output", Path(output).suffix, _WRITERS)
-        check_output(output, overwrite=overwrite)
+    suffix = output_suffix(output, ".json" if as_json else ".csv", _WRITERS, overwrite=overwrite)
     numbers, d = bases_and_head_dim(ctx, bases, head_dim, schemes)
     others = read_schemes(schemes)
 
@@ -74,8 +71,8 @@ def waveform(
     first, last = checks.distances(min_distance, max_distance)
     n = last - first + 1
     labels = [label for scheme in others for label in labels_of(scheme)]
-    writing = {".csv": 16, ".json": 120, ".npz": 8 * (len(numbers) + len(labels))}[suffix]
     n_curves = len(numbers) + len(labels)
+    writing = {".csv": 16, ".json": 120, ".npz": 8 * n_curves}[suffix]
     require_memory((8 * n_curves + writing) * n, f"{n_curves} curves over {n} distances")
     curve = ropesearch.decay_bound if decay_bound else ropesearch.waveform
     curves = np.empty((n_curves, n))
@@ -100,13 +97,7 @@ def waveform(
                 "values": curves,
             }
         )
-    if output is None:
-        for part in content:
-            click.echo(part, nl=False)
-    else:
-        write_whole(output, content, overwrite=overwrite)
-        if not quiet:
-            click.echo(f"wrote {output}", err=True)
+    deliver(content, output, overwrite=overwrite, quiet=quiet)
 
 
 def _csv(result: dict[str, Any]) -> Iterator[bytes]:

@@ -1,6 +1,7 @@
 """How the waveforms of a base set's heads cover the distances: what one head misses, another should see."""
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,8 +60,9 @@ def plot_coverage(
     bins = np.empty((n, edges.size - 1))
     best, mean = np.full(last, -np.inf), np.zeros(last)
     report = counter(progress, "waveforms", n)
+    mean_cosine = _mean_cosines(scheme, 1, last)
     for row in range(n):
-        curve = _mean_cosine(scheme, row, 1, last)
+        curve = mean_cosine(row)
         bins[row] = _bin_means(curve, edges)
         np.maximum(best, curve, out=best)
         mean += curve / n
@@ -79,9 +81,9 @@ def plot_coverage(
             whole.plot(middles, values, color=colour, lw=0.4, alpha=0.45)
         shown = slice(*_window(floor, last))
         near = np.arange(1, last + 1)[shown]
+        mean_cosine = _mean_cosines(scheme, int(near[0]), int(near[-1]))
         for row, colour in enumerate(colours):
-            curve = _mean_cosine(scheme, row, int(near[0]), int(near[-1]))
-            detail.plot(near, curve, color=colour, lw=0.5, alpha=0.6)
+            detail.plot(near, mean_cosine(row), color=colour, lw=0.5, alpha=0.6)
         bold = [(mean, MEAN, "mean of the heads"), (best, BEST, "best head")]
         for curve, colour, name in bold if n > 1 else bold[1:]:  # one head is its own mean
             low, high = (f.reduceat(curve, edges[:-1]) for f in (np.minimum, np.maximum))
@@ -89,7 +91,7 @@ def plot_coverage(
             whole.plot(middles, _bin_means(curve, edges), color=colour, lw=2, label=name)
             detail.plot(near, curve[shown], color=colour, lw=1.6)
         if not np.array_equal(scheme.distances(near), scheme.distances(near, upper=True)):
-            other = _mean_cosine(scheme, 0, 1, last, upper=True)
+            other = _mean_cosines(scheme, 1, last, upper=True)(0)
             name = "between the two distances seen"
             ends = (_bin_means(best, edges), _bin_means(other, edges))
             whole.fill_between(middles, *ends, color=MEAN, alpha=0.4, lw=0, label=name)
@@ -141,10 +143,11 @@ def _label(
     whole.legend(handles=[*reversed(handles), *heads[: 2 if len(scheme.bases) > 1 else 1]], loc="upper right", ncols=2)
 
 
-def _mean_cosine(scheme: Scheme, row: int, first: int, last: int, *, upper: bool = False) -> Floats:
-    """One head's waveform, scaled to 1 at distance 0."""
+def _mean_cosines(scheme: Scheme, first: int, last: int, *, upper: bool = False) -> Callable[[int], Floats]:
+    """Waveforms by row, scaled to 1 at distance 0."""
     at_zero = math.sqrt(scheme.head_dim) * scheme.attention_factor() ** 2
-    return scheme.row_waveform(row, last, min_distance=first, upper=upper) / at_zero
+    logits = scheme.row_waveforms(last, min_distance=first, upper=upper)
+    return lambda row: logits(row) / at_zero
 
 
 def _bin_means(curve: Floats, edges: npt.NDArray[np.int_]) -> Floats:

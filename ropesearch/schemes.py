@@ -217,7 +217,7 @@ class Scheme:
         """
         last = checks.integer("max_distance", max_distance, 2) - 1
         return coverage_of(
-            lambda row: self.row_waveform(row, last, length=length, upper=upper),
+            self.row_waveforms(last, length=length, upper=upper),
             len(self.bases),
             rule=extrema_rule(**EXTREMA_DEFAULTS),
             min_distance=min(1000, last),
@@ -226,14 +226,11 @@ class Scheme:
             progress=progress,
         )
 
-    def row_waveform(
-        self, row: int, max_distance: int, *, min_distance: int = 0, length: int | None = None, upper: bool = False
-    ) -> Floats:
-        """One row of `waveforms`, for whoever need not hold all of them at once."""
-        seen = self.distances(np.arange(min_distance, max_distance + 1), upper=upper)
-        start = int(seen[0])  # no scheme changes the order of distances
-        curve = waveform_of(self.inv_freq(length)[row], start, int(seen[-1]))
-        return curve[seen - start] * self.attention_factor(length) ** 2
+    def row_waveforms(
+        self, max_distance: int, *, min_distance: int = 0, length: int | None = None, upper: bool = False
+    ) -> Callable[[int], Floats]:
+        """Return a function that gives one row of `waveforms`, for whoever need not hold all of them at once."""
+        return self._rows(waveform_of, min_distance, max_distance, length, upper)
 
     def _curves(
         self,
@@ -248,15 +245,21 @@ class Scheme:
         # Beside the rows and the curve being computed: distances before and after, and what it takes to map them.
         needed = 8 * n_rows * n + waveform_memory(self.head_dim, n) + 40 * n
         require_memory(needed, f"{n_rows} curve{'s' * (n_rows > 1)} over {n} distances")
+        row_of = self._rows(curve, first, last, length, upper)
+        out = np.empty((n_rows, n))
+        for i, row in enumerate(out):
+            row[:] = row_of(i)
+        return out
+
+    def _rows(
+        self, curve: Callable[[Floats, int, int], Floats], first: int, last: int, length: int | None, upper: bool
+    ) -> Callable[[int], Floats]:
+        """One row at a time; what the rows share is computed once."""
         thetas, scale = self.inv_freq(length), self.attention_factor(length) ** 2
         seen = self.distances(np.arange(first, last + 1), upper=upper)
         start, end = int(seen[0]), int(seen[-1])  # no scheme changes the order of distances
         seen -= start
-        out = np.empty((n_rows, n))
-        for row, theta in zip(out, thetas, strict=True):
-            row[:] = curve(theta, start, end)[seen]
-        out *= scale
-        return out
+        return lambda i: curve(thetas[i], start, end)[seen] * scale
 
     def _length(self, length: int | None) -> int:
         return self._target() if length is None else checks.integer("length", length, 1)
