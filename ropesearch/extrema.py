@@ -9,9 +9,11 @@ import numpy.typing as npt
 
 from . import checks
 from .kernels import extrema as _kernels
+from .waveforms import Samples
 
 Floats = npt.NDArray[np.float64]
 Positions = npt.NDArray[np.int32]
+Words = npt.NDArray[np.uint64]
 
 EXTREMA_RULES = ("dominant", "local")
 EXTREMA_DEFAULTS: dict[str, Any] = {
@@ -123,7 +125,7 @@ def find_extrema(
         prominence=prominence,
         min_separation=min_separation,
     )
-    peaks, valleys = rule.positions(curve)
+    peaks, valleys = rule.positions(Samples.of(curve))
     return Extrema(
         peaks=first + peaks.astype(np.int64),
         valleys=first + valleys.astype(np.int64),
@@ -148,12 +150,31 @@ class Dominant:
         """Arguments of `find_extrema` that describe this rule."""
         return {"extrema": self.name, **asdict(self)}
 
-    def positions(self, values: Floats) -> tuple[Positions, Positions]:
+    def positions(self, curve: Samples) -> tuple[Positions, Positions]:
         """Ascending indices of the peaks and of the valleys."""
-        maxima, minima = _kernels.strict_extrema(values)
-        peaks = _kernels.dominant_peaks(values, maxima, self.count, self.gap, self.look_ahead, self.level_tolerance)
-        valleys = _kernels.dominant_valleys(values, minima, self.count, self.gap, self.valley_gap, self.level_tolerance)
-        return peaks, valleys[::-1]
+        size = curve.values.size
+        known = np.ones(curve.lowest.size, np.bool_)
+        likely = np.empty(curve.lowest.size, np.int32)
+        kept = np.empty((2, min(self.count, size)), np.int32)
+        found = []
+        for valleys, separation in ((False, self.gap), (True, self.valley_gap)):
+            n = _kernels.dominant(
+                curve.values,
+                size,
+                curve.lowest,
+                curve.highest,
+                known,
+                likely,
+                valleys,
+                self.count,
+                self.gap,
+                separation,
+                self.look_ahead,
+                self.level_tolerance,
+                kept[int(valleys)],
+            )
+            found.append(kept[int(valleys), :n])
+        return found[0], found[1][::-1]
 
 
 @dataclass(frozen=True)
@@ -169,18 +190,29 @@ class Local:
         """Arguments of `find_extrema` that describe this rule."""
         return {"extrema": self.name, **asdict(self)}
 
-    def positions(self, values: Floats) -> tuple[Positions, Positions]:
+    def positions(self, curve: Samples) -> tuple[Positions, Positions]:
         """Ascending indices of the peaks and of the valleys."""
         if self.prominence is None and self.min_separation is None:
-            peaks, valleys = _kernels.local_extrema(values)
+            peaks, valleys = _kernels.local_extrema(curve.values)
             return peaks, valleys
         from scipy.signal import find_peaks
 
         peaks, valleys = (
-            find_peaks(curve, prominence=self.prominence, distance=self.min_separation)[0].astype(np.int32)
-            for curve in (values, -values)
+            find_peaks(values, prominence=self.prominence, distance=self.min_separation)[0].astype(np.int32)
+            for values in (curve.values, -curve.values)
         )
         return peaks, valleys
+
+    def mark(self, curve: Samples, peaks: Words, valleys: Words) -> None:
+        """Set bit j % 64 of word j // 64 for every peak (valley) j of a curve."""
+        if self.prominence is None and self.min_separation is None:
+            level = _kernels.strict_extrema(curve.values, curve.values.size, peaks, valleys)
+            if not level:  # without plateaus these are all
+                return
+        for words, positions in zip((peaks, valleys), self.positions(curve), strict=True):
+            marks = np.zeros(64 * words.size, np.bool_)
+            marks[positions] = True
+            words[:] = np.packbits(marks, bitorder="little").view("<u8")
 
 
 ExtremaRule = Dominant | Local

@@ -1,6 +1,7 @@
 """Algorithm 1 of HARPE: choose, one by one, the base whose peaks fall where the chosen ones have valleys."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -9,10 +10,15 @@ import numpy.typing as npt
 
 from . import checks
 from .kernels import matching as _kernels
-from .kernels.matching import PEAK, VALLEY
+from .kernels.matching import CHUNK, PEAK, VALLEY
 from .memory import require_memory
 
 Positions = npt.NDArray[np.int32]
+Counts = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+Words = npt.NDArray[np.uint64]
+Chooser = Callable[[Flags], int]
+"""Index of the candidate to choose next, given which are chosen; ties go to the first."""
 
 MATCHINGS = ("coincidence", "distance")
 
@@ -32,23 +38,82 @@ class Landmarks:
         flat = np.concatenate([positions for pair in extrema for positions in pair])
         return cls(flat, ends)
 
-    def peaks(self, candidate: int) -> Positions:
-        """Peaks of one candidate."""
-        return self.flat[self.bounds[candidate, 0] : self.bounds[candidate, 1]]
+    def __len__(self) -> int:
+        """How many candidates there are."""
+        return len(self.bounds)
 
-    def valleys(self, candidate: int) -> Positions:
-        """Valleys of one candidate."""
-        return self.flat[self.bounds[candidate, 1] : self.bounds[candidate, 2]]
+    def of(self, candidate: int) -> tuple[Positions, Positions]:
+        """Peaks and valleys of one candidate."""
+        begin, middle, end = self.bounds[candidate]
+        return self.flat[begin:middle], self.flat[middle:end]
+
+    def most(self) -> int:
+        """No candidate has more peaks and valleys."""
+        return int((self.bounds[:, 2] - self.bounds[:, 0]).max())
+
+    def chooser(self, pool: "Pool", threads: int) -> "Chooser":
+        """Return what finds the best candidate, again and again, while the pool grows."""
+        return lambda chosen: pool.best(self, chosen)
+
+
+@dataclass(frozen=True)
+class LandmarkBits:
+    """The same for curves that have a peak or a valley every few tokens: a bit for every distance."""
+
+    words: Words  # (2, candidates, words), PEAK and VALLEY, words a multiple of CHUNK
+    n_distances: int
+
+    @classmethod
+    def empty(cls, candidates: int, n_distances: int) -> "LandmarkBits":
+        """No candidate has any yet."""
+        return cls(np.zeros((2, candidates, cls.row_size(n_distances) // 8), np.uint64), n_distances)
+
+    @staticmethod
+    def row_size(n_distances: int) -> int:
+        """Bytes for the peaks of one candidate."""
+        return -(-n_distances // (64 * CHUNK)) * CHUNK * 8
+
+    def __len__(self) -> int:
+        """How many candidates there are."""
+        return self.words.shape[1]
+
+    def of(self, candidate: int) -> tuple[Positions, Positions]:
+        """Peaks and valleys of one candidate."""
+        bits = [np.unpackbits(row.astype("<u8").view(np.uint8), bitorder="little") for row in self.words[:, candidate]]
+        return np.flatnonzero(bits[PEAK]).astype(np.int32), np.flatnonzero(bits[VALLEY]).astype(np.int32)
+
+    def most(self) -> int:
+        """No candidate has more peaks and valleys."""
+        return self.n_distances
+
+    def counts(self) -> Counts:
+        """How many peaks and how many valleys each candidate has, shape (2, candidates)."""
+        ones = np.full((1, self.words.shape[2]), ~np.uint64(0))
+        chunks = np.arange(self.words.shape[2] // CHUNK)
+        counts = np.zeros(self.words.shape[:2], np.int64)
+        for row in (PEAK, VALLEY):
+            _kernels.add_bits(self.words[row], ones, np.ones(1, np.int64), chunks, counts[row])
+        return counts
+
+    def chooser(self, pool: "Pool", threads: int) -> "Chooser":
+        """Return what finds the best candidate, again and again, while the pool grows."""
+        return RunningSums(self, pool, threads).best
 
 
 class Pool(Protocol):
     """Peaks and valleys of the bases chosen so far, and what they make of a candidate."""
 
+    weights: Counts
+    """(2, distances): what a candidate's extremum would score there; row VALLEY is for its peaks."""
+
     def add(self, peaks: Positions, valleys: Positions) -> None:
         """Take in those of one more base."""
 
-    def best(self, landmarks: Landmarks, chosen: npt.NDArray[np.bool_]) -> int:
-        """Index of the candidate to choose next; ties go to the first."""
+    def best(self, landmarks: Landmarks, chosen: Flags) -> int:
+        """Index of the candidate to choose next, from all extrema; ties go to the first."""
+
+    def best_of_sums(self, sums: Counts, landmarks: LandmarkBits, chosen: Flags) -> int:
+        """Index of the candidate to choose next, from the sums of `weights` over its peaks and over its valleys."""
 
 
 class CoincidencePool:
@@ -57,19 +122,30 @@ class CoincidencePool:
     def __init__(self, n_distances: int, tolerance: int) -> None:
         self.tolerance = tolerance
         self.copies = np.zeros((2, n_distances), np.int64)
-        self.pairs = np.zeros((2, n_distances), np.int64)
+        self.weights = np.zeros((2, n_distances), np.int64)  # pairs
         self.squares = np.zeros((2, n_distances), np.int64)
 
     def add(self, peaks: Positions, valleys: Positions) -> None:
         """Take in those of one more base; what is then a peak and a valley at once leaves."""
         for row, positions in ((PEAK, peaks), (VALLEY, valleys)):
-            _kernels.pool_add(self.copies[row], self.pairs[row], self.squares[row], positions, self.tolerance)
-        for positions in (peaks, valleys):
-            _kernels.pool_cancel(self.copies, self.pairs, self.squares, positions, self.tolerance)
+            _kernels.pool_add(self.copies, self.weights, self.squares, row, positions, self.tolerance)
 
-    def best(self, landmarks: Landmarks, chosen: npt.NDArray[np.bool_]) -> int:
+    def best(self, landmarks: Landmarks, chosen: Flags) -> int:
         """Index of the candidate to choose next."""
-        return int(_kernels.best_coincidence(self.pairs, self.squares, landmarks.flat, landmarks.bounds, chosen))
+        return int(_kernels.best_coincidence(self.weights, self.squares, landmarks.flat, landmarks.bounds, chosen))
+
+    def best_of_sums(self, sums: Counts, landmarks: LandmarkBits, chosen: Flags) -> int:
+        """Index of the candidate to choose next; squares are summed for those that tie alone."""
+        pairs = np.where(chosen, -1, sums.sum(axis=0))
+        ties = np.flatnonzero(pairs == pairs.max())
+        if ties.size == 1:
+            return int(ties[0])
+
+        def squares(candidate: int) -> int:
+            peaks, valleys = landmarks.of(candidate)
+            return int(self.squares[VALLEY, peaks].sum() + self.squares[PEAK, valleys].sum())
+
+        return min(ties.tolist(), key=squares)
 
 
 class DistancePool:
@@ -77,20 +153,64 @@ class DistancePool:
 
     def __init__(self, n_distances: int, normalize: bool) -> None:
         self.normalize = normalize
-        self.nearest = np.full((2, n_distances), n_distances)  # farther than any
+        self.weights = np.full((2, n_distances), n_distances)  # to the nearest member: farther than any
         self.empty = [True, True]
 
     def add(self, peaks: Positions, valleys: Positions) -> None:
         """Take in those of one more base."""
         for row, positions in ((PEAK, peaks), (VALLEY, valleys)):
-            _kernels.nearest_add(self.nearest[row], positions)
+            _kernels.nearest_add(self.weights[row], positions)
             self.empty[row] &= positions.size == 0
 
-    def best(self, landmarks: Landmarks, chosen: npt.NDArray[np.bool_]) -> int:
+    def best(self, landmarks: Landmarks, chosen: Flags) -> int:
         """Index of the candidate to choose next."""
         if any(self.empty):
             return int(np.argmin(chosen))
-        return int(_kernels.best_distance(self.nearest, landmarks.flat, landmarks.bounds, self.normalize, chosen))
+        return int(_kernels.best_distance(self.weights, landmarks.flat, landmarks.bounds, self.normalize, chosen))
+
+    def best_of_sums(self, sums: Counts, landmarks: LandmarkBits, chosen: Flags) -> int:
+        """Index of the candidate to choose next."""
+        if any(self.empty):
+            return int(np.argmin(chosen))
+        scores = sums.sum(axis=0).astype(np.float64)
+        if self.normalize:
+            scores = (sums / np.maximum(landmarks.counts(), 1)).sum(axis=0)
+        return int(np.argmin(np.where(chosen, np.inf, scores)))
+
+
+class RunningSums:
+    """Sums of a pool's weights over the extrema of every candidate, kept up by what each new base changes."""
+
+    def __init__(self, landmarks: LandmarkBits, pool: Pool, threads: int) -> None:
+        self.landmarks = landmarks
+        self.pool = pool
+        self.threads = threads
+        n_bits = 64 * landmarks.words.shape[2]
+        self.seen = np.zeros((2, n_bits), np.int64)
+        self.sums = np.zeros((2, len(landmarks)), np.int64)
+
+    def best(self, chosen: Flags) -> int:
+        """Index of the candidate to choose next."""
+        for row, opposite in ((PEAK, VALLEY), (VALLEY, PEAK)):
+            weights = self.pool.weights[opposite]
+            seen = self.seen[opposite, : weights.size]
+            change = np.zeros_like(self.seen[opposite])
+            np.subtract(weights, seen, out=change[: weights.size])
+            seen[:] = weights
+            self._add(change, self.landmarks.words[row], self.sums[row])
+        return self.pool.best_of_sums(self.sums, self.landmarks, chosen)
+
+    def _add(self, change: Counts, rows: Words, sums: Counts) -> None:
+        chunks = np.flatnonzero(change.reshape(-1, 64 * CHUNK).any(axis=1))
+        n_planes = max(int(change.max()), -1 - int(change.min())).bit_length() + 1
+        planes = np.empty((n_planes, rows.shape[1]), np.uint64)
+        _kernels.bit_planes(change, planes)
+        weights = 2 ** np.arange(n_planes)
+        weights[-1] *= -1
+        parts = np.array_split(np.arange(len(rows)), self.threads)
+        pieces = [slice(part[0], part[-1] + 1) for part in parts if part.size]
+        with ThreadPoolExecutor(self.threads) as threads:
+            list(threads.map(lambda p: _kernels.add_bits(rows[p], planes, weights, chunks, sums[p]), pieces))
 
 
 @dataclass(frozen=True)
@@ -106,11 +226,10 @@ class Matching:
         option = {"tolerance": self.tolerance} if self.name == "coincidence" else {"normalize": self.normalize}
         return {"matching": self.name, **option}
 
-    def pool(self, landmarks: Landmarks, n: int, n_distances: int) -> Pool:
-        """Return an empty pool for `n` bases in a window of so many distances."""
+    def pool(self, most: int, n: int, n_distances: int) -> Pool:
+        """Return an empty pool for `n` bases with `most` extrema each, in a window of so many distances."""
         if self.name == "coincidence":
             tolerance = min(self.tolerance, n_distances)
-            most = int((landmarks.bounds[:, 2] - landmarks.bounds[:, 0]).max())
             if most * most * n * tolerance**2 >= 2**63:
                 raise checks.ParameterError(
                     "tolerance", tolerance, "smaller: the sums of squared distances would not fit in 64 bits"
@@ -127,13 +246,21 @@ def matching_rule(matching: Any, *, tolerance: Any, normalize: Any) -> Matching:
     return Matching(name, checks.integer("tolerance", tolerance, 0), checks.truth("normalize", normalize))
 
 
-def choose(landmarks: Landmarks, n: int, n_distances: int, matching: Matching, chose: Callable[[], None]) -> list[int]:
+def choose(
+    landmarks: Landmarks | LandmarkBits,
+    n: int,
+    n_distances: int,
+    matching: Matching,
+    chose: Callable[[], None],
+    threads: int = 1,
+) -> list[int]:
     """Indices of `n` candidates in the order of choice, the first of them 0.
 
     `chose` is called after each choice.
     """
-    chosen = np.zeros(len(landmarks.bounds), dtype=np.bool_)
-    pool = matching.pool(landmarks, n, n_distances)
+    chosen = np.zeros(len(landmarks), dtype=np.bool_)
+    pool = matching.pool(landmarks.most(), n, n_distances)
+    best = landmarks.chooser(pool, threads)
     order = [0]
     while True:
         newest = order[-1]
@@ -141,5 +268,5 @@ def choose(landmarks: Landmarks, n: int, n_distances: int, matching: Matching, c
         chose()
         if len(order) == n:
             return order
-        pool.add(landmarks.peaks(newest), landmarks.valleys(newest))
-        order.append(pool.best(landmarks, chosen))
+        pool.add(*landmarks.of(newest))
+        order.append(best(chosen))

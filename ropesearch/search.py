@@ -5,6 +5,7 @@ import math
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import local
 from typing import Any, TypeVar
 
 import numba
@@ -15,15 +16,18 @@ from . import __version__, checks
 from .base_set import BaseSet
 from .candidates import candidate_grid, evenly_spaced_bases, search_range
 from .coverage import RIPPLE_NEEDS
-from .extrema import ExtremaRule, Positions, extrema_rule
-from .matching import Landmarks, choose, matching_rule
+from .extrema import ExtremaRule, Local, extrema_rule
+from .kernels.matching import PEAK, VALLEY
+from .matching import LandmarkBits, Landmarks, choose, matching_rule
 from .memory import require_memory
 from .optimize import OBJECTIVES
 from .optimize import choose as optimize
 from .optimize import refine as refine_bases
 from .progress import Progress, counter
-from .waveforms import waveform_memory, waveform_samples
+from .rope import inv_freq
+from .waveforms import Sampler, Samples, waveform_memory, waveform_samples
 
+A = TypeVar("A")
 T = TypeVar("T")
 Floats = npt.NDArray[np.float64]
 
@@ -154,7 +158,7 @@ def search_bases(
         )
         landmarks = _landmarks(grid, d, first, last, rule, n_threads, progress)
         report = counter(progress, "choosing bases", n)
-        chosen = [grid[i] for i in choose(landmarks, n, last - first + 1, matcher, report)]
+        chosen = [grid[i] for i in choose(landmarks, n, last - first + 1, matcher, report, n_threads)]
         options = {"min_distance": first, "max_distance": last, **rule.options(), **matcher.options()}
     else:
         last = checks.integer("max_distance", max_distance, LEAST_DISTANCES[strategy])
@@ -234,30 +238,42 @@ def _landmarks(
     rule: ExtremaRule,
     threads: int,
     progress: Progress | None,
-) -> Landmarks:
+) -> Landmarks | LandmarkBits:
     """Peaks and valleys of every base of the grid, counted from the first distance."""
     n_distances = last - first + 1
-    # Beside the curve itself: two lists of strict extrema and, for `dominant`, the running minimum.
-    scratch = waveform_memory(head_dim, n_distances) + 12 * n_distances
+    # `local` may look at a copy of the curve, and at lists of its extrema.
+    scratch = waveform_memory(head_dim, n_distances) + (12 * n_distances if isinstance(rule, Local) else 0)
     require_memory(scratch * threads, f"a search over {n_distances} distances with {threads} threads")
+    own = local()  # room for curves, one per thread
 
-    def scan(base: float) -> tuple[Positions, Positions]:
-        return rule.positions(waveform_samples(base, head_dim, first, last))
+    def curve(base: float) -> Samples:
+        if not hasattr(own, "sampler"):
+            own.sampler = Sampler(head_dim, first, last)
+        return own.sampler.waveform(inv_freq(base, head_dim))
 
-    of_bmin = scan(grid[0])
+    of_bmin = rule.positions(curve(grid[0]))
     if not any(positions.size for positions in of_bmin):
         msg = (
             f"bmin {checks.shown(grid[0])} has no peak and no valley from min_distance {first} to max_distance {last};"
             " a wider window has"
         )
         raise checks.InputError(msg)
-    kept = sum(positions.nbytes for positions in of_bmin)
-    # Twice: the lists of the candidates, and the same laid end to end.
-    require_memory(2 * kept * len(grid), f"keeping the extrema of {len(grid)} bases")
-
     report = counter(progress, "waveforms and extrema", len(grid))
-    report()
-    return Landmarks.join([of_bmin, *_in_threads(scan, grid[1:], threads, report)])
+    if isinstance(rule, Local):
+        row_size = LandmarkBits.row_size(n_distances)
+        require_memory(2 * row_size * len(grid), f"keeping the extrema of {len(grid)} bases")
+        bits = LandmarkBits.empty(len(grid), n_distances)
+        for _ in _in_threads(
+            lambda i: rule.mark(curve(grid[i]), bits.words[PEAK, i], bits.words[VALLEY, i]),
+            range(len(grid)),
+            threads,
+            report,
+        ):
+            pass
+        return bits
+    # Twice: the lists of the candidates, and the same laid end to end.
+    require_memory(2 * 240 * len(grid), f"keeping the extrema of {len(grid)} bases")
+    return Landmarks.join(list(_in_threads(lambda base: rule.positions(curve(base)), grid, threads, report)))
 
 
 def _optimized(
@@ -290,14 +306,17 @@ def _optimized(
 
 
 def _in_threads(
-    function: Callable[[float], T], bases: Sequence[float], threads: int, report: Callable[[], None]
+    function: Callable[[A], T], items: Sequence[A], threads: int, report: Callable[[], None]
 ) -> Iterator[T]:
-    """Results in the order of the bases, computed in threads."""
+    """Results in the order of the items, computed in threads."""
+    size = max(1, min(16, len(items) // (4 * threads)))  # several at once: handing over costs as much as a short curve
+    runs = [items[i : i + size] for i in range(0, len(items), size)]
     with ThreadPoolExecutor(threads) as pool:
         try:
-            for result in pool.map(function, bases):
-                yield result
-                report()
+            for results in pool.map(lambda run: [function(item) for item in run], runs):
+                for result in results:
+                    yield result
+                    report()
         except BaseException:  # an interrupt must not wait for every base that is still queued
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -1,8 +1,7 @@
 """Curves over distance: the attention waveform and RoFormer's decay bound."""
 
 import math
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -85,21 +84,52 @@ def waveform_samples(base: float, head_dim: int, first: int, last: int) -> Float
 
 def waveform_of(theta: Floats, first: int, last: int) -> Floats:
     """(2/√d)·Σ_i cos(m·θ_i), m = first…last, for any d/2 frequencies."""
-    return _samples(_waveform_kernel, theta, first, last)
+    return Sampler(2 * theta.size, first, last).waveform(theta).values
 
 
 def decay_bound_of(theta: Floats, first: int, last: int) -> Floats:
     """(2/d)·Σ_j |Σ_{i≤j} e^{i·m·θ_i}|, m = first…last, for any d/2 frequencies."""
-    return _samples(_kernels.decay_bound, theta, first, last)
+    n = last - first + 1
+    out = np.empty(-(-n // _kernels.BLOCK) * _kernels.BLOCK)  # the kernel fills whole blocks
+    _kernels.decay_bound(theta, first, out)
+    return out[:n]
+
+
+class Samples(NamedTuple):
+    """A curve, point by point, and bounds on each of its blocks of BLOCK points."""
+
+    values: Floats
+    lowest: Floats
+    highest: Floats
+
+    @classmethod
+    def of(cls, values: Floats) -> "Samples":
+        """Samples of any curve."""
+        starts = np.arange(0, values.size, _kernels.BLOCK)
+        return cls(values, np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts))
+
+
+class Sampler:
+    """Waveforms over one window of distances, one after another in the same memory."""
+
+    def __init__(self, head_dim: int, first: int, last: int) -> None:
+        self._scale = 2 / math.sqrt(head_dim)
+        self._first = first
+        self._room = _kernels.workspace(head_dim // 2, last - first + 1)
+        self._n_strips = self._room.values.size // _kernels.STRIP
+        self._samples = Samples(self._room.values[: last - first + 1], self._room.lowest, self._room.highest)
+
+    def waveform(self, theta: Floats) -> Samples:
+        """(2/√d)·Σ_i cos(m·θ_i) over the window. The next call writes over it."""
+        descending = np.ascontiguousarray(np.sort(theta)[::-1])
+        n_fast = _kernels.prepare(descending, self._scale, self._first, self._room)
+        _kernels.fill(0, self._n_strips, n_fast, self._room)
+        return self._samples
 
 
 def waveform_memory(head_dim: int, n_distances: int) -> int:
     """Bytes that `waveform` and `decay_bound` take while they run."""
-    return 8 * n_distances + 8 * head_dim * _kernels.BLOCK
-
-
-def _waveform_kernel(theta: Floats, first: int, out: Floats) -> None:
-    _kernels.waveform(theta, 2 / math.sqrt(2 * theta.size), first, out)
+    return _kernels.workspace_size(head_dim // 2, n_distances)
 
 
 def _checked(base: Any, head_dim: Any, min_distance: Any, max_distance: Any) -> tuple[float, int, int, int]:
@@ -108,11 +138,3 @@ def _checked(base: Any, head_dim: Any, min_distance: Any, max_distance: Any) -> 
     n = last - first + 1
     require_memory(waveform_memory(d, n), f"a curve over {n} distances")
     return b, d, first, last
-
-
-def _samples(curve: Callable[[Floats, int, Floats], None], theta: Floats, first: int, last: int) -> Floats:
-    """Run a kernel over a window; it fills whole blocks, of which the window is the start."""
-    n = last - first + 1
-    out = np.empty(-(-n // _kernels.BLOCK) * _kernels.BLOCK)
-    curve(theta, first, out)
-    return out[:n]

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from ropesearch import PRESETS, find_extrema, search_bases, uniform_bases, waveform
 from ropesearch.candidates import candidate_bases, widest_stride
-from ropesearch.matching import Landmarks, choose, matching_rule
+from ropesearch.kernels.matching import PEAK, VALLEY
+from ropesearch.matching import LandmarkBits, Landmarks, choose, matching_rule
 
 # HARPE, arXiv:2412.07171, Table 2.
 # fmt: off
@@ -122,6 +123,13 @@ def test_choice_among_arbitrary_extrema_equals_its_twin(data, matching):
     else:
         expected = naive.choose_by_distance(extrema, n, matching["normalize"])
     assert choose(landmarks, n, 41, rule, lambda: None) == expected
+
+    bits = LandmarkBits.empty(len(extrema), 41)
+    for c, pair in enumerate(extrema):
+        for row, positions in zip((PEAK, VALLEY), pair, strict=True):
+            for x in positions:
+                bits.words[row, c, x // 64] |= np.uint64(1 << x % 64)
+    assert choose(bits, n, 41, rule, lambda: None, threads=2) == expected
 
 
 @given(
@@ -298,9 +306,9 @@ def test_sums_that_would_overflow_are_refused(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"max_distance": 2**31 - 1}, "a search over 2147482648 distances with 1 threads needs 42.9 GB"),
+        ({"max_distance": 2**31 - 1}, "a search over 2147482648 distances with 1 threads needs 17.5 GB"),
         ({"bmax": 1e9, "stride": 1e-3}, "a grid of 999990000000 candidates needs 200 TB"),
-        ({"bmax": 9e6, "stride": 10, "extrema": "local"}, "keeping the extrema of 899001 bases needs"),
+        ({"bmax": 9e6, "stride": 5, "extrema": "local"}, "keeping the extrema of 1798001 bases needs"),
         ({"strategy": "uniform", "heads": 10**9}, "a set of 1000000000 bases needs 200 GB"),
     ],
 )

@@ -1,47 +1,47 @@
 """Pools of peaks and valleys, and the search for the candidate that meets them best.
 
 Positions count from the first distance of the window. A pool has two rows, PEAK and VALLEY, of what is known at
-every position. The extrema of all candidates lie end to end in one flat array: the peaks of candidate c are
-flat[bounds[c, 0]:bounds[c, 1]], its valleys flat[bounds[c, 1]:bounds[c, 2]].
+every position.
+
+Few extrema per candidate lie end to end in one flat array: the peaks of candidate c are
+flat[bounds[c, 0]:bounds[c, 1]], its valleys flat[bounds[c, 1]:bounds[c, 2]]. Many are rows of bits, bit j % 64 of word
+j // 64 for position j. A sum over set bits of what a pool knows at their positions is then taken by planes: plane b
+holds bit b of every number, and the sum is Σ_b 2^b · (bits that row and plane have in common).
 """
 
 import numpy as np
 import numpy.typing as npt
 
 from ._jit import kernel
+from ._vector import popcount
 
 Positions = npt.NDArray[np.int32]
 Counts = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
+Words = npt.NDArray[np.uint64]
 
 PEAK = 0
 VALLEY = 1
+CHUNK = 64  # words
 
 
 @kernel
-def _spread(pairs: Counts, squares: Counts, x: int, copies: int, tolerance: int) -> None:
-    """Let `copies` of position x count at every position at most `tolerance` away."""
-    for y in range(max(x - tolerance, 0), min(x + tolerance + 1, pairs.size)):
-        pairs[y] += copies
-        squares[y] += copies * (x - y) * (x - y)
+def pool_add(copies: Counts, pairs: Counts, squares: Counts, row: int, positions: Positions, tolerance: int) -> None:
+    """Put positions into one row of a pool, a list; one that meets its like in the other row leaves with all of those.
 
-
-@kernel
-def pool_add(copies: Counts, pairs: Counts, squares: Counts, positions: Positions, tolerance: int) -> None:
-    """Put positions into one row of a pool, a list: one that stands there already stands there once more."""
-    for x in positions:
-        copies[x] += 1
-        _spread(pairs, squares, int(x), 1, tolerance)
-
-
-@kernel
-def pool_cancel(copies: Counts, pairs: Counts, squares: Counts, positions: Positions, tolerance: int) -> None:
-    """Take those of `positions` that stand in both rows of a pool out of both, with all copies."""
-    for x in positions:
-        if copies[PEAK, x] > 0 and copies[VALLEY, x] > 0:
-            for row in range(2):
-                _spread(pairs[row], squares[row], int(x), -copies[row, x], tolerance)
-                copies[row, x] = 0
+    So no position ever stands in both rows.
+    `pairs` and `squares` tell, at every position, how many members of the row are at most `tolerance` away, and the
+    sum of their squared distances.
+    """
+    for j in range(positions.size):
+        x = positions[j]
+        met = copies[1 - row, x]
+        side = 1 - row if met > 0 else row
+        change = -met if met > 0 else 1
+        copies[side, x] += change
+        for y in range(max(x - tolerance, 0), min(x + tolerance + 1, pairs.shape[1])):
+            pairs[side, y] += change
+            squares[side, y] += change * (x - y) * (x - y)
 
 
 @kernel
@@ -55,12 +55,10 @@ def best_coincidence(pairs: Counts, squares: Counts, flat: Positions, bounds: Co
             continue
         n = np.int64(0)
         distance = np.int64(0)
-        for x in flat[bounds[c, 0] : bounds[c, 1]]:
-            n += pairs[VALLEY, x]
-            distance += squares[VALLEY, x]
-        for x in flat[bounds[c, 1] : bounds[c, 2]]:
-            n += pairs[PEAK, x]
-            distance += squares[PEAK, x]
+        for j in range(bounds[c, 0], bounds[c, 2]):
+            opposite = VALLEY if j < bounds[c, 1] else PEAK
+            n += pairs[opposite, flat[j]]
+            distance += squares[opposite, flat[j]]
         if best < 0 or n > most or (n == most and distance < least):
             best = c
             most = n
@@ -101,3 +99,31 @@ def best_distance(nearest: Counts, flat: Positions, bounds: Counts, normalize: b
             best = c
             least = score
     return best
+
+
+@kernel
+def bit_planes(numbers: Counts, planes: Words) -> None:
+    """Write bit b of every number into plane b; the last plane is the sign's."""
+    for word in range(planes.shape[1]):
+        for b in range(planes.shape[0]):
+            planes[b, word] = 0
+        for k in range(64):
+            if numbers[64 * word + k] != 0:
+                for b in range(planes.shape[0]):
+                    planes[b, word] |= np.uint64((numbers[64 * word + k] >> b) & 1) << np.uint64(k)
+
+
+@kernel
+def add_bits(rows: Words, planes: Words, weights: Counts, chunks: Counts, sums: Counts) -> None:
+    """Add to sums[c] what the numbers in `planes` sum to over the set bits of rows[c], in the chunks given."""
+    for c in range(rows.shape[0]):
+        row = rows[c]
+        for b in range(planes.shape[0]):
+            plane = planes[b]
+            common = np.int64(0)
+            for i in range(chunks.size):
+                here = row[chunks[i] * CHUNK : (chunks[i] + 1) * CHUNK]
+                there = plane[chunks[i] * CHUNK : (chunks[i] + 1) * CHUNK]
+                for k in range(CHUNK):
+                    common += popcount(here[k] & there[k])
+            sums[c] += weights[b] * common

@@ -1,0 +1,168 @@
+"""The loops that are written in vector instructions: left to itself, numba uses a quarter of what a core can do.
+
+Each is given twice: as numpy, which says what it does, and as LLVM's intermediate code, which the compiler turns into
+the instructions of the machine at hand. Matrices come in pairs, for cosines and sines.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+from numba import config, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+Floats = npt.NDArray[np.float64]
+
+ROWS = 4
+LANES = 8  # numbers in the widest vector register; where registers are narrower, LLVM takes two or four for one
+_CELLS = [(p, r) for p in range(2) for r in range(ROWS)]
+
+_WORD, _INDEX = ir.IntType(64), ir.IntType(32)
+_VECTOR = ir.VectorType(ir.DoubleType(), LANES)
+_EVERY_LANE_THE_FIRST = ir.Constant(ir.VectorType(_INDEX, LANES), [0] * LANES)
+_REVERSED = ir.Constant(ir.VectorType(_INDEX, LANES), list(range(LANES))[::-1])
+
+
+def _multiply(left: Floats, right: Floats, begin: int, end: int, out: Floats) -> None:
+    """Write the first LANES columns of Σ_k left[p, :, k]·right[p, k, :], begin ≤ k < end, into those of `out`."""
+    out[:, :, :LANES] = left[:, :, begin:end] @ right[:, begin:end, :LANES]
+
+
+def _multiply_and_unfold(
+    left: Floats, right: Floats, begin: int, end: int, column: int, values: Floats, at: int, bounds: Floats
+) -> None:
+    """Of E, O = Σ_k left[p, :, k]·right[p, k, :], LANES columns from `column` on, write E ∓ O into ROWS blocks.
+
+    The blocks follow each other from values[at] on; E + O goes left of the middle of a block, mirrored, and E − O
+    right of it. bounds[0, r], bounds[1, r] keep the least and the greatest value of block r in each lane.
+    """
+    half = right.shape[2]
+    even, odd = left[:, :, begin:end] @ right[:, begin:end, column : column + LANES]
+    blocks = values[at : at + 2 * half * ROWS].reshape(ROWS, 2, half)
+    blocks[:, 0, half - column - LANES : half - column] = (even + odd)[:, ::-1]
+    blocks[:, 1, column : column + LANES] = even - odd
+    np.minimum(bounds[0], even - abs(odd), out=bounds[0])
+    np.maximum(bounds[1], even + abs(odd), out=bounds[1])
+
+
+def _steps(values: Floats, j: int) -> tuple[int, int]:
+    """Bit k of the first word: values[j + k] is less than the next value; of the second: greater. 64 of each."""
+    here, after = values[j : j + 64], values[j + 1 : j + 65]
+    powers = [1 << k for k in range(64)]
+    up, down = (sum(p for p, yes in zip(powers, row, strict=True) if yes) for row in (here < after, here > after))
+    return np.uint64(up), np.uint64(down)
+
+
+def _popcount(word: int) -> int:
+    """How many bits of an unsigned number are set."""
+    return int(word).bit_count()
+
+
+def _product(builder: Any, left: Any, right: Any, begin: Any, end: Any, column: Any) -> dict[tuple[int, int], Any]:
+    """ROWS vectors of each of two products; the eight sums stay in registers, and keep both multipliers busy."""
+    sums = {cell: cgutils.alloca_once_value(builder, ir.Constant(_VECTOR, [0.0] * LANES)) for cell in _CELLS}
+    with cgutils.for_range(builder, end, start=begin, intp=_WORD) as loop:
+        terms = [_load(builder, _place(builder, right, p, loop.index, column)) for p in range(2)]
+        for p, r in _CELLS:
+            factor = builder.load(_place(builder, left, p, _WORD(r), loop.index))
+            factor = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), factor, _INDEX(0))
+            factor = builder.shuffle_vector(factor, factor, _EVERY_LANE_THE_FIRST)
+            # `contract`: where the processor can, both become one fused instruction.
+            product = builder.fmul(factor, terms[p], flags=("contract",))
+            total = builder.fadd(builder.load(sums[p, r]), product, flags=("contract",))
+            builder.store(total, sums[p, r])
+    return {cell: builder.load(total) for cell, total in sums.items()}
+
+
+def _place(builder: Any, array: Any, pair: int, row: Any, column: Any) -> Any:
+    """Address of array[pair, row, column]."""
+    _, rows, width = cgutils.unpack_tuple(builder, array.shape)
+    line = builder.add(builder.mul(_WORD(pair), rows), row)
+    return builder.gep(array.data, [builder.add(builder.mul(line, width), column)])
+
+
+def _load(builder: Any, place: Any) -> Any:
+    return builder.load(builder.bitcast(place, _VECTOR.as_pointer()), align=8)
+
+
+def _store(builder: Any, vector: Any, place: Any) -> None:
+    builder.store(vector, builder.bitcast(place, _VECTOR.as_pointer()), align=8)
+
+
+def _arrays(context: Any, builder: Any, signature: Any, args: Any) -> list[Any]:
+    """Arguments with every array opened: its fields can be read."""
+    return [
+        context.make_array(kind)(context, builder, value) if isinstance(kind, types.Array) else value
+        for kind, value in zip(signature.args, args, strict=True)
+    ]
+
+
+@intrinsic
+def _multiply_compiled(_typing: Any, left: Any, right: Any, begin: Any, end: Any, out: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        left, right, begin, end, out = _arrays(context, builder, signature, args)
+        for (p, r), total in _product(builder, left, right, begin, end, _WORD(0)).items():
+            _store(builder, total, _place(builder, out, p, _WORD(r), _WORD(0)))
+        return context.get_dummy_value()
+
+    return types.void(left, right, types.int64, types.int64, out), generate
+
+
+@intrinsic
+def _multiply_and_unfold_compiled(
+    _typing: Any, left: Any, right: Any, begin: Any, end: Any, column: Any, values: Any, at: Any, bounds: Any
+) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        left, right, begin, end, column, values, at, bounds = _arrays(context, builder, signature, args)
+        half = cgutils.unpack_tuple(builder, right.shape)[2]
+        sums = _product(builder, left, right, begin, end, column)
+        for r in range(ROWS):
+            middle = builder.add(at, builder.mul(half, _WORD(2 * r + 1)))
+            after = builder.fsub(sums[0, r], sums[1, r])
+            before = builder.fadd(sums[0, r], sums[1, r])
+            for p, order in enumerate("<>"):
+                place = _place(builder, bounds, p, _WORD(r), _WORD(0))
+                bound = _load(builder, place)
+                for vector in (after, before):
+                    bound = builder.select(builder.fcmp_ordered(order, vector, bound), vector, bound)
+                _store(builder, bound, place)
+            _store(builder, after, builder.gep(values.data, [builder.add(middle, column)]))
+            mirrored = builder.sub(builder.sub(middle, column), _WORD(LANES))
+            before = builder.shuffle_vector(before, before, _REVERSED)
+            _store(builder, before, builder.gep(values.data, [mirrored]))
+        return context.get_dummy_value()
+
+    word = types.int64
+    return types.void(left, right, word, word, word, values, word, bounds), generate
+
+
+@intrinsic
+def _steps_compiled(_typing: Any, values: Any, j: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        values, j = _arrays(context, builder, signature, args)
+        run = ir.VectorType(ir.DoubleType(), 64)  # LLVM takes it apart
+        here, after = (
+            builder.load(builder.bitcast(builder.gep(values.data, [place]), run.as_pointer()), align=8)
+            for place in (j, builder.add(j, _WORD(1)))
+        )
+        words = [builder.bitcast(builder.fcmp_ordered(order, here, after), _WORD) for order in "<>"]
+        return context.make_tuple(builder, signature.return_type, words)
+
+    return types.UniTuple(types.uint64, 2)(values, types.int64), generate
+
+
+@intrinsic
+def _popcount_compiled(_typing: Any, word: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return types.int64(types.uint64), generate
+
+
+# An intrinsic exists in compiled code alone; without the compiler the numpy above is run as it stands.
+multiply = _multiply if config.DISABLE_JIT else _multiply_compiled
+multiply_and_unfold = _multiply_and_unfold if config.DISABLE_JIT else _multiply_and_unfold_compiled
+steps = _steps if config.DISABLE_JIT else _steps_compiled
+popcount = _popcount if config.DISABLE_JIT else _popcount_compiled
