@@ -69,7 +69,7 @@ def draw_grid(draw):
 
 
 def draw_window(draw, n):
-    first = draw.choice([0, 0, 1, 17, 1000, draw.randrange(100_000)])
+    first = draw.choice([0, 0, 1, 17, 1000, draw.randrange(10**6)])
     size = draw.choice([draw.randint(1, 5), draw.randint(5, 400), draw.randint(5, 400), draw.randint(100, 300)])
     if n <= 3 and draw.random() < 0.2:
         size = draw.randint(400, 2500)

@@ -92,8 +92,9 @@ class KernelCache(NullCache):
 def remove_old_folders(new: Path) -> None:
     """Remove the folders beside a new one that have long stood as they are."""
     for folder in new.parent.glob("kernels-*"):
-        if time.time() - folder.stat().st_mtime > KEPT_FOR:
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # another process may be at it too
+            if time.time() - folder.stat().st_mtime > KEPT_FOR:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 FOLDER = cache_folder()
