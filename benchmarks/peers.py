@@ -160,6 +160,7 @@ def show_attention_buckets(script, runs):
     ours = [sys.executable, "-P", "-m", "ropesearch", "search", "--preset", "attention-buckets"]
     theirs = [sys.executable, script.name]
     commands = {"ropesearch search --preset attention-buckets": (ours, None), "its own script": (theirs, script.parent)}
+    subprocess.run(ours, check=True, capture_output=True)  # what it needs compiled is compiled
     print(f"\nAttention Buckets, each a process of its own, medians of {runs} runs:")
     medians = {}
     for name, (command, folder) in commands.items():

@@ -7,7 +7,7 @@ import numba
 
 try:
     from ._cache import FOLDER, KernelCache
-except (ImportError, AttributeError):  # a numba whose insides have changed
+except (ImportError, AttributeError, OSError):  # a numba whose insides have changed; a source that cannot be read
     FOLDER = None
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -23,6 +23,6 @@ def kernel(function: F) -> F:
     left out: nothing needs it, and every kernel compiles sooner.
     """
     compiled = njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True)(function)
-    if FOLDER is not None and not config.DISABLE_JIT:
+    if FOLDER is not None and not config.DISABLE_JIT and function.__closure__ is None:  # no key says what that holds
         compiled._cache = KernelCache(function, FOLDER)
     return cast(F, compiled)
