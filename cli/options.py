@@ -210,6 +210,13 @@ def note_options_without_effect(ctx: click.Context, options: Mapping[str, Any]) 
             click.echo(f"note: --{flag} has no effect unless --{other} is {value}", err=True)
 
 
+def note_if_cut(name: str, asked: int | None) -> None:
+    """Say on stderr that more threads or worker processes were asked for than there are processors."""
+    lent = checks.threads(None)
+    if asked is not None and asked > lent:
+        click.echo(f"note: --{name} {asked} is cut to {lent}, one for each processor", err=True)
+
+
 def reading_inputs(read: Callable[[], Any]) -> Any:
     """Run what reads input files: one that is not there or cannot be read is wrong input, not a wrong environment."""
     try:

@@ -17,6 +17,7 @@ from .options import (
     kv_heads_option,
     matching_options,
     model_config_option,
+    note_if_cut,
     note_options_without_effect,
     order_option,
     overwrite_option,
@@ -49,7 +50,7 @@ search_options = combined(
     matching_options,
     refine_option,
     order_option,
-    click.option("--threads", type=int, help="Threads for the waveforms.  [default: one per processor]"),
+    click.option("--threads", type=int, help="Threads, at most one per processor.  [default: as many]"),
 )
 
 
@@ -104,6 +105,7 @@ def search(
     if quiet:
         return
     note_options_without_effect(ctx, options)
+    note_if_cut("threads", options["threads"])
     for path in (output, plot):
         if path:
             click.echo(f"wrote {path}", err=True)

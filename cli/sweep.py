@@ -21,6 +21,7 @@ from .options import (
     kv_heads_option,
     matching_options,
     model_config_option,
+    note_if_cut,
     note_options_without_effect,
     order_option,
     overwrite_option,
@@ -97,7 +98,7 @@ class ListOf(ListType):
 )
 @click.option("--resume", is_flag=True, help="Go on with the file of a sweep that was stopped.")
 @overwrite_option
-@click.option("--workers", type=int, help="Processes on this machine.  [default: one per processor]")
+@click.option("--workers", type=int, help="Processes on this machine, at most one per processor.  [default: as many]")
 @click.option("--scheduler", metavar="ADDRESS", help="Run on the Dask cluster of this scheduler, such as host:8786.")
 @click.option("--json", "as_json", is_flag=True, help="Print the rows instead of a table.")
 @quiet_option
@@ -153,7 +154,9 @@ def sweep(
     if quiet:
         return
     note_options_without_effect(ctx, options)
-    if scheduler is not None and by_hand(ctx, "workers"):
+    if scheduler is None:
+        note_if_cut("workers", workers)
+    elif by_hand(ctx, "workers"):
         notes.append("note: --workers has no effect with --scheduler")
     if failed:
         notes.append(f"note: {len(failed)} of {len(rows)} points could not be searched; the first: {failed[0]}")

@@ -41,7 +41,10 @@ def shown(value: object) -> str:
     """Value as an error line shows it: whole floats without their .0, long text cut."""
     if isinstance(value, float) and math.isfinite(value) and value == int(value) and abs(value) < 1e15:
         return str(int(value))
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes out no integer of more than 4300 digits
+        text = f"a value of type {type(value).__name__}"
     return text if len(text) <= 80 else text[:77] + "..."
 
 
@@ -116,7 +119,7 @@ def truth(name: str, value: Any) -> bool:
 def choice(name: str, value: Any, choices: Iterable[str]) -> str:
     """`value` as one of `choices`."""
     names = list(choices)
-    if value not in names:
+    if not isinstance(value, str) or value not in names:
         raise ParameterError(name, value, "one of " + ", ".join(names), nearest(value, names))
     return str(value)
 

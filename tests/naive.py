@@ -79,6 +79,44 @@ def dominant_valleys(values, count, gap, valley_gap, level_tolerance):
     return sorted(kept)
 
 
+def local_maxima(values):
+    """Middles, rounded down, of the runs of equal values that stand above both sides."""
+    found = []
+    start = 0
+    for j in range(1, len(values) + 1):
+        if j < len(values) and values[j] == values[start]:
+            continue
+        if start > 0 and j < len(values) and values[start - 1] < values[start] > values[j]:
+            found.append((start + j - 1) // 2)
+        start = j
+    return found
+
+
+def prominence(values, m):
+    """How far a maximum stands above the higher of the two lowest points before the curve is higher than it."""
+    bases = []
+    for side in (range(m, -1, -1), range(m, len(values))):
+        lowest = values[m]
+        for j in side:
+            if values[j] > values[m]:
+                break
+            lowest = min(lowest, values[j])
+        bases.append(lowest)
+    return values[m] - max(bases)
+
+
+def local_peaks(values, least_prominence=None, min_separation=None):
+    """Local maxima; of two closer than `min_separation` the higher stays, then those of too little prominence go."""
+    peaks = local_maxima(values)
+    if min_separation is not None:
+        kept = []
+        for m in sorted(peaks, key=lambda m: -values[m]):
+            if all(abs(m - other) >= min_separation for other in kept):
+                kept.append(m)
+        peaks = sorted(kept)
+    return [m for m in peaks if least_prominence is None or prominence(values, m) >= least_prominence]
+
+
 def candidates(bmin, bmax, stride):
     low, high, step = (Decimal(repr(x)) for x in (bmin, bmax, stride))
     grid = []

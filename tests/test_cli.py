@@ -437,7 +437,7 @@ def test_a_signal_in_the_middle_of_the_work(tmp_path):
 
 def test_a_reader_that_goes_away(tmp_path):
     process = subprocess.run(
-        f"'{sys.executable}' -P -m ropesearch waveform 1e4 | head -n 2",
+        f"'{sys.executable}' -P -m ropesearch waveform 1e4 --quiet | head -n 2",
         shell=True, cwd=tmp_path, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert process.stdout.startswith("distance,10000\n0,")

@@ -262,6 +262,7 @@ def test_progress_counts_to_the_end():
         ({"stride": None}, "stride must be given: the step of the candidate grid, not None"),
         ({"stride": 20001}, "stride must be at most the width of the range, 20000, not 20001"),
         ({"heads": 0}, "heads must be an integer of at least 1, not 0"),
+        ({"heads": 10**5000}, "heads must be at most 2147483647, not a value of type int"),
         (
             {"heads": 22},
             r"heads must be at most 21, for stride 1000 gives 20 candidates beside bmin"
@@ -281,6 +282,7 @@ def test_progress_counts_to_the_end():
         ({"tolerance": -1}, "tolerance must be an integer of at least 0"),
         ({"level_tolerance": -1}, "level_tolerance must be"),
         ({"strategy": "best"}, "strategy must be one of peak-valley, uniform, floor, ripple, not 'best'"),
+        ({"strategy": np.array(["floor", "ripple"])}, "strategy must be one of peak-valley, uniform, floor, ripple"),
         ({"matching": "best"}, "matching must be one of coincidence, distance"),
         ({"extrema": "best"}, "extrema must be one of dominant, local"),
         ({"order": "random"}, "order must be one of ascending, descending, selection"),

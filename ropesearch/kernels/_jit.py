@@ -3,14 +3,26 @@
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from numba import njit
+import numba
+
+try:
+    from ._cache import FOLDER, KernelCache
+except (ImportError, AttributeError, OSError):  # a numba whose insides have changed; a source that cannot be read
+    FOLDER = None
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+njit: Any = numba.njit  # its type does not name every option
+config: Any = numba.config
+
 
 def kernel(function: F) -> F:
-    """Compile `function` at its first call, without the GIL and without fastmath, and keep the result on disk."""
-    try:
-        return cast(F, njit(nogil=True, cache=True)(function))
-    except RuntimeError:  # numba found no folder that it may write its cache to: compile in every process
-        return cast(F, njit(nogil=True)(function))
+    """Compile a function of a module at its first call, and keep the machine code on disk.
+
+    Without the GIL, without fastmath; a division by zero gives what it gives in numpy. The wrapper for calls from C is
+    left out: nothing needs it, and every kernel compiles sooner.
+    """
+    compiled = njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True)(function)
+    if FOLDER is not None and not config.DISABLE_JIT and function.__closure__ is None:  # no key says what that holds
+        compiled._cache = KernelCache(function, FOLDER)
+    return cast(F, compiled)

@@ -1,0 +1,129 @@
+"""The commands keep their word where memory is short, processors are few, assertions off, or a kill comes."""
+
+import os
+import random
+import resource
+import subprocess
+import sys
+from contextlib import suppress
+
+import pytest
+
+from ropesearch import PRESETS, BaseSet, search_bases
+
+COMMAND = [sys.executable, "-P", "-m", "ropesearch"]
+SMALL = ["search", "--bmin", "10000", "--bmax", "30000", "--stride", "1000", "--heads", "8"]
+SMALL += ["--head-dim", "32", "--max-distance", "2000"]
+
+
+def run(command, timeout=120, **options):
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, **options)
+
+
+@pytest.fixture(scope="module")
+def small():
+    done = run([*COMMAND, *SMALL, "--json", "--quiet"])
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit means something else, or nothing, there")
+@pytest.mark.parametrize("environment", [{}, {"NUMBA_CACHE_DIR": os.devnull}], ids=["cached", "compiling"])
+def test_under_a_limit_of_4_gb_of_address_space(environment):
+    limit = 4 * 10**9
+    done = run(
+        [*COMMAND, "search", "--preset", "table2", "--json", "--quiet"],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+        env=os.environ | environment,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert BaseSet.from_json(done.stdout).bases == search_bases(**PRESETS["table2"]).bases
+
+
+def test_more_threads_than_processors_are_cut_with_a_note(small):
+    done = run([*COMMAND, *SMALL, "--json", "--threads", "5000"])
+    assert (done.returncode, done.stdout) == (0, small)
+    processors = len(os.sched_getaffinity(0))
+    assert done.stderr.endswith(f"note: --threads 5000 is cut to {processors}, one for each processor\n")
+    assert run([*COMMAND, *SMALL, "--json", "--threads", "5000", "--quiet"]).stderr == ""
+
+
+def test_more_workers_than_processors_are_cut_with_a_note(tmp_path):
+    done = run([*COMMAND, "sweep", *SMALL[1:], "-o", "rows.jsonl", "--workers", "5000"], cwd=tmp_path)
+    assert done.returncode == 0
+    processors = len(os.sched_getaffinity(0))
+    assert f"note: --workers 5000 is cut to {processors}, one for each processor\n" in done.stderr
+
+
+def test_without_assertions_the_result_is_the_same(small):
+    done = run([sys.executable, "-O", *COMMAND[1:], *SMALL, "--json", "--quiet"])
+    assert (done.returncode, done.stdout, done.stderr) == (0, small, "")
+
+
+# Writes a file again and again, each time killed a line of code later, until it is not killed any more.
+KILLED_EVERYWHERE = """
+import os, pathlib, signal, sys
+from ropesearch.files import write_whole
+
+def blocks():
+    for letter in (b"n", b"e", b"w"):
+        yield letter * 100_000
+
+def killed_after(lines):
+    left = lines
+    def trace(frame, event, _):
+        nonlocal left
+        if event == "call" and "ropesearch" not in frame.f_code.co_filename and frame.f_code is not blocks.__code__:
+            return None
+        if event == "line":
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+    return trace
+
+path = pathlib.Path("file")
+for old in (None, b"old"):
+    for lines in range(1, 1000):
+        for name in os.listdir():
+            os.unlink(name)
+        if old is not None:
+            path.write_bytes(old)
+        child = os.fork()
+        if child == 0:
+            sys.settrace(killed_after(lines))
+            write_whole("file", blocks(), overwrite=True)
+            sys.settrace(None)
+            os._exit(0)
+        status = os.waitpid(child, 0)[1]
+        content = path.read_bytes() if path.exists() else None
+        killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        print(lines, killed, content in (old, b"".join(blocks())), content != old, *set(os.listdir()) - {"file"})
+        if not killed:
+            break
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_killed_at_any_line_of_writing_leaves_the_old_file_or_the_new(tmp_path):
+    done = run([sys.executable, "-P", "-c", KILLED_EVERYWHERE], cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = [line.split(" ") for line in done.stdout.splitlines()]
+    assert [row[1] for row in rows].count("False") == 2  # the last of each, which came to its end
+    assert len(rows) > 40
+    for _, killed, whole, is_new, *leftovers in rows:
+        assert whole == "True"
+        assert all(name.startswith(".ropesearch-") and name.endswith(".tmp") for name in leftovers)
+        assert killed == "True" or (is_new == "True" and not leftovers)
+    assert any(killed == "True" and is_new == "True" for _, killed, _, is_new, *_ in rows)
+
+
+def test_killed_at_any_moment_of_a_search_there_is_no_file_or_a_whole_one(tmp_path, small):
+    draw = random.Random(0)
+    for i in range(8):
+        path = tmp_path / f"{i}.json"
+        with suppress(subprocess.TimeoutExpired):
+            run([*COMMAND, *SMALL, "-o", path], timeout=draw.uniform(0.1, 2.0))  # killed then
+        assert not path.exists() or path.read_text() == small
+    names = {path.name for path in tmp_path.iterdir()} - {f"{i}.json" for i in range(8)}
+    assert all(name.startswith(".ropesearch-") for name in names)
