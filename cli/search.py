@@ -56,6 +56,9 @@ search_options = combined(
 
 @click.command(cls=Command)
 @search_options
+@click.option(
+    "--device", default="cpu", show_default=True, metavar="NAME", help="cuda or cuda:N: waveforms on a GPU, by torch."
+)
 @click.option("-o", "--output", type=click.Path(), metavar="FILE", help="Write the base-set file (JSON).")
 @click.option("--plot", type=click.Path(), metavar="FILE", help="Draw waveform coverage as .png, .svg or .pdf.")
 @click.option("--json", "as_json", is_flag=True, help="Print the base-set file instead of a table.")

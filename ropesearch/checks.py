@@ -37,6 +37,10 @@ class MissingExtraError(ImportError):
     """A package that only an extra of this one brings is not installed."""
 
 
+class DeviceError(OSError):
+    """A device that was asked for is not there."""
+
+
 def shown(value: object) -> str:
     """Value as an error line shows it: whole floats without their .0, long text cut."""
     if isinstance(value, float) and math.isfinite(value) and value == int(value) and abs(value) < 1e15:

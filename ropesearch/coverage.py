@@ -11,6 +11,7 @@ import numpy.typing as npt
 from .extrema import ExtremaRule
 from .memory import require_memory
 from .progress import Progress, counter
+from .waveforms import Samples
 
 Floats = npt.NDArray[np.float64]
 TREND_WINDOW = 4097  # tokens; the trend of a waveform is its running mean over as many
@@ -102,7 +103,8 @@ def coverage_of(
     report = counter(progress, "coverage", heads)
     for h in range(heads):
         logits = curve(h)
-        peaks, valleys_of_head = (min_distance + positions for positions in rule.positions(logits[min_distance:]))
+        found = rule.positions(Samples.of(logits[min_distance:]))
+        peaks, valleys_of_head = (min_distance + positions for positions in found)
         near = _within(peaks, tolerance, max_distance)
         near_peaks += near
         own_peaks.append(np.packbits(near))

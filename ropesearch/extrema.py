@@ -9,11 +9,13 @@ import numpy.typing as npt
 
 from . import checks
 from .kernels import extrema as _kernels
-from .waveforms import Samples
+from .kernels.waveform import BLOCK
+from .waveforms import Samples, Sketch
 
 Floats = npt.NDArray[np.float64]
 Positions = npt.NDArray[np.int32]
 Words = npt.NDArray[np.uint64]
+Flags = npt.NDArray[np.bool_]
 
 EXTREMA_RULES = ("dominant", "local")
 EXTREMA_DEFAULTS: dict[str, Any] = {
@@ -150,31 +152,47 @@ class Dominant:
         """Arguments of `find_extrema` that describe this rule."""
         return {"extrema": self.name, **asdict(self)}
 
-    def positions(self, curve: Samples) -> tuple[Positions, Positions]:
-        """Ascending indices of the peaks and of the valleys."""
+    def positions(self, curve: Samples, seen: Flags | None = None) -> tuple[Positions, Positions]:
+        """Ascending indices of the peaks and of the valleys; marks in `seen` the blocks whose values were needed."""
         size = curve.values.size
-        known = np.ones(curve.lowest.size, np.bool_)
-        likely = np.empty(curve.lowest.size, np.int32)
         kept = np.empty((2, min(self.count, size)), np.int32)
+        likely = np.empty(curve.lowest.size, np.int32)
+        seen = np.empty(curve.lowest.size, np.bool_) if seen is None else seen
         found = []
         for valleys, separation in ((False, self.gap), (True, self.valley_gap)):
+            room = kept[int(valleys)]
             n = _kernels.dominant(
                 curve.values,
                 size,
-                curve.lowest,
-                curve.highest,
-                known,
-                likely,
+                curve.lowest if valleys else curve.highest,
                 valleys,
                 self.count,
                 self.gap,
                 separation,
                 self.look_ahead,
                 self.level_tolerance,
-                kept[int(valleys)],
+                room,
+                likely,
+                seen,
             )
-            found.append(kept[int(valleys), :n])
+            found.append(room[:n])
         return found[0], found[1][::-1]
+
+    def positions_of_sketch(self, curve: Sketch, margin: float) -> tuple[Positions, Positions]:
+        """`positions` of a curve of which only some values are there, from bounds that are `margin` too wide.
+
+        Where the search needs a value that is not there, that is computed, and the search starts anew.
+        """
+        lowest = curve.samples.lowest
+        seen = np.zeros(lowest.size, np.bool_)
+        # Most of what will be needed: the start, where the peaks are, and what is lowest so far, seen from the left.
+        seen[: 2**14 // BLOCK] = True
+        seen[-1:] = True
+        seen |= lowest <= np.minimum.accumulate(lowest) + self.level_tolerance + 2 * margin
+        while not curve.learn(seen):
+            seen[:] = False
+            found = self.positions(curve.samples, seen)
+        return found
 
 
 @dataclass(frozen=True)
@@ -202,6 +220,12 @@ class Local:
             for values in (curve.values, -curve.values)
         )
         return peaks, valleys
+
+    def mark_steps(self, up: Words, down: Words, peaks: Words, valleys: Words) -> None:
+        """`mark` for a curve without plateaus, from where it rises and falls to the next point."""
+        for words, to, onwards in ((peaks, up, down), (valleys, down, up)):
+            before = np.concatenate([[np.uint64(0)], to[:-1] >> np.uint64(63)]) | to << np.uint64(1)
+            words[: up.size] = before & onwards
 
     def mark(self, curve: Samples, peaks: Words, valleys: Words) -> None:
         """Set bit j % 64 of word j // 64 for every peak (valley) j of a curve."""

@@ -3,8 +3,10 @@
 import inspect
 import math
 import platform
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from threading import local
 from typing import Any, TypeVar
 
@@ -16,7 +18,8 @@ from . import __version__, checks
 from .base_set import BaseSet
 from .candidates import candidate_grid, evenly_spaced_bases, search_range
 from .coverage import RIPPLE_NEEDS
-from .extrema import ExtremaRule, Local, extrema_rule
+from .device import MARGIN, Steps, Survey, find_device
+from .extrema import ExtremaRule, Local, Positions, extrema_rule
 from .kernels.matching import PEAK, VALLEY
 from .matching import LandmarkBits, Landmarks, choose, matching_rule
 from .memory import require_memory
@@ -27,7 +30,6 @@ from .progress import Progress, counter
 from .rope import inv_freq
 from .waveforms import Sampler, Samples, waveform_memory, waveform_samples
 
-A = TypeVar("A")
 T = TypeVar("T")
 Floats = npt.NDArray[np.float64]
 
@@ -63,6 +65,7 @@ def search_bases(
     refine: bool = False,
     order: str = "ascending",
     threads: int | None = None,
+    device: str = "cpu",
     progress: Progress | None = None,
 ) -> BaseSet:
     """Choose one RoPE base per KV head from an evenly spaced grid.
@@ -107,7 +110,10 @@ def search_bases(
     order : {'ascending', 'descending', 'selection'}
         How the chosen bases are laid over the heads.
     threads : int, optional
-        How many threads compute waveforms; as many as there are processors if left out.
+        How many threads compute waveforms; as many as there are processors if left out, and never more.
+    device : str
+        cpu, cuda or cuda:N. On a GPU (by torch, in float64) `peak-valley` computes the waveforms of many bases at
+        once; what rounding might decide is computed on the CPU, so that the bases and their order are the same.
     progress : callable, optional
         Called as progress(what, done, total).
 
@@ -123,6 +129,8 @@ def search_bases(
         nor a valley in the window; the message names what is wrong and shows its value.
     MemoryError
         If the search does not fit in memory; the message says how much it needs.
+    OSError
+        If the device is not there; ImportError if torch is not.
 
     References
     ----------
@@ -137,6 +145,11 @@ def search_bases(
     d = checks.head_dim(head_dim)
     checks.choice("order", order, ORDERS)
     n_threads = checks.threads(threads)
+    torch_device = find_device(device)
+    if torch_device and (strategy != "peak-valley" or prominence is not None or min_separation is not None):
+        raise checks.ParameterError(
+            "device", device, "cpu unless strategy is peak-valley, without prominence and min_separation"
+        )
     moves = checks.truth("refine", refine)
     grid = candidate_grid(low, high, stride, n, "heads" if kv_heads is None else "kv_heads")
     step = float(stride or 0)
@@ -156,7 +169,7 @@ def search_bases(
             prominence=prominence,
             min_separation=min_separation,
         )
-        landmarks = _landmarks(grid, d, first, last, rule, n_threads, progress)
+        landmarks = _landmarks(grid, d, first, last, rule, n_threads, torch_device, progress)
         report = counter(progress, "choosing bases", n)
         chosen = [grid[i] for i in choose(landmarks, n, last - first + 1, matcher, report, n_threads)]
         options = {"min_distance": first, "max_distance": last, **rule.options(), **matcher.options()}
@@ -237,6 +250,7 @@ def _landmarks(
     last: int,
     rule: ExtremaRule,
     threads: int,
+    device: Any,
     progress: Progress | None,
 ) -> Landmarks | LandmarkBits:
     """Peaks and valleys of every base of the grid, counted from the first distance."""
@@ -244,14 +258,19 @@ def _landmarks(
     # `local` may look at a copy of the curve, and at lists of its extrema.
     scratch = waveform_memory(head_dim, n_distances) + (12 * n_distances if isinstance(rule, Local) else 0)
     require_memory(scratch * threads, f"a search over {n_distances} distances with {threads} threads")
+    require_memory(4 * head_dim * len(grid), f"the frequencies of {len(grid)} bases")
+    frequencies = inv_freq(grid, head_dim)
     own = local()  # room for curves, one per thread
 
-    def curve(base: float) -> Samples:
+    def sampler() -> Sampler:
         if not hasattr(own, "sampler"):
             own.sampler = Sampler(head_dim, first, last)
-        return own.sampler.waveform(inv_freq(base, head_dim))
+        return own.sampler  # type: ignore[no-any-return]
 
-    of_bmin = rule.positions(curve(grid[0]))
+    def curve(i: int) -> Samples:
+        return sampler().waveform(frequencies[i])
+
+    of_bmin = rule.positions(curve(0))
     if not any(positions.size for positions in of_bmin):
         msg = (
             f"bmin {checks.shown(grid[0])} has no peak and no valley from min_distance {first} to max_distance {last};"
@@ -259,21 +278,34 @@ def _landmarks(
         )
         raise checks.InputError(msg)
     report = counter(progress, "waveforms and extrema", len(grid))
+    survey = Survey(device, head_dim, first, last) if device else None
     if isinstance(rule, Local):
         row_size = LandmarkBits.row_size(n_distances)
         require_memory(2 * row_size * len(grid), f"keeping the extrema of {len(grid)} bases")
         bits = LandmarkBits.empty(len(grid), n_distances)
-        for _ in _in_threads(
-            lambda i: rule.mark(curve(grid[i]), bits.words[PEAK, i], bits.words[VALLEY, i]),
-            range(len(grid)),
-            threads,
-            report,
-        ):
+
+        def mark(i: int, steps: Steps | None = None) -> None:
+            peaks, valleys = bits.words[PEAK, i], bits.words[VALLEY, i]
+            if steps is None or steps.doubtful:
+                rule.mark(curve(i), peaks, valleys)
+            else:
+                rule.mark_steps(steps.up, steps.down, peaks, valleys)
+
+        for _ in _in_threads(mark, range(len(grid)), threads, report, survey and survey.steps(frequencies)):
             pass
         return bits
+    kept = sum(positions.nbytes for positions in of_bmin)
     # Twice: the lists of the candidates, and the same laid end to end.
-    require_memory(2 * 240 * len(grid), f"keeping the extrema of {len(grid)} bases")
-    return Landmarks.join(list(_in_threads(lambda base: rule.positions(curve(base)), grid, threads, report)))
+    require_memory(2 * kept * len(grid), f"keeping the extrema of {len(grid)} bases")
+
+    def positions(i: int, bounds: tuple[Floats, Floats] | None = None) -> tuple[Positions, Positions]:
+        if bounds is None:
+            return rule.positions(curve(i))
+        lowest, highest = bounds
+        return rule.positions_of_sketch(sampler().sketch(frequencies[i], lowest - MARGIN, highest + MARGIN), 2 * MARGIN)
+
+    surveyed = survey and survey.bounds(frequencies)
+    return Landmarks.join(list(_in_threads(positions, range(len(grid)), threads, report, surveyed)))
 
 
 def _optimized(
@@ -306,15 +338,25 @@ def _optimized(
 
 
 def _in_threads(
-    function: Callable[[A], T], items: Sequence[A], threads: int, report: Callable[[], None]
+    function: Callable[..., T],
+    items: Sequence[Any],
+    threads: int,
+    report: Callable[[], None],
+    more: Iterator[Any] | None = None,
 ) -> Iterator[T]:
-    """Results in the order of the items, computed in threads."""
+    """Results in the order of the items, computed in threads; `more` has a second argument for each."""
     size = max(1, min(16, len(items) // (4 * threads)))  # several at once: handing over costs as much as a short curve
-    runs = [items[i : i + size] for i in range(0, len(items), size)]
+    arguments = zip(items, more, strict=True) if more is not None else zip(items)
+    runs = iter(lambda: list(islice(arguments, size)), [])
+    waiting: deque[Future[list[T]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
-            for results in pool.map(lambda run: [function(item) for item in run], runs):
-                for result in results:
+            while True:
+                for run in islice(runs, 4 * threads - len(waiting)):
+                    waiting.append(pool.submit(lambda run: [function(*item) for item in run], run))
+                if not waiting:
+                    return
+                for result in waiting.popleft().result():
                     yield result
                     report()
         except BaseException:  # an interrupt must not wait for every base that is still queued

@@ -1,6 +1,8 @@
 """Curves over distance: the attention waveform and RoFormer's decay bound."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,7 +86,7 @@ def waveform_samples(base: float, head_dim: int, first: int, last: int) -> Float
 
 def waveform_of(theta: Floats, first: int, last: int) -> Floats:
     """(2/√d)·Σ_i cos(m·θ_i), m = first…last, for any d/2 frequencies."""
-    return Sampler(2 * theta.size, first, last).waveform(theta).values
+    return Sampler(2 * theta.size, first, last).waveform(np.ascontiguousarray(np.sort(theta)[::-1])).values
 
 
 def decay_bound_of(theta: Floats, first: int, last: int) -> Floats:
@@ -120,11 +122,50 @@ class Sampler:
         self._samples = Samples(self._room.values[: last - first + 1], self._room.lowest, self._room.highest)
 
     def waveform(self, theta: Floats) -> Samples:
-        """(2/√d)·Σ_i cos(m·θ_i) over the window. The next call writes over it."""
-        descending = np.ascontiguousarray(np.sort(theta)[::-1])
-        n_fast = _kernels.prepare(descending, self._scale, self._first, self._room)
-        _kernels.fill(0, self._n_strips, n_fast, self._room)
+        """(2/√d)·Σ_i cos(m·θ_i) over the window, the frequencies in descending order. The next call writes over it."""
+        n_fast = _kernels.prepare(theta, self._scale, self._first, self._room)
+        _kernels.fill(0, self._n_strips, theta.size, n_fast, self._room)
+        self._bound_the_end()
         return self._samples
+
+    def sketch(self, theta: Floats, lowest: Floats, highest: Floats) -> "Sketch":
+        """Bounds on every block, (blocks,) each, for a waveform of which only some strips will be computed."""
+        n_fast = _kernels.prepare(theta, self._scale, self._first, self._room)
+        self._room.values[:] = np.nan
+        self._room.lowest[: lowest.size] = lowest
+        self._room.highest[: highest.size] = highest
+
+        def fill(begin: int, end: int) -> None:
+            _kernels.fill(begin, end, theta.size, n_fast, self._room)
+            if end == self._n_strips:
+                self._bound_the_end()
+
+        return Sketch(self._samples, np.zeros(self._n_strips, np.bool_), fill)
+
+    def _bound_the_end(self) -> None:
+        """Set the bounds of the last block to those of its part within the window."""
+        values, lowest, highest = self._samples
+        end = (values.size - 1) // _kernels.BLOCK
+        lowest[end] = values[end * _kernels.BLOCK :].min()
+        highest[end] = values[end * _kernels.BLOCK :].max()
+
+
+@dataclass
+class Sketch:
+    """A waveform of which only some strips are computed; the values of all others are NaN."""
+
+    samples: Samples
+    known: npt.NDArray[np.bool_]  # (strips,)
+    fill: Callable[[int, int], None]
+
+    def learn(self, blocks: npt.NDArray[np.bool_]) -> bool:
+        """Compute the strips of the blocks that are marked; returns whether all of them had been known already."""
+        wanted = np.logical_or.reduceat(blocks, np.arange(0, blocks.size, _kernels.ROWS)) & ~self.known
+        self.known |= wanted
+        edges = np.flatnonzero(np.diff(wanted, prepend=False, append=False))
+        for begin, end in edges.reshape(-1, 2).tolist():
+            self.fill(begin, end)
+        return not edges.size
 
 
 def waveform_memory(head_dim: int, n_distances: int) -> int:

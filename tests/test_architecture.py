@@ -13,7 +13,7 @@ FOLDERS = {"ropesearch": "ropesearch", "cli": "ropesearch.cli", "plots": "ropese
 FLOORS = [
     {"kernels"},
     {"checks", "files", "memory", "model_config", "progress", "rope"},
-    {"coverage", "extrema", "waveforms"},
+    {"coverage", "device", "extrema", "waveforms"},
     {"base_set", "candidates", "matching", "optimize", "presets", "schemes", "search", "sweep"},
     {"compare", "exporters", "tables", "tensors"},
     set(),  # the model side

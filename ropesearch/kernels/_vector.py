@@ -21,8 +21,9 @@ _CELLS = [(p, r) for p in range(2) for r in range(ROWS)]
 
 _WORD, _INDEX = ir.IntType(64), ir.IntType(32)
 _VECTOR = ir.VectorType(ir.DoubleType(), LANES)
-_EVERY_LANE_THE_FIRST = ir.Constant(ir.VectorType(_INDEX, LANES), [0] * LANES)
-_REVERSED = ir.Constant(ir.VectorType(_INDEX, LANES), list(range(LANES))[::-1])
+_SHUFFLE = ir.VectorType(_INDEX, LANES)
+_EVERY_LANE_THE_FIRST = ir.Constant(_SHUFFLE, [0] * LANES)
+_REVERSED = ir.Constant(_SHUFFLE, list(range(LANES))[::-1])
 
 
 def _multiply(left: Floats, right: Floats, begin: int, end: int, out: Floats) -> None:
@@ -31,20 +32,30 @@ def _multiply(left: Floats, right: Floats, begin: int, end: int, out: Floats) ->
 
 
 def _multiply_and_unfold(
-    left: Floats, right: Floats, begin: int, end: int, column: int, values: Floats, at: int, bounds: Floats
+    left: Floats, right: Floats, begin: int, end: int, values: Floats, block: int, lowest: Floats, highest: Floats
 ) -> None:
-    """Of E, O = Σ_k left[p, :, k]·right[p, k, :], LANES columns from `column` on, write E ∓ O into ROWS blocks.
+    """Of E, O = Σ_k left[p, :, k]·right[p, k, :], begin ≤ k < end, write E ∓ O into ROWS blocks of values.
 
-    The blocks follow each other from values[at] on; E + O goes left of the middle of a block, mirrored, and E − O
-    right of it. bounds[0, r], bounds[1, r] keep the least and the greatest value of block r in each lane.
+    E + O goes left of the middle of a block, mirrored, and E − O right of it. `block` is the number of the first, and
+    the least and the greatest value of each go to its place in `lowest` and `highest`.
     """
-    half = right.shape[2]
-    even, odd = left[:, :, begin:end] @ right[:, begin:end, column : column + LANES]
-    blocks = values[at : at + 2 * half * ROWS].reshape(ROWS, 2, half)
-    blocks[:, 0, half - column - LANES : half - column] = (even + odd)[:, ::-1]
-    blocks[:, 1, column : column + LANES] = even - odd
-    np.minimum(bounds[0], even - abs(odd), out=bounds[0])
-    np.maximum(bounds[1], even + abs(odd), out=bounds[1])
+    even, odd = left[:, :, begin:end] @ right[:, begin:end]
+    blocks = np.hstack([(even + odd)[:, ::-1], even - odd])
+    values[block * blocks.shape[1] : (block + ROWS) * blocks.shape[1]] = blocks.ravel()
+    lowest[block : block + ROWS] = blocks.min(axis=1)
+    highest[block : block + ROWS] = blocks.max(axis=1)
+
+
+def _rotate(starts: Floats, span: int, turns: Floats, turn: int, out: Floats, column: int) -> None:
+    """Write cos and sin of α + β into columns of `out` from `column` on.
+
+    starts[:, span] holds those of α, turns[:, turn + r] those of β for row r; their widths are multiples of LANES.
+    """
+    start = starts[0, span] + 1j * starts[1, span]
+    for r in range(ROWS):
+        product = start * (turns[0, turn + r] + 1j * turns[1, turn + r])
+        out[0, r, column:] = product.real
+        out[1, r, column:] = product.imag
 
 
 def _steps(values: Floats, j: int) -> tuple[int, int]:
@@ -62,7 +73,9 @@ def _popcount(word: int) -> int:
 
 def _product(builder: Any, left: Any, right: Any, begin: Any, end: Any, column: Any) -> dict[tuple[int, int], Any]:
     """ROWS vectors of each of two products; the eight sums stay in registers, and keep both multipliers busy."""
-    sums = {cell: cgutils.alloca_once_value(builder, ir.Constant(_VECTOR, [0.0] * LANES)) for cell in _CELLS}
+    sums = {cell: cgutils.alloca_once(builder, _VECTOR) for cell in _CELLS}
+    for total in sums.values():
+        builder.store(ir.Constant(_VECTOR, [0.0] * LANES), total)
     with cgutils.for_range(builder, end, start=begin, intp=_WORD) as loop:
         terms = [_load(builder, _place(builder, right, p, loop.index, column)) for p in range(2)]
         for p, r in _CELLS:
@@ -112,30 +125,69 @@ def _multiply_compiled(_typing: Any, left: Any, right: Any, begin: Any, end: Any
 
 @intrinsic
 def _multiply_and_unfold_compiled(
-    _typing: Any, left: Any, right: Any, begin: Any, end: Any, column: Any, values: Any, at: Any, bounds: Any
+    _typing: Any, left: Any, right: Any, begin: Any, end: Any, values: Any, block: Any, lowest: Any, highest: Any
 ) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        left, right, begin, end, column, values, at, bounds = _arrays(context, builder, signature, args)
+        left, right, begin, end, values, block, lowest, highest = _arrays(context, builder, signature, args)
         half = cgutils.unpack_tuple(builder, right.shape)[2]
-        sums = _product(builder, left, right, begin, end, column)
-        for r in range(ROWS):
-            middle = builder.add(at, builder.mul(half, _WORD(2 * r + 1)))
-            after = builder.fsub(sums[0, r], sums[1, r])
-            before = builder.fadd(sums[0, r], sums[1, r])
-            for p, order in enumerate("<>"):
-                place = _place(builder, bounds, p, _WORD(r), _WORD(0))
-                bound = _load(builder, place)
-                for vector in (after, before):
-                    bound = builder.select(builder.fcmp_ordered(order, vector, bound), vector, bound)
-                _store(builder, bound, place)
-            _store(builder, after, builder.gep(values.data, [builder.add(middle, column)]))
-            mirrored = builder.sub(builder.sub(middle, column), _WORD(LANES))
-            before = builder.shuffle_vector(before, before, _REVERSED)
-            _store(builder, before, builder.gep(values.data, [mirrored]))
+        sides = [("<", lowest, np.inf), (">", highest, -np.inf)]
+        bounds = {}
+        for order, _, worst in sides:
+            for r in range(ROWS):
+                bounds[order, r] = cgutils.alloca_once(builder, _VECTOR)
+                builder.store(ir.Constant(_VECTOR, [worst] * LANES), bounds[order, r])
+        with cgutils.for_range_slice(builder, _WORD(0), half, _WORD(LANES), intp=_WORD) as (column, _):
+            sums = _product(builder, left, right, begin, end, column)
+            for r in range(ROWS):
+                middle = builder.mul(half, builder.add(builder.mul(builder.add(block, _WORD(r)), _WORD(2)), _WORD(1)))
+                after = builder.fsub(sums[0, r], sums[1, r])
+                before = builder.fadd(sums[0, r], sums[1, r])
+                for order, _, _ in sides:
+                    bound = bounds[order, r]
+                    builder.store(_further(builder, order, builder.load(bound), after, before), bound)
+                _store(builder, after, builder.gep(values.data, [builder.add(middle, column)]))
+                mirrored = builder.sub(builder.sub(middle, column), _WORD(LANES))
+                before = builder.shuffle_vector(before, before, _REVERSED)
+                _store(builder, before, builder.gep(values.data, [mirrored]))
+        for order, target, _ in sides:
+            for r in range(ROWS):
+                bound = builder.load(bounds[order, r])
+                for width in (4, 2, 1):  # the furthest of all lanes, by halves
+                    half_turned = [(lane + width) % LANES for lane in range(LANES)]
+                    turned = builder.shuffle_vector(bound, bound, ir.Constant(_SHUFFLE, half_turned))
+                    bound = _further(builder, order, bound, turned)
+                place = builder.gep(target.data, [builder.add(block, _WORD(r))])
+                builder.store(builder.extract_element(bound, _INDEX(0)), place)
         return context.get_dummy_value()
 
     word = types.int64
-    return types.void(left, right, word, word, word, values, word, bounds), generate
+    return types.void(left, right, word, word, values, word, lowest, highest), generate
+
+
+def _further(builder: Any, order: str, bound: Any, *vectors: Any) -> Any:
+    """The least ("<") or greatest (">") in each lane."""
+    for vector in vectors:
+        bound = builder.select(builder.fcmp_ordered(order, vector, bound), vector, bound)
+    return bound
+
+
+@intrinsic
+def _rotate_compiled(_typing: Any, starts: Any, span: Any, turns: Any, turn: Any, out: Any, column: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        starts, span, turns, turn, out, column = _arrays(context, builder, signature, args)
+        width = cgutils.unpack_tuple(builder, starts.shape)[2]
+        with cgutils.for_range_slice(builder, _WORD(0), width, _WORD(LANES), intp=_WORD) as (i, _):
+            re, im = (_load(builder, _place(builder, starts, p, span, i)) for p in range(2))
+            for r in range(ROWS):
+                row = builder.add(turn, _WORD(r))
+                cosine, sine = (_load(builder, _place(builder, turns, p, row, i)) for p in range(2))
+                real = builder.fsub(builder.fmul(re, cosine), builder.fmul(im, sine))
+                imaginary = builder.fadd(builder.fmul(re, sine), builder.fmul(im, cosine))
+                for p, vector in enumerate((real, imaginary)):
+                    _store(builder, vector, _place(builder, out, p, _WORD(r), builder.add(column, i)))
+        return context.get_dummy_value()
+
+    return types.void(starts, types.int64, turns, types.int64, out, types.int64), generate
 
 
 @intrinsic
@@ -164,5 +216,6 @@ def _popcount_compiled(_typing: Any, word: Any) -> Any:
 # An intrinsic exists in compiled code alone; without the compiler the numpy above is run as it stands.
 multiply = _multiply if config.DISABLE_JIT else _multiply_compiled
 multiply_and_unfold = _multiply_and_unfold if config.DISABLE_JIT else _multiply_and_unfold_compiled
+rotate = _rotate if config.DISABLE_JIT else _rotate_compiled
 steps = _steps if config.DISABLE_JIT else _steps_compiled
 popcount = _popcount if config.DISABLE_JIT else _popcount_compiled

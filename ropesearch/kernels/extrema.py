@@ -76,10 +76,7 @@ def local_extrema(values: Floats) -> tuple[Positions, Positions]:
 def dominant(
     values: Floats,
     size: int,
-    lowest: Floats,
-    highest: Floats,
-    known: Flags,
-    likely: Positions,
+    bounds: Floats,
     valleys: bool,
     count: int,
     gap: int,
@@ -87,107 +84,85 @@ def dominant(
     look_ahead: int,
     level_tolerance: float,
     kept: Positions,
+    likely: Positions,
+    seen: Flags,
 ) -> int:
     """Write the dominant peaks (valleys) of the first `size` values into `kept`, in order of choice; return how many.
 
     Valleys, looked for from right to left, are the peaks of the curve turned by half a turn: t counts points from
-    where the search starts, and every value is taken with its sign.
-
-    The values come in blocks of BLOCK. No value of a block is below `lowest` or above `highest`, so that most blocks
-    need no look at their values. The values of a block that is not `known` are not there yet: when they are needed
-    after all, the answer is −1 − block. `likely` is room for the block, from each on, with the highest bound.
+    where the search starts, and every value is taken with its sign. `bounds` are those of the blocks, above for peaks
+    and below for valleys: most blocks need no look at their values. `seen` tells which were looked at; `likely` is
+    room for the block, from each on, with the highest bound.
     """
-    sign, origin, step = (-1.0, size - 1, -1) if valleys else (1.0, 0, 1)
-    bounds = lowest if valleys else highest
+    sign, step, origin = (-1.0, -1, size - 1) if valleys else (1.0, 1, 0)
     n_blocks = (size + BLOCK - 1) // BLOCK
-    first_block = origin // BLOCK
-
-    for s in range(n_blocks - 1, -1, -1):
-        block = first_block + step * s
+    for s in range(n_blocks):
+        block = s if valleys else n_blocks - 1 - s
         likely[block] = block
-        if s < n_blocks - 1 and sign * bounds[likely[block + step]] > sign * bounds[block]:
+        if s > 0 and sign * bounds[likely[block + step]] > sign * bounds[block]:
             likely[block] = likely[block + step]
 
-    # The level starts at the highest strict maximum.
-    level = -np.inf
-    for s in range(n_blocks):
-        block = first_block + step * s
-        if sign * bounds[block] <= level:
-            continue
-        for neighbour in range(max(block - 1, 0), min(block + 2, n_blocks)):
-            if not known[neighbour]:
-                return -1 - neighbour
-        for j in range(max(block * BLOCK, 1), min((block + 1) * BLOCK, size - 1)):
-            here = sign * values[j]
-            if here > level and here > sign * values[j - 1] and here > sign * values[j + 1]:
-                level = here
-
     n = 0
-    last = 0
-    highest_at = -1  # where the level comes from, while that is what the valleys' rule would take again
-    for s in range(n_blocks):
-        block = first_block + step * s
-        if sign * bounds[block] < level - level_tolerance:
-            continue
-        for neighbour in range(max(block - 1, 0), min(block + 2, n_blocks)):
-            if not known[neighbour]:
-                return -1 - neighbour
-        begin = max(block * BLOCK, 1)
-        end = min((block + 1) * BLOCK, size - 1)
-        for i in range(end - begin):
-            j = end - 1 - i if valleys else begin + i
-            here = sign * values[j]
-            if not abs(here - level) <= level_tolerance:
-                continue
-            if here <= sign * values[j - 1] or here <= sign * values[j + 1]:
-                continue
-            t = step * (j - origin)
-            if n == 0 or t - last > separation:
-                kept[n] = j
-                n += 1
-                last = t
-                if n == count:
-                    return n
-
-            # From the next strict maximum or from t + gap on, whichever comes first (for valleys: last).
-            ahead = j + 2 * step
-            while 0 < ahead < size - 1:
-                beyond = (ahead + step) // BLOCK
-                if not known[beyond]:
-                    return -1 - beyond
-                here = sign * values[ahead]
-                if here > sign * values[ahead - step] and here > sign * values[ahead + step]:
-                    break
-                ahead += step
-            found = 0 < ahead < size - 1
-            after = step * (ahead - origin)
-            if valleys:
-                if not found:
-                    return n
-                start = max(t + gap, after) + 1
-                stop = size
-            else:
-                start = min(t + gap, after) if found else t + gap
-                stop = min(start + look_ahead, size)
-            if start >= size:
-                return n
-            if valleys and start <= highest_at:
-                continue
-
-            # The highest value there, from the block where it is likely to be, then from all that may be higher.
-            left, right = (size - stop, size - start) if valleys else (start, stop)
+    t = 0
+    level = -np.inf
+    highest_at = -1
+    start = 1  # the level is the highest value from here to `stop`; the first one is the highest strict maximum
+    stop = size - 1
+    while start < stop:
+        if not valleys or start > highest_at:
+            strict = level == -np.inf
             level = -np.inf
-            begin_block = (right - 1) // BLOCK if valleys else left // BLOCK
-            for visit in range(-1, (right - 1) // BLOCK - left // BLOCK + 1):
-                other = begin_block + step * visit if visit >= 0 else likely[begin_block]
-                if visit >= 0 and sign * bounds[likely[other]] <= level:
+            first = (origin + step * start) // BLOCK
+            n_visits = abs((origin + step * (stop - 1)) // BLOCK - first) + 1
+            for visit in range(-1 if n_visits > 1 else 0, n_visits):
+                block = likely[first + step] if visit < 0 else first + step * visit  # of the first, a part may be left
+                if visit >= 0 and sign * bounds[likely[block]] <= level:
                     break
-                if sign * bounds[other] <= level or other * BLOCK >= right:
-                    continue
-                if not known[other]:
-                    return -1 - other
-                for k in range(max(other * BLOCK, left), min((other + 1) * BLOCK, right)):
-                    if sign * values[k] > level:
-                        level = sign * values[k]
-                        highest_at = step * (k - origin)
+                seen[block] = True
+                left = min(max(block * BLOCK, size - stop if valleys else start), size)
+                right = max(min((block + 1) * BLOCK, size - start if valleys else stop), left)
+                for j in range(left, right):
+                    here = sign * values[j]
+                    if here > level and not (strict and (here <= sign * values[j - 1] or here <= sign * values[j + 1])):
+                        level = here
+                        highest_at = -1 if strict else step * (j - origin)
+
+        # On to the next strict maximum at level.
+        t += 1
+        at_level = False
+        while t < size - 1:
+            j = origin + step * t
+            block = j // BLOCK
+            if sign * bounds[block] < level - level_tolerance:
+                t = origin + 1 - block * BLOCK if valleys else (block + 1) * BLOCK
+                continue
+            seen[block] = True
+            here = sign * values[j]
+            at_level = abs(here - level) <= level_tolerance
+            if at_level and here > sign * values[j - 1] and here > sign * values[j + 1]:
+                break
+            at_level = False
+            t += 1
+        if not at_level:
+            break
+        if n == 0 or abs(j - kept[n - 1]) > separation:
+            kept[n] = j
+            n += 1
+            if n == count:
+                break
+
+        # The next level, from the next strict maximum or from t + gap on, whichever comes first (for valleys: last).
+        after = t + 2
+        while after < size - 1:
+            j = origin + step * after
+            seen[(j + step) // BLOCK] = True
+            if sign * values[j] > sign * values[j - 1] and sign * values[j] > sign * values[j + 1]:
+                break
+            after += 1
+        if valleys:
+            start = max(t + gap, after) + 1 if after < size - 1 else size
+            stop = size
+        else:
+            start = min(t + gap, after) if after < size - 1 else t + gap
+            stop = min(start + look_ahead, size)
     return n

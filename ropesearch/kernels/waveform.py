@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._jit import kernel
-from ._vector import LANES, ROWS, multiply, multiply_and_unfold
+from ._vector import LANES, ROWS, multiply, multiply_and_unfold, rotate
 
 Floats = npt.NDArray[np.float64]
 
@@ -36,7 +36,7 @@ class Workspace(NamedTuple):
     """Tables for the frequencies of one waveform, and room to compute it in.
 
     Index 0 of the first axis is for E and cosines, 1 for O and sines. Rows and columns that belong to frequencies
-    follow NODES that belong to the nodes. The slow frequencies come last.
+    follow NODES that belong to the nodes, the slow ones last; n is rounded up to whole vectors.
     """
 
     near: Floats  # (2, NODES + n, HALF): cos, sin of (k + ½)·θ; Lagrange's polynomials at k + ½
@@ -44,23 +44,22 @@ class Workspace(NamedTuple):
     turns: Floats  # (2, SPAN, n): cos, sin of r·BLOCK·θ
     starts: Floats  # (2, spans, n): scale·cos, scale·sin of s·θ, s the centre of the first block of a span
     phases: Floats  # (2, ROWS, NODES + n): cos, sin of s·θ for the blocks of one strip
-    bounds: Floats  # (2, ROWS, LANES): the least and the greatest values of those blocks, by lane
     values: Floats  # (strips·STRIP,): the waveform
     lowest: Floats  # (strips·ROWS,): its least value in each block
     highest: Floats  # (strips·ROWS,)
 
 
 def workspace(n_frequencies: int, n_distances: int) -> Workspace:
-    """Room for waveforms of so many frequencies over so many distances; its contents are not set yet."""
+    """Room for waveforms of so many frequencies over so many distances, all zeros but for the polynomials."""
     strips = -(-n_distances // STRIP)
-    n = NODES + n_frequencies
+    width = -(-n_frequencies // LANES) * LANES
+    n = NODES + width
     room = Workspace(
         near=_aligned(2, n, HALF),
         nodes=_aligned(2, n, NODES),
-        turns=_aligned(2, SPAN, n_frequencies),
-        starts=_aligned(2, -(-strips * ROWS // SPAN), n_frequencies),
+        turns=_aligned(2, SPAN, width),
+        starts=_aligned(2, -(-strips * ROWS // SPAN), width),
         phases=_aligned(2, ROWS, n),
-        bounds=_aligned(2, ROWS, LANES),
         values=_aligned(strips * STRIP),
         lowest=np.empty(strips * ROWS),
         highest=np.empty(strips * ROWS),
@@ -72,7 +71,7 @@ def workspace(n_frequencies: int, n_distances: int) -> Workspace:
 def workspace_size(n_frequencies: int, n_distances: int) -> int:
     """Bytes that a workspace takes."""
     strips = -(-n_distances // STRIP)
-    n = NODES + n_frequencies
+    n = NODES + n_frequencies + LANES
     numbers = 2 * n * (HALF + NODES + ROWS + SPAN + strips * ROWS // SPAN + 1) + strips * (STRIP + 2 * ROWS)
     return 8 * numbers
 
@@ -80,7 +79,7 @@ def workspace_size(n_frequencies: int, n_distances: int) -> int:
 def _aligned(*shape: int) -> Floats:
     """Return an array that starts where a cache line does: vectors then never straddle two."""
     size = math.prod(shape)
-    room = np.empty(size + 8)
+    room = np.zeros(size + 8)
     start = -room.ctypes.data // 8 % 8
     return room[start : start + size].reshape(shape)
 
@@ -115,19 +114,14 @@ def prepare(theta: Floats, scale: float, first: int, room: Workspace) -> int:
     for i in range(theta.size):
         angle = theta[i]
         if i < n_fast:
-            # Powers of e^{iθ} by doubling: z[n:2n] = z[:n]·w, then w = w².
-            cosines, sines = near[0, NODES + i], near[1, NODES + i]
-            cosines[0] = math.cos(0.5 * angle)
-            sines[0] = math.sin(0.5 * angle)
             turn_re = math.cos(angle)
             turn_im = math.sin(angle)
-            done = 1
-            while done < HALF:
-                for k in range(done):
-                    cosines[done + k] = cosines[k] * turn_re - sines[k] * turn_im
-                    sines[done + k] = cosines[k] * turn_im + sines[k] * turn_re
-                turn_re, turn_im = turn_re * turn_re - turn_im * turn_im, 2 * turn_re * turn_im
-                done *= 2
+            re = math.cos(0.5 * angle)
+            im = math.sin(0.5 * angle)
+            for k in range(HALF):
+                near[0, NODES + i, k] = re
+                near[1, NODES + i, k] = im
+                re, im = re * turn_re - im * turn_im, re * turn_im + im * turn_re
         else:
             for j in range(NODES):
                 nodes[0, NODES + i, j] = math.cos(_NODES[j] * angle)
@@ -152,37 +146,18 @@ def prepare(theta: Floats, scale: float, first: int, room: Workspace) -> int:
 
 
 @kernel
-def fill(begin: int, end: int, n_fast: int, room: Workspace) -> None:
-    """Compute strips `begin` to `end` − 1 of the waveform, and the bounds of each. No strip depends on another."""
-    phases, bounds = room.phases, room.bounds
-    n = room.turns.shape[2]
-    skipped = NODES if n_fast == n else 0
+def fill(begin: int, end: int, n: int, n_fast: int, room: Workspace) -> None:
+    """Compute strips `begin` to `end` − 1 of the waveform of n frequencies. No strip depends on another."""
     for strip in range(begin, end):
-        for r in range(ROWS):
-            block = strip * ROWS + r
-            start_re, start_im = room.starts[0, block // SPAN], room.starts[1, block // SPAN]
-            turn_re, turn_im = room.turns[0, block % SPAN], room.turns[1, block % SPAN]
-            cosines, sines = phases[0, r], phases[1, r]
-            for i in range(n):
-                cosines[NODES + i] = start_re[i] * turn_re[i] - start_im[i] * turn_im[i]
-            for i in range(n):
-                sines[NODES + i] = start_re[i] * turn_im[i] + start_im[i] * turn_re[i]
+        block = strip * ROWS
+        rotate(room.starts, block // SPAN, room.turns, block % SPAN, room.phases, NODES)
+        skipped = NODES
         if n_fast < n:
-            multiply(phases, room.nodes, NODES + n_fast, NODES + n, phases)
-        for r in range(ROWS):
-            for lane in range(LANES):
-                bounds[0, r, lane] = math.inf
-                bounds[1, r, lane] = -math.inf
-        for column in range(0, HALF, LANES):
-            multiply_and_unfold(phases, room.near, skipped, NODES + n_fast, column, room.values, strip * STRIP, bounds)
-        for r in range(ROWS):
-            least = bounds[0, r, 0]
-            greatest = bounds[1, r, 0]
-            for lane in range(1, LANES):
-                least = min(least, bounds[0, r, lane])
-                greatest = max(greatest, bounds[1, r, lane])
-            room.lowest[strip * ROWS + r] = least
-            room.highest[strip * ROWS + r] = greatest
+            skipped = 0
+            multiply(room.phases, room.nodes, NODES + n_fast, NODES + n, room.phases)
+        multiply_and_unfold(
+            room.phases, room.near, skipped, NODES + n_fast, room.values, block, room.lowest, room.highest
+        )
 
 
 @kernel
