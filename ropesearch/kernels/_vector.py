@@ -14,6 +14,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 Floats = npt.NDArray[np.float64]
+Words = npt.NDArray[np.uint64]
 
 ROWS = 4
 LANES = 8  # numbers in the widest vector register; where registers are narrower, LLVM takes two or four for one
@@ -66,9 +67,9 @@ def _steps(values: Floats, j: int) -> tuple[int, int]:
     return np.uint64(up), np.uint64(down)
 
 
-def _popcount(word: int) -> int:
-    """How many bits of an unsigned number are set."""
-    return int(word).bit_count()
+def _common_bits(left: Words, right: Words, at: int) -> int:
+    """How many bits are set in both, in 64 words from `at` on."""
+    return int(np.unpackbits((left[at : at + 64] & right[at : at + 64]).view(np.uint8)).sum())
 
 
 def _product(builder: Any, left: Any, right: Any, begin: Any, end: Any, column: Any) -> dict[tuple[int, int], Any]:
@@ -206,11 +207,22 @@ def _steps_compiled(_typing: Any, values: Any, j: Any) -> Any:
 
 
 @intrinsic
-def _popcount_compiled(_typing: Any, word: Any) -> Any:
-    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        return builder.ctpop(args[0])
+def _common_bits_compiled(_typing: Any, left: Any, right: Any, at: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        left, right, at = _arrays(context, builder, signature, args)
+        run = ir.VectorType(_WORD, 64)
 
-    return types.int64(types.uint64), generate
+        def call(name: str, result: Any, vector: Any) -> Any:
+            kind = ir.FunctionType(result, [run])
+            return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v64i64"), [vector])
+
+        words = [
+            builder.load(builder.bitcast(builder.gep(array.data, [at]), run.as_pointer()), align=8)
+            for array in (left, right)
+        ]
+        return call("vector.reduce.add", _WORD, call("ctpop", run, builder.and_(*words)))
+
+    return types.int64(left, right, types.int64), generate
 
 
 # An intrinsic exists in compiled code alone; without the compiler the numpy above is run as it stands.
@@ -218,4 +230,4 @@ multiply = _multiply if config.DISABLE_JIT else _multiply_compiled
 multiply_and_unfold = _multiply_and_unfold if config.DISABLE_JIT else _multiply_and_unfold_compiled
 rotate = _rotate if config.DISABLE_JIT else _rotate_compiled
 steps = _steps if config.DISABLE_JIT else _steps_compiled
-popcount = _popcount if config.DISABLE_JIT else _popcount_compiled
+common_bits = _common_bits if config.DISABLE_JIT else _common_bits_compiled

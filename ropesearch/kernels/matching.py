@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._jit import kernel
-from ._vector import popcount
+from ._vector import common_bits
 
 Positions = npt.NDArray[np.int32]
 Counts = npt.NDArray[np.int64]
@@ -117,13 +117,6 @@ def bit_planes(numbers: Counts, planes: Words) -> None:
 def add_bits(rows: Words, planes: Words, weights: Counts, chunks: Counts, sums: Counts) -> None:
     """Add to sums[c] what the numbers in `planes` sum to over the set bits of rows[c], in the chunks given."""
     for c in range(rows.shape[0]):
-        row = rows[c]
-        for b in range(planes.shape[0]):
-            plane = planes[b]
-            common = np.int64(0)
-            for i in range(chunks.size):
-                here = row[chunks[i] * CHUNK : (chunks[i] + 1) * CHUNK]
-                there = plane[chunks[i] * CHUNK : (chunks[i] + 1) * CHUNK]
-                for k in range(CHUNK):
-                    common += popcount(here[k] & there[k])
-            sums[c] += weights[b] * common
+        for i in range(chunks.size):
+            for b in range(planes.shape[0]):
+                sums[c] += weights[b] * common_bits(rows[c], planes[b], chunks[i] * CHUNK)
