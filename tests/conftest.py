@@ -19,9 +19,12 @@ def smollm2():
     return smollm2.folder()
 
 
-@pytest.fixture(scope="session")
-def smollm2_gguf():
-    """The same model as the package has it, a .gguf file."""
-    import smollm2
+@pytest.fixture
+def one_thread():
+    """Let torch use one thread: small products are slower on several, and far slower where other work has the cores."""
+    import torch
 
-    return smollm2.gguf_file()
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -15,13 +15,7 @@ from ropesearch.checks import InputError
 ATTENTIONS = ("eager", "sdpa")
 
 
-@pytest.fixture(autouse=True)
-def few_threads():
-    """Toy models are slower on many threads than on one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def logits(model, ids, **options):

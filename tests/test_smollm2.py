@@ -10,6 +10,8 @@ from transformers import AutoModelForCausalLM
 
 from ropesearch import apply_bases, apply_to_checkpoint, inv_freq, load_model
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 HARPE = (1e6, 3e6, 5e6)
 CLOSE = (1.1e5,) * 3
 TEXT = """\
@@ -62,16 +64,16 @@ def test_with_the_models_own_base_nothing_changes_at_all(loaded, ids):
     model, _ = loaded
     for attention in ("eager", "sdpa"):
         model.set_attn_implementation(attention)
-        stock = logits(model, ids[:, :200])
+        stock = logits(model, ids[:, :100])
         with apply_bases(model, smol_set([BASE] * KV_HEADS)):
-            assert torch.equal(logits(model, ids[:, :200]), stock)
-        assert torch.equal(logits(model, ids[:, :200]), stock)
+            assert torch.equal(logits(model, ids[:, :100]), stock)
+        assert torch.equal(logits(model, ids[:, :100]), stock)
 
 
 def test_with_other_bases_it_is_what_the_naive_twin_computes_and_only_distances_count(loaded, ids):
     model, _ = loaded
-    some = ids[:, :100]
-    near = torch.arange(100)[None]
+    some = ids[:, :30]
+    near = torch.arange(30)[None]
     stock_change = (logits(model, some, position_ids=near + 1000) - logits(model, some)).abs().max()
     with torch.no_grad():
         expected = naive_logits(model, HARPE, some)
@@ -92,8 +94,7 @@ def test_it_generates_with_and_without_a_cache_and_in_padded_batches(loaded):
         batch = model.generate(**tokenizer(prompts, return_tensors="pt", padding=True), **options)
         for row, prompt in enumerate(prompts):
             one = tokenizer(prompt, return_tensors="pt")
-            alone = model.generate(**one, **options)
-            assert torch.equal(alone, model.generate(**one, use_cache=False, **options))
+            alone = model.generate(**one, use_cache=False, **options)
             assert torch.equal(batch[row, -12:], alone[0, -12:])
             assert len(set(tokenizer.decode(alone[0, -12:]).split())) > 3  # words, and not one word again and again
 
@@ -113,7 +114,7 @@ def unrotated(model, ids):
 
 
 def model_curves(queries_and_keys, bases, distances):
-    """Re Σ_f c_f e^{i m θ_f} / √d with c_f = mean(q_f) · conj(mean(k_f)), per layer and head: (layers, H, distances)."""
+    """Re Σ_f c_f e^{i m θ_f} / √d with c_f = mean(q_f) · conj(mean(k_f)), by layer and head: (layers, H, m)."""
     theta = torch.from_numpy(inv_freq(bases, HEAD_DIM)).repeat_interleave(HEADS // KV_HEADS, 0)  # (H, D/2)
     turns = torch.exp(1j * distances[:, None, None] * theta).to(torch.complex64)  # (distances, H, D/2)
     curves = []
@@ -138,7 +139,7 @@ def test_perplexity_moves_as_the_model_curve_leads_one_to_expect(loaded, ids):
                 ratio[bases] = perplexity(model, ids) / stock
     assert own.shape == (LAYERS, HEADS, len(distances))
     assert stock < 40
-    # The curve of the same bases is the same curve; near ones bend it a little, and HARPE's, fifty times as large, much.
+    # The same bases give the same curve; near ones bend it a little, and HARPE's, up to fifty times as large, much.
     assert (change[(BASE,) * KV_HEADS], ratio[(BASE,) * KV_HEADS]) == (0, 1)
     assert change[HARPE] > 3 * change[CLOSE]
     assert abs(ratio[CLOSE] - 1) < 0.02
@@ -157,12 +158,3 @@ def test_a_checkpoint_of_real_weights(loaded, ids, smollm2, tmp_path):
     assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 1
     sharded = AutoModelForCausalLM.from_pretrained(tmp_path / "sharded")
     assert torch.equal(logits(sharded, ids[:, :50]), expected)
-
-
-def test_a_gguf_file(loaded, ids, smollm2_gguf, tmp_path):
-    model, tokenizer = loaded
-    apply_to_checkpoint(smollm2_gguf, smol_set(HARPE), tmp_path / "out")
-    written, again = load_model(tmp_path / "out")
-    assert again(TEXT).input_ids == tokenizer(TEXT).input_ids
-    with apply_bases(model, smol_set(HARPE)):
-        assert torch.equal(logits(written, ids[:, :50]), logits(model, ids[:, :50]))
