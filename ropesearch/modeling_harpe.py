@@ -7,6 +7,8 @@ heads, G = H / K query heads to a KV head, D channels per head.
 
 import copy
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -261,7 +263,7 @@ class HarpeQwen3ForCausalLM(PerHeadModel, Qwen3ForCausalLM):
 
 
 # By the stock model type: config, stock attention, attention, model, causal language model.
-FAMILIES = {
+FAMILIES: dict[str, tuple[Any, ...]] = {
     "llama": (HarpeLlamaConfig, LlamaAttention, HarpeLlamaAttention, HarpeLlamaModel, HarpeLlamaForCausalLM),
     "mistral": (
         HarpeMistralConfig,
@@ -281,7 +283,7 @@ for _config, _, _, _model, _causal_lm in FAMILIES.values():
     _causal_lm.register_for_auto_class("AutoModelForCausalLM")
 
 
-def with_bases(config, bases):
+def with_bases(config: Any, bases: Iterable[float]) -> Any:
     """Copy of a stock config, of this file's class for it and with one base per KV head; raises ValueError."""
     result = copy.deepcopy(config)
     result.__class__ = FAMILIES[config.model_type][0]
@@ -292,7 +294,7 @@ def with_bases(config, bases):
     return result
 
 
-def put_bases(model, config):
+def put_bases(model: Any, config: Any) -> list[tuple[Any, str, Any]]:
     """Let the layers of a stock base model, such as a LlamaModel, rotate by the bases of `config`.
 
     No weight is touched: attention modules change their class, and the rotary embedding is replaced.
@@ -309,9 +311,9 @@ def put_bases(model, config):
         if type(attention) is not stock or ("forward" in vars(attention) and not hasattr(attention, "_hf_hook")):
             msg = f"the attention of this model is a {type(attention).__name__} that other code has changed"
             raise TypeError(msg)
-    undo = []
+    undo: list[tuple[Any, str, Any]] = []
 
-    def put(owner, name, value):
+    def put(owner: Any, name: str, value: Any) -> None:
         undo.append((owner, name, getattr(owner, name)))
         setattr(owner, name, value)
 
