@@ -1,7 +1,8 @@
 """What a base per KV head costs: a 2048-token prefill and decoding, beside the stock model, run in turn.
 
 Both are the same model in one process: the bases are applied before, and removed after, each run of theirs. Bases as
-HARPE's, evenly spread; no gradient, sdpa, float32 as loaded. The ratio is taken pair by pair.
+HARPE's, evenly spread; no gradient, sdpa, the dtype of the weights. The ratio is taken pair by pair. Without a GPU it is
+the processor's time that counts, of one thread, so that other work on the machine does not.
 
     python benchmarks/rope_overhead.py MODEL [--runs 11] [--tokens 2048] [--decode 32]
 """
@@ -26,15 +27,18 @@ def decode(model, ids, n):
     model.generate(ids, attention_mask=torch.ones_like(ids), min_new_tokens=n, max_new_tokens=n, do_sample=False)
 
 
+def clock():
+    if not torch.cuda.is_available():
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def seconds(function, *arguments):
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    start = time.perf_counter()
+    start = clock()
     with torch.no_grad():
         function(*arguments)
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def compare(name, model, base_set, runs, function, *arguments):
@@ -57,11 +61,11 @@ def main():
     parser.add_argument("--tokens", type=int, default=2048)
     parser.add_argument("--decode", type=int, default=32)
     arguments = parser.parse_args()
+    torch.set_num_threads(1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_model(arguments.model)[0].to(device)
     config = model.config
-    cpu = f"{platform.machine()}, {torch.get_num_threads()} threads"
-    where = torch.cuda.get_device_name() if device == "cuda" else cpu
+    where = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}, 1 thread"
     print(f"torch {torch.__version__}, transformers {transformers.__version__}, {where}")
     kv_heads = config.num_key_value_heads
     print(f"{os.path.basename(os.path.normpath(arguments.model))}, {kv_heads} KV heads, {model.dtype}")

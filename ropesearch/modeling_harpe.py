@@ -127,7 +127,8 @@ class PerHeadAttention:
             extra = () if place is None else ({"cache_position": place},)
             key, value = past_key_values.update(key, value, self.layer_idx, *extra)
 
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        name = self.config._attn_implementation
+        attend = eager_attention_forward if name in (None, "eager") else ALL_ATTENTION_FUNCTIONS[name]
         output, weights = attend(
             self,
             query,
