@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .base_set import BaseSet
-from .checks import InputError
+from .checks import InputError, MissingExtraError
 from .files import check_new_folder, new_folder
 from .memory import readable_size
 from .models import apply_bases, check_fit, require_torch
@@ -30,6 +30,7 @@ COMPANIONS = (
     "LICENSE*",
     "NOTICE*",
 )
+TOKENIZERS = ("tokenizer*", "vocab*", "tekken.json")
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 FILE_SUFFIXES = (".gguf", ".json", ".safetensors", ".bin", ".pt")
 
@@ -73,7 +74,7 @@ def apply_to_checkpoint(model: str | os.PathLike[str], base_set: BaseSet, output
         raise InputError(msg)
     weights = _weight_files(folder)
     require_torch("apply")
-    per_head = _per_head_config(folder, base_set)
+    per_head = _per_head_model(folder, base_set)
     _check_weights(weights, per_head, str(model))
 
     companions = {file for pattern in COMPANIONS for file in folder.glob(pattern) if file.is_file()}
@@ -85,7 +86,7 @@ def apply_to_checkpoint(model: str | os.PathLike[str], base_set: BaseSet, output
             copy = temporary / file.relative_to(folder)
             copy.parent.mkdir(exist_ok=True)
             shutil.copyfile(file, copy)
-        per_head.save_pretrained(temporary)  # and the code file with it
+        per_head.config.save_pretrained(temporary)  # and the code file with it
         _keep_tokenizer_class(folder, temporary)
 
 
@@ -120,10 +121,13 @@ def load_model(model: str | os.PathLike[str], **options: Any) -> tuple[Any, Any]
 
     options = {"dtype": "auto", "trust_remote_code": False} | options
     if gguf_file is not None:
+        _require_gguf()
         options["gguf_file"] = gguf_file
         options |= _unpacked()
     try:
         loaded, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+    except MemoryError:
+        raise
     except Exception as error:  # of many classes, for a file that is no model or cut off
         msg = f"{model} cannot be loaded: {_first_line(error)}"
         raise InputError(msg) from None
@@ -137,14 +141,14 @@ def find_model(model: str | os.PathLike[str]) -> tuple[Path, str | None]:
     """Folder of a model, fetched from the hub where need be, and the name of the .gguf file in it that is meant."""
     path = Path(model)
     if os.path.isdir(path):
-        packed = sorted(file.name for file in path.glob("*.gguf"))
         if os.path.exists(path / "config.json"):
             return path, None
-        if len(packed) != 1:
-            found = f"{len(packed)} .gguf files: name the one" if packed else "no config.json and no .gguf file"
-            msg = f"{model} holds no model that can be read: there is {found}" if not packed else f"{model} has {found}"
-            raise InputError(msg)
-        return path, packed[0]
+        packed = sorted(file.name for file in path.glob("*.gguf"))
+        if len(packed) == 1:
+            return path, packed[0]
+        found = f"{len(packed)} .gguf files: name the one" if packed else "no config.json and no .gguf file"
+        msg = f"{model} is not one model's folder: it has {found}"
+        raise InputError(msg)
     if os.path.isfile(path):
         if path.suffix != ".gguf":
             msg = f"{model} is a file: MODEL must be a model's folder, a .gguf file or a hub name such as org/name"
@@ -197,7 +201,9 @@ def _weight_files(folder: Path) -> list[Path]:
     raise InputError(msg)
 
 
-def _per_head_config(folder: Path, base_set: BaseSet) -> Any:
+def _per_head_model(folder: Path, base_set: BaseSet) -> Any:
+    """The model with bases that a config stands for, without memory for its weights."""
+    import torch
     from transformers import AutoConfig
 
     from . import modeling_harpe
@@ -205,30 +211,26 @@ def _per_head_config(folder: Path, base_set: BaseSet) -> Any:
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         check_fit(base_set, config.to_dict(), str(folder))  # again, with what transformers fills in
-        return modeling_harpe.with_bases(config, base_set.bases)
+        causal_lm = modeling_harpe.FAMILIES[config.model_type][-1]
+        with torch.device("meta"):
+            return causal_lm(modeling_harpe.with_bases(config, base_set.bases))
     except InputError:
         raise
-    except Exception as error:  # transformers checks every value, by errors of many classes
+    except Exception as error:  # a value that cannot be raises errors of many classes
         msg = f"{folder / 'config.json'} cannot be used: {_first_line(error)}"
         raise InputError(msg) from None
 
 
-def _check_weights(files: Iterable[Path], config: Any, name: str) -> None:
-    """Hold names and shapes in the files to those of the model, which is built without memory for it."""
-    import torch
-
-    from . import modeling_harpe
-
-    causal_lm = modeling_harpe.FAMILIES[config.model_type.removeprefix("harpe_")][-1]
-    with torch.device("meta"):
-        model = causal_lm(config)
+def _check_weights(files: Iterable[Path], model: Any, name: str) -> None:
+    """Hold names and shapes in the files to those of the model."""
+    found = {key: shape for file in files if file.suffix != ".json" for key, shape in _shapes(file)}
+    needed = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
     prefix = f"{model.base_model_prefix}."
-    found = {
-        key.removeprefix(prefix): shape for file in files if file.suffix != ".json" for key, shape in _shapes(file)
-    }
-    needed = {key.removeprefix(prefix): tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    if config.tie_word_embeddings or "lm_head.weight" not in found:
-        needed.pop("lm_head.weight")  # the embeddings once more, or a model without a head
+    without_head = not any(key.startswith(prefix) for key in found)
+    if without_head:  # saved from an AutoModel: the names have no prefix
+        needed = {key.removeprefix(prefix): shape for key, shape in needed.items()}
+    if without_head or model.config.tie_word_embeddings:
+        needed.pop("lm_head.weight")
     missing = [key for key in needed if key not in found]
     if missing:
         msg = f"{name} holds no weights for {_some(missing)}, which its config speaks of"
@@ -257,6 +259,7 @@ def _shapes(file: Path) -> list[tuple[str, tuple[int, ...]]]:
 
 def _unpack_with_bases(folder: Path, gguf_file: str, base_set: BaseSet, output: Path) -> None:
     require_torch("apply")
+    _require_gguf()
     path = folder / gguf_file
     from transformers import AutoConfig
 
@@ -275,6 +278,15 @@ def _unpack_with_bases(folder: Path, gguf_file: str, base_set: BaseSet, output: 
             tokenizer.save_pretrained(temporary)
 
 
+def _require_gguf() -> None:
+    try:
+        import accelerate  # noqa: F401
+        import gguf  # noqa: F401
+    except ImportError:
+        msg = "a .gguf file needs gguf and accelerate: pip install 'ropesearch[torch]'"
+        raise MissingExtraError(msg) from None
+
+
 def _unpacked() -> dict[str, Any]:
     """Option that makes transformers unpack a .gguf file; the first 5.x do nothing else."""
     try:
@@ -289,6 +301,8 @@ def _tokenizer(folder: Path, gguf_file: str | None = None) -> Any:
     from transformers import AutoTokenizer
 
     options = {} if gguf_file is None else {"gguf_file": gguf_file}
+    if not options and not any(file for pattern in TOKENIZERS for file in folder.glob(pattern)):
+        return None
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
     except Exception:  # of many classes

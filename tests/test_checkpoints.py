@@ -169,7 +169,12 @@ for options in ({{}}, {{"trust_remote_code": True}}):
 print(type(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))).__name__)
 """
     ours = "ropesearch.modeling_harpe"
-    assert python(code, tmp_path / "out").splitlines() == ["[1, 2, 3]", ours, ours, "HarpeLlamaForCausalLM"]
+    assert python(code, tmp_path / "out", cache=tmp_path / "modules").splitlines() == [
+        "[1, 2, 3]",
+        ours,
+        ours,
+        "HarpeLlamaForCausalLM",
+    ]
 
 
 def test_the_code_file_needs_nothing_from_here():
@@ -313,10 +318,10 @@ def test_models_that_are_not_there(refused, stock, tmp_path):
     assert "org/model.gguf does not exist" in refused(2, "org/model.gguf")
     assert "is a file: MODEL must be" in refused(2, stock / "config.json")
     (tmp_path / "empty").mkdir()
-    assert "empty holds no model that can be read: there is no config.json and no .gguf" in refused(2, "empty")
+    assert "empty is not one model's folder: it has no config.json and no .gguf" in refused(2, "empty")
     for name in "ab":
         (tmp_path / "empty" / f"{name}.gguf").touch()
-    assert "empty has 2 .gguf files: name the one" in refused(2, "empty")
+    assert "it has 2 .gguf files: name the one" in refused(2, "empty")
     assert "a.gguf cannot be read" in refused(2, "empty/a.gguf")
 
 
@@ -362,7 +367,16 @@ def test_weights_that_are_not_there(refused, stock, tmp_path):
 
 def test_weights_of_another_shape(refused, stock, tmp_path):
     more = changed(stock, tmp_path / "more", num_hidden_layers=4)
-    assert "more holds no weights for layers.3." in refused(2, more)
+    assert "more holds no weights for model.layers.3." in refused(2, more)
+    tied = changed(stock, tmp_path / "tied", tie_word_embeddings=True)
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(tied / "model.safetensors")
+    del weights["lm_head.weight"]
+    save_file(weights, tied / "model.safetensors", {"format": "pt"})
+    apply_to_checkpoint(tied, base_set(BASES[2]), tmp_path / "fits")
+    untied = changed(tied, tmp_path / "untied", tie_word_embeddings=False)
+    assert "untied holds no weights for lm_head.weight" in refused(2, untied)
     wider = changed(stock, tmp_path / "wider", intermediate_size=97)
     assert "has the shape (96, 64), and by its config it must have (97, 64)" in refused(2, wider)
 
@@ -443,6 +457,12 @@ sys.exit(main(["apply", sys.argv[1], "--bases", "bases.json", "-o", "out"]))
 def test_without_torch_the_extra_is_named(refused, stock, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     assert "apply needs torch and transformers: pip install 'ropesearch[torch]'" in refused(1, stock)
+
+
+def test_without_gguf_the_extra_is_named(refused, tmp_path, monkeypatch):
+    (tmp_path / "model.gguf").touch()
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    assert "a .gguf file needs gguf and accelerate: pip install 'ropesearch[torch]'" in refused(1, "model.gguf")
 
 
 def test_load_model_says_what_is_wrong(stock, tmp_path):
