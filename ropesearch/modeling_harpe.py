@@ -88,16 +88,15 @@ class PerHeadRope(nn.Module):
 
     @torch.no_grad()
     def forward(self, x, position_ids):
-        """Tables for `position_ids`, (B, S) or (1, S): two tensors of (B, K, S, D/2), in the dtype of `x`."""
+        """Tables for `position_ids`, (B, S) or (1, S): two tensors of (B or 1, S, K, D/2), in the dtype of `x`."""
         if self._inv_freq.device != x.device:
             self._inv_freq = self._inv_freq.to(x.device)
-        positions = position_ids[:, None, :, None].to(x.device, torch.float)
-        angles = positions * self._inv_freq[:, None, :]
+        angles = position_ids[..., None, None].to(x.device, torch.float) * self._inv_freq
         return angles.cos().to(x.dtype), angles.sin().to(x.dtype)
 
 
 def rotate(x, cos, sin):
-    """Rotate the channel pairs (i, i + D/2) of `x`, (..., S, D), by tables that broadcast to (..., S, D/2)."""
+    """Rotate the channel pairs (i, i + D/2) of `x`, (..., D), by tables that broadcast to (..., D/2)."""
     a, b = x.chunk(2, dim=-1)
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
 
@@ -107,19 +106,19 @@ class PerHeadAttention:
 
     def forward(self, hidden_states, position_embeddings=None, attention_mask=None, past_key_values=None, **kwargs):
         """Give what the stock attention gives; `position_embeddings` comes from `PerHeadRope`."""
-        cos, sin = position_embeddings  # (B or 1, K, S, D/2)
+        cos, sin = position_embeddings  # (B or 1, S, K, D/2)
         shape = (*hidden_states.shape[:-1], -1, self.head_dim)
         query, key = self._normalized(self.q_proj(hidden_states).view(shape), self.k_proj(hidden_states).view(shape))
-        query, key = query.transpose(1, 2), key.transpose(1, 2)  # (B, H, S, D), (B, K, S, D)
-        value = self.v_proj(hidden_states).view(shape).transpose(1, 2)
+        value = self.v_proj(hidden_states).view(shape).transpose(1, 2)  # (B, K, S, D)
 
-        kv_heads = cos.shape[1]
-        if key.shape[1] != kv_heads:
-            msg = f"{key.shape[1]} KV heads and bases for {kv_heads}: a layer cannot be split over devices"
+        kv_heads = cos.shape[2]
+        if key.shape[2] != kv_heads:
+            msg = f"{key.shape[2]} KV heads and bases for {kv_heads}: a layer cannot be split over devices"
             raise ValueError(msg)
-        groups = query.unflatten(1, (kv_heads, -1))  # (B, K, G, S, D)
-        query = rotate(groups, cos.unsqueeze(2), sin.unsqueeze(2)).flatten(1, 2)
-        key = rotate(key, cos, sin)
+        # Before heads and positions change places, so that what goes to the attention lies in memory as stock's does.
+        groups = query.unflatten(2, (kv_heads, -1))  # (B, S, K, G, D)
+        query = rotate(groups, cos.unsqueeze(3), sin.unsqueeze(3)).flatten(2, 3).transpose(1, 2)  # (B, H, S, D)
+        key = rotate(key, cos, sin).transpose(1, 2)  # (B, K, S, D)
 
         if past_key_values is not None:
             # The first 5.x hand the place in a static cache along, later ones keep it in the cache.

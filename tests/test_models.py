@@ -192,11 +192,11 @@ def test_tables_are_right_to_131072_in_every_dtype(how, tmp_path):
         model = model.to(torch.bfloat16)
     assert model.dtype == torch.bfloat16
     positions = torch.tensor([[0, 1, 1000, 65535, 131071, 131072]])
-    angles = positions[0, :, None].numpy() * other.inv_freq()[:, None, :]
+    angles = positions[0, :, None, None].numpy() * other.inv_freq()
     for dtype, tolerance in ((torch.float32, 0.02), (torch.bfloat16, 0.024)):
         # Angles in float32, as transformers has them: at 131 072 their own rounding is 2^17 · 2^-24 and some.
         cos, sin = model.model.rotary_emb(torch.zeros(1, dtype=dtype), positions)
-        assert cos.shape == (1, 2, 6, HEAD_DIM // 2)
+        assert cos.shape == (1, 6, 2, HEAD_DIM // 2)
         assert cos.dtype == sin.dtype == dtype
         np.testing.assert_allclose(cos[0].double().numpy(), np.cos(angles), rtol=0, atol=tolerance)
         np.testing.assert_allclose(sin[0].double().numpy(), np.sin(angles), rtol=0, atol=tolerance)
@@ -344,7 +344,7 @@ def test_split_heads_are_refused():
     config = modeling_harpe.with_bases(toy_config("llama-grouped"), BASES[2])
     assert not config.base_model_tp_plan
     attention = modeling_harpe.HarpeLlamaForCausalLM(config).model.layers[0].self_attn
-    tables = torch.zeros(1, 4, 3, HEAD_DIM // 2)
+    tables = torch.zeros(1, 3, 4, HEAD_DIM // 2)
     with pytest.raises(ValueError, match="2 KV heads and bases for 4"):
         attention(torch.zeros(1, 3, HEADS * HEAD_DIM), position_embeddings=(tables, tables))
 
