@@ -6,6 +6,7 @@ import click
 
 from ropesearch import __version__
 
+from .apply import apply
 from .compare import compare
 from .export import export
 from .extrema import extrema
@@ -22,7 +23,7 @@ def cli() -> None:
     """Search RoPE bases for every attention head, and see what they do over distance."""
 
 
-for command in (search, sweep, show, export, compare, waveform, extrema, plot):
+for command in (search, sweep, show, export, apply, compare, waveform, extrema, plot):
     cli.add_command(command)
 
 

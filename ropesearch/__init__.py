@@ -3,31 +3,44 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from . import _auto
+
 __version__ = "0.1.0"
+
+_auto.install()
 
 if TYPE_CHECKING:
     from .base_set import BaseSet
+    from .checkpoints import apply_to_checkpoint, load_model
     from .coverage import Coverage
     from .exporters import export
     from .extrema import Extrema, find_extrema
+    from .models import AppliedBases, apply_bases
     from .presets import PRESETS
     from .rope import inv_freq
     from .schemes import Scheme, parse_scheme
     from .search import search_bases, uniform_bases
     from .tables import to_csv, to_markdown
-    from .tensors import to_tensors
+    from .tensors import cache_row, cos_sin_cache, cos_sin_tables, to_tensors
     from .waveforms import decay_bound, waveform
 
 __all__ = [
     "PRESETS",
+    "AppliedBases",
     "BaseSet",
     "Coverage",
     "Extrema",
     "Scheme",
+    "apply_bases",
+    "apply_to_checkpoint",
+    "cache_row",
+    "cos_sin_cache",
+    "cos_sin_tables",
     "decay_bound",
     "export",
     "find_extrema",
     "inv_freq",
+    "load_model",
     "parse_scheme",
     "search_bases",
     "to_csv",
@@ -39,14 +52,21 @@ __all__ = [
 
 _HOME = {
     "PRESETS": "presets",
+    "AppliedBases": "models",
     "BaseSet": "base_set",
     "Coverage": "coverage",
     "Extrema": "extrema",
     "Scheme": "schemes",
+    "apply_bases": "models",
+    "apply_to_checkpoint": "checkpoints",
+    "cache_row": "tensors",
+    "cos_sin_cache": "tensors",
+    "cos_sin_tables": "tensors",
     "decay_bound": "waveforms",
     "export": "exporters",
     "find_extrema": "extrema",
     "inv_freq": "rope",
+    "load_model": "checkpoints",
     "parse_scheme": "schemes",
     "search_bases": "search",
     "to_csv": "tables",

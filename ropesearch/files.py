@@ -1,7 +1,9 @@
-"""Output files: refused before the work if they cannot be written, then written whole or not at all."""
+"""Output files and folders: refused before the work if they cannot be written, then written whole or not at all."""
 
 import os
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -27,20 +29,7 @@ def check_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> No
     if os.path.exists(target) and not overwrite:
         msg = f"{target} exists already; overwrite (--overwrite) replaces it"
         raise FileExistsError(msg)
-    folder = target.parent
-    if not os.path.exists(folder):
-        msg = f"the folder {folder} of {target.name} does not exist"
-        raise FileNotFoundError(msg)
-    if not os.path.isdir(folder):
-        msg = f"{folder} is not a folder"
-        raise NotADirectoryError(msg)
-    probe = _beside(target)
-    try:
-        probe.touch(exist_ok=False)
-    except OSError as error:
-        msg = f"{target} cannot be written: {error.strerror or error}"
-        raise type(error)(msg) from None
-    probe.unlink()
+    _check_parent(target)
 
 
 def write_whole(
@@ -66,6 +55,53 @@ def write_whole(
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_new_folder(path: str | os.PathLike[str]) -> None:
+    """Raise the OSError that writing the folder `path` would end with; one that exists is never replaced."""
+    target = Path(path)
+    if os.path.lexists(target):
+        msg = f"{target} exists already, and is not replaced: name another folder, or remove it first"
+        raise FileExistsError(msg)
+    _check_parent(target)
+
+
+@contextmanager
+def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a folder beside `path` to fill, which gets that name at the end; after an error there is neither.
+
+    Raises
+    ------
+    OSError
+        As `check_new_folder`.
+    """
+    check_new_folder(path)
+    target = Path(path)
+    temporary = _beside(target)
+    try:
+        temporary.mkdir()
+        yield temporary
+        check_new_folder(path)
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_parent(target: Path) -> None:
+    folder = target.parent
+    if not os.path.exists(folder):
+        msg = f"the folder {folder} of {target.name} does not exist"
+        raise FileNotFoundError(msg)
+    if not os.path.isdir(folder):
+        msg = f"{folder} is not a folder"
+        raise NotADirectoryError(msg)
+    probe = _beside(target)
+    try:
+        probe.touch(exist_ok=False)
+    except OSError as error:
+        msg = f"{target} cannot be written: {error.strerror or error}"
+        raise type(error)(msg) from None
+    probe.unlink()
 
 
 def _beside(target: Path) -> Path:

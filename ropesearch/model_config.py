@@ -70,6 +70,11 @@ def read_model_shape(path: str | os.PathLike[str]) -> ModelShape:
     return _read(path, lambda config: _shape(config, ": give --heads and --head-dim"))
 
 
+def model_shape(config: Any) -> ModelShape:
+    """Read the content of a Hugging Face `config.json`; raises ValueError as `read_model_shape`."""
+    return _shape(config, "")
+
+
 def read_long_rope(path: str | os.PathLike[str]) -> LongRope:
     """Read the LongRoPE rule of a Hugging Face `config.json`, or of the one in a folder.
 

@@ -12,11 +12,11 @@ FOLDERS = {"ropesearch": "ropesearch", "cli": "ropesearch.cli", "plots": "ropese
 # A file imports from its own floor and from those below.
 FLOORS = [
     {"kernels"},
-    {"checks", "files", "memory", "model_config", "progress", "rope"},
+    {"_auto", "checks", "files", "memory", "model_config", "progress", "rope"},
     {"coverage", "device", "extrema", "waveforms"},
     {"base_set", "candidates", "matching", "optimize", "presets", "schemes", "search", "sweep"},
     {"compare", "exporters", "tables", "tensors"},
-    set(),  # the model side
+    {"checkpoints", "modeling_harpe", "models"},
     {"plots"},
     {"cli", "__main__"},
 ]

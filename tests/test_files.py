@@ -3,7 +3,7 @@ import resource
 
 import pytest
 
-from ropesearch.files import check_output, write_whole
+from ropesearch.files import check_output, new_folder, write_whole
 from ropesearch.memory import available_memory, readable_size, require_memory
 
 
@@ -75,3 +75,34 @@ def test_a_limit_of_the_address_space_counts(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda _: (10**6, 10**6))
     with pytest.raises(MemoryError, match="this needs 2 MB of memory, and 0 bytes are free"):
         require_memory(2 * 10**6, "this")
+
+
+def test_a_folder_is_written_whole_or_not_at_all(tmp_path):
+    with new_folder(tmp_path / "out") as temporary:
+        (temporary / "file").write_text("content")
+        assert not (tmp_path / "out").exists()
+    assert (tmp_path / "out" / "file").read_text() == "content"
+
+
+def test_a_folder_that_cannot_be_written_leaves_nothing(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "file").touch()
+
+    def interrupted():
+        with new_folder(tmp_path / "other") as temporary:
+            (temporary / "file").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    with pytest.raises(FileExistsError, match="out exists already"), new_folder(tmp_path / "out"):
+        pytest.fail("it was given a folder to fill")
+    with pytest.raises(FileExistsError), new_folder(tmp_path / "late"):
+        (tmp_path / "late").mkdir()  # by somebody else
+    (tmp_path / "late").rmdir()
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(FileExistsError), new_folder(tmp_path / "link"):
+        pytest.fail("it was given a folder to fill")
+    with pytest.raises(NotADirectoryError), new_folder(tmp_path / "out" / "file" / "out"):
+        pytest.fail("it was given a folder to fill")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "out"]

@@ -1,0 +1,477 @@
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from ropesearch.cli import main
+from toys import BASES, TOYS, base_set, sets, tokens, toy
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from ropesearch import apply_bases, apply_to_checkpoint, load_model, modeling_harpe
+from ropesearch.checks import InputError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+NAME = "llama-grouped"
+STOCK_TOKENIZERS = {"llama": "PreTrainedTokenizerFast", "mistral": "LlamaTokenizer", "qwen2": "Qwen2Tokenizer"}
+
+
+def save_tokenizer(folder, declared):
+    """A tokenizer of letters, under whatever name its file declares."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    letters = {letter: i for i, letter in enumerate("_abcdefghijklmnopqrstuvwxyz ")}
+    tokenizer = Tokenizer(models.BPE(letters, [], unk_token="_"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="_").save_pretrained(folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"tokenizer_class": declared}))
+
+
+def save_toy(folder, name=NAME, **options):
+    model = toy(name)
+    model.save_pretrained(folder, **options)
+    save_tokenizer(folder, STOCK_TOKENIZERS.get(model.config.model_type, "TokenizersBackend"))
+    return model
+
+
+@pytest.fixture(scope="module")
+def stock(tmp_path_factory):
+    """Folder of a model of two KV heads; not to be written to."""
+    folder = tmp_path_factory.mktemp("models") / "stock"
+    save_toy(folder)
+    return folder
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """Run `apply` in an empty folder; gives (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    base_set(BASES[2]).save("bases.json")
+
+    def run(model, *options, bases="bases.json", output="out"):
+        code = main(["apply", str(model), "--bases", str(bases), "-o", str(output), *options])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def same_logits(model, other, ids):
+    with torch.no_grad():
+        return torch.equal(model(ids).logits, other(ids).logits)
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_written_and_loaded_it_is_the_model_with_bases(name, tmp_path):
+    model, ids = save_toy(tmp_path / "stock", name), tokens(2, 40)
+    _, other = sets(name)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "stock")
+    apply_to_checkpoint(tmp_path / "stock", other, tmp_path / "out")
+    loaded, info = AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not info["missing_keys"] | info["unexpected_keys"] | info["mismatched_keys"]
+    assert type(loaded).__module__ == "ropesearch.modeling_harpe"
+    assert type(loaded).__name__ == f"Harpe{type(model).__name__}"
+    with apply_bases(model, other):
+        assert same_logits(loaded, model, ids)
+        bare = AutoModel.from_pretrained(tmp_path / "stock")
+        apply_bases(bare, other)
+        states = [m(ids).last_hidden_state for m in (AutoModel.from_pretrained(tmp_path / "out"), bare)]
+        assert torch.equal(*states)
+    with pytest.raises(KeyError, match="harpe"):
+        type(model).from_pretrained(tmp_path / "out")
+    again = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert type(again) is type(tokenizer)
+    assert again("a cab").input_ids == tokenizer("a cab").input_ids
+    assert loaded.generation_config == model.generation_config
+
+    loaded.save_pretrained(tmp_path / "again")
+    assert same_logits(AutoModelForCausalLM.from_pretrained(tmp_path / "again"), loaded, ids)
+    ours = Path(modeling_harpe.__file__).read_text()
+    assert (tmp_path / "out" / "modeling_harpe.py").read_text() == ours
+    assert (tmp_path / "again" / "modeling_harpe.py").read_text() == ours
+
+
+ELSEWHERE = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "ropesearch":
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Blocked())
+import torch
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+folder, out = sys.argv[1:]
+flag = {"trust_remote_code": True}
+model = AutoModelForCausalLM.from_pretrained(folder, **flag)
+bare = AutoModel.from_pretrained(folder, **flag)
+ids = torch.arange(1, 40)[None]
+with torch.no_grad():
+    assert torch.equal(bare(ids).last_hidden_state, model.model(ids).last_hidden_state)
+    torch.save(model(ids).logits, out)
+AutoConfig.from_pretrained(folder, **flag)
+print(AutoTokenizer.from_pretrained(folder, **flag)("abc").input_ids)
+model.save_pretrained(folder + "-again")
+for load, options in ((LlamaForCausalLM, {}), (AutoModelForCausalLM, {"trust_remote_code": False})):
+    try:
+        load.from_pretrained(folder, **options)
+    except (KeyError, ValueError) as error:
+        print(type(error).__name__)
+model = AutoModelForCausalLM.from_pretrained(folder + "-again", **flag)
+assert torch.equal(model(ids).logits, torch.load(out))
+print(type(model).__name__, sorted(name for name in sys.modules if name.startswith("ropesearch")))
+"""
+
+
+def python(code, *arguments, **options):
+    here = os.environ | {"HF_MODULES_CACHE": str(options.pop("cache", "")), "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, "-P", "-c", code, *map(str, arguments)]
+    pipes = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "timeout": 300}
+    done = subprocess.run(command, env=here, **pipes, **options)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_it_loads_where_there_is_no_ropesearch(stock, tmp_path):
+    other = base_set(BASES[2])
+    apply_to_checkpoint(stock, other, tmp_path / "out")
+    out = python(ELSEWHERE, tmp_path / "out", tmp_path / "logits.pt", cache=tmp_path / "modules")
+    assert out.splitlines() == ["[1, 2, 3]", "KeyError", "ValueError", "HarpeLlamaForCausalLM []"]
+    model, _ = load_model(tmp_path / "out")
+    with torch.no_grad():
+        here = model(torch.arange(1, 40)[None]).logits
+    torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), here, rtol=0, atol=1e-5)  # perhaps more threads
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "from transformers import AutoModelForCausalLM; import ropesearch",
+        "import ropesearch; from transformers import LlamaForCausalLM",
+    ],
+)
+def test_with_ropesearch_imported_no_flag_is_needed(stock, tmp_path, imports):
+    apply_to_checkpoint(stock, base_set(BASES[2]), tmp_path / "out")
+    code = f"""import sys; {imports}
+assert "ropesearch.modeling_harpe" not in sys.modules
+from transformers import AutoModelForCausalLM, AutoConfig, AutoTokenizer
+folder = sys.argv[1]
+print(AutoTokenizer.from_pretrained(folder)("abc").input_ids)
+for options in ({{}}, {{"trust_remote_code": True}}):
+    print(type(AutoModelForCausalLM.from_pretrained(folder, **options)).__module__)
+print(type(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))).__name__)
+"""
+    ours = "ropesearch.modeling_harpe"
+    assert python(code, tmp_path / "out", cache=tmp_path / "modules").splitlines() == [
+        "[1, 2, 3]",
+        ours,
+        ours,
+        "HarpeLlamaForCausalLM",
+    ]
+
+
+def test_the_code_file_needs_nothing_from_here():
+    import ast
+
+    tree = ast.parse(Path(modeling_harpe.__file__).read_text())
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert all(getattr(node, "level", 0) == 0 for node in nodes)
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+    assert {name.partition(".")[0] for name in names} <= {"torch", "transformers", *sys.stdlib_module_names}
+
+
+def test_sharded_weights_and_their_dtype(tmp_path):
+    model = toy(NAME).to(torch.bfloat16)
+    model.save_pretrained(tmp_path / "stock", max_shard_size="60kB")
+    (tmp_path / "stock" / "optimizer.pt").write_bytes(b"left behind")
+    (tmp_path / "stock" / "LICENSE").write_text("kept")
+    (tmp_path / "stock" / "additional_chat_templates").mkdir()
+    (tmp_path / "stock" / "additional_chat_templates" / "tool.jinja").write_text("kept")
+    other = base_set(BASES[2])
+    apply_to_checkpoint(tmp_path / "stock", other, tmp_path / "out")
+    shards = sorted(file.name for file in (tmp_path / "stock").glob("*.safetensors"))
+    assert len(shards) > 1
+    for name in [*shards, "model.safetensors.index.json", "LICENSE", "additional_chat_templates/tool.jinja"]:
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "stock" / name).read_bytes()
+    assert not (tmp_path / "out" / "optimizer.pt").exists()
+    loaded, tokenizer = load_model(tmp_path / "out")
+    assert (loaded.dtype, tokenizer) == (torch.bfloat16, None)
+    with apply_bases(model, other):
+        assert same_logits(loaded, model, tokens(1, 30))
+
+
+def test_weights_in_bin_files(tmp_path):
+    model = save_toy(tmp_path / "stock")
+    (tmp_path / "stock" / "model.safetensors").unlink()
+    torch.save(model.state_dict(), tmp_path / "stock" / "pytorch_model.bin")
+    apply_to_checkpoint(tmp_path / "stock", base_set(BASES[2]), tmp_path / "out")
+    apply_bases(model, base_set(BASES[2]))
+    assert same_logits(load_model(tmp_path / "out")[0], model, tokens(1, 30))
+
+
+def test_a_bare_model_and_an_old_config(tmp_path):
+    """Names without a prefix, no head, rope_theta at the top, and buffers that today's models do not have."""
+    model = toy(NAME)
+    model.model.save_pretrained(tmp_path / "stock")
+    file = tmp_path / "stock" / "config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps(config | {"rope_theta": config.pop("rope_parameters")["rope_theta"]}))
+    apply_to_checkpoint(tmp_path / "stock", base_set(BASES[2]), tmp_path / "out")
+    loaded = AutoModel.from_pretrained(tmp_path / "out")
+    apply_bases(model, base_set(BASES[2]))
+    assert torch.equal(loaded(tokens(1, 30)).last_hidden_state, model.model(tokens(1, 30)).last_hidden_state)
+    assert loaded.config.rope_parameters["rope_theta"] == 10000.0
+
+
+def save_gguf(model, file):
+    """What llama.cpp makes of a Llama: other names, and the rows of q and k in the order in which it rotates them."""
+    from gguf import GGUFWriter
+
+    config, weights = model.config, {key: w.numpy() for key, w in model.state_dict().items()}
+    writer = GGUFWriter(file, "llama")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_vocab_size(config.vocab_size)
+    parts = {"self_attn": "attn", "mlp": "ffn", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
+    names = {"q_proj": "q", "k_proj": "k", "v_proj": "v", "o_proj": "output"}
+    names |= {"gate_proj": "gate", "up_proj": "up", "down_proj": "down"}
+    top = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+    for key, weight in weights.items():
+        name = key.removesuffix(".weight")
+        if name in top:
+            writer.add_tensor(f"{top[name]}.weight", weight)
+            continue
+        _, _, layer, part, *projection = name.split(".")
+        if projection and projection[0] in ("q_proj", "k_proj"):
+            halves = weight.reshape(-1, 2, config.head_dim // 2, config.hidden_size)
+            weight = halves.swapaxes(1, 2).reshape(weight.shape).copy()
+        writer.add_tensor("_".join([f"blk.{layer}.{parts[part]}", *(names[p] for p in projection)]) + ".weight", weight)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_a_gguf_file(refused, tmp_path):
+    model = toy("llama-multi-head")
+    (tmp_path / "packed").mkdir()
+    save_gguf(model, tmp_path / "packed" / "model.gguf")
+    assert "head_dim 16, and " in refused(2, "packed/model.gguf")
+    other = base_set(BASES[4])
+    apply_to_checkpoint(tmp_path / "packed" / "model.gguf", other, tmp_path / "by-file")
+    apply_to_checkpoint(tmp_path / "packed", other, tmp_path / "by-folder")
+    apply_bases(model, other)
+    for folder in ("by-file", "by-folder"):
+        assert same_logits(load_model(tmp_path / folder)[0], model, tokens(1, 30))
+
+
+def test_the_command(run, stock, tmp_path):
+    assert run(stock) == (0, "", "wrote out\n")
+    assert AutoConfig.from_pretrained("out").rope_parameters["bases"] == list(BASES[2])
+    assert run(stock, "--quiet", output="quiet") == (0, "", "")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bases.json", "out", "quiet"]
+
+
+@pytest.fixture
+def refused(run, tmp_path):
+    """Run `apply` to an error, and see that it wrote nothing; gives the line."""
+
+    def refused(code, model, **options):
+        before = sorted(tmp_path.rglob("*"))
+        found, out, err = run(model, **options)
+        assert (found, out) == (code, "")
+        assert sorted(tmp_path.rglob("*")) == before
+        assert err.startswith("Error: ")
+        assert err.count("\n") == 1
+        return err
+
+    return refused
+
+
+def changed(stock, folder, **values):
+    """Copy of a model with other values in its config; None takes one out."""
+    shutil.copytree(stock, folder)
+    config = json.loads((folder / "config.json").read_text()) | values
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
+    return folder
+
+
+def test_models_that_are_not_there(refused, stock, tmp_path):
+    assert "nowhere does not exist: MODEL must be a model's folder" in refused(2, "nowhere")
+    assert "./no/where does not exist" in refused(2, "./no/where")
+    assert "a/b/c does not exist" in refused(2, "a/b/c")
+    assert "org/model.gguf does not exist" in refused(2, "org/model.gguf")
+    assert "is a file: MODEL must be" in refused(2, stock / "config.json")
+    (tmp_path / "empty").mkdir()
+    assert "empty is not one model's folder: it has no config.json and no .gguf" in refused(2, "empty")
+    for name in "ab":
+        (tmp_path / "empty" / f"{name}.gguf").touch()
+    assert "it has 2 .gguf files: name the one" in refused(2, "empty")
+    assert "a.gguf cannot be read" in refused(2, "empty/a.gguf")
+
+
+def test_a_hub_name_without_a_network(refused):
+    assert "org/Model-1.5B is no folder here, and could not be fetched from the hub" in refused(1, "org/Model-1.5B")
+
+
+def test_a_hub_name_that_is_there(stock, tmp_path, monkeypatch):
+    asked = []
+
+    def snapshot_download(name, allow_patterns):
+        asked.append(name)
+        return str(stock)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    monkeypatch.chdir(tmp_path)
+    apply_to_checkpoint("org/model", base_set(BASES[2]), "out")
+    assert asked == ["org/model"]
+    assert load_model("out")[0].config.model_type == "harpe_llama"
+
+
+def test_weights_that_are_not_there(refused, stock, tmp_path):
+    shutil.copytree(stock, tmp_path / "model")
+    weights = tmp_path / "model" / "model.safetensors"
+    content = weights.read_bytes()
+    weights.unlink()
+    assert "model holds no weights: none of model.safetensors, " in refused(2, "model")
+    weights.write_bytes(content[:2000])
+    assert "model.safetensors cannot be read as weights" in refused(2, "model")
+    weights.write_bytes(content[: len(content) // 2])
+    assert "model.safetensors cannot be read as weights" in refused(2, "model")
+    weights.unlink()
+    (tmp_path / "model" / "pytorch_model.bin").write_bytes(b"nonsense")
+    assert "pytorch_model.bin cannot be read as weights" in refused(2, "model")
+    index = tmp_path / "model" / "model.safetensors.index.json"
+    index.write_text('{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}')
+    assert "speaks of model-1.safetensors and 1 more, not to be found" in refused(2, "model")
+    index.write_text("{")
+    assert "model.safetensors.index.json is not JSON" in refused(2, "model")
+    index.write_text("{}")
+    assert "has no weight_map" in refused(2, "model")
+
+
+def test_weights_of_another_shape(refused, stock, tmp_path):
+    more = changed(stock, tmp_path / "more", num_hidden_layers=4)
+    assert "more holds no weights for model.layers.3." in refused(2, more)
+    tied = changed(stock, tmp_path / "tied", tie_word_embeddings=True)
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(tied / "model.safetensors")
+    del weights["lm_head.weight"]
+    save_file(weights, tied / "model.safetensors", {"format": "pt"})
+    apply_to_checkpoint(tied, base_set(BASES[2]), tmp_path / "fits")
+    untied = changed(tied, tmp_path / "untied", tie_word_embeddings=False)
+    assert "untied holds no weights for lm_head.weight" in refused(2, untied)
+    wider = changed(stock, tmp_path / "wider", intermediate_size=97)
+    assert "has the shape (96, 64), and by its config it must have (97, 64)" in refused(2, wider)
+
+
+def test_configs_that_cannot_be_used(refused, stock, tmp_path):
+    for values, line in [
+        ({"model_type": "gemma"}, "is a model of type gemma, and bases can be given to llama, mistral, qwen2, qwen3"),
+        ({"model_type": None}, "is a model of type None, and"),
+        ({"num_attention_heads": None}, "it has no num_attention_heads"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "scales its rotary embedding by the rule 'yarn'"),
+        ({"rope_scaling": {"type": "linear", "factor": 4.0}}, "scales its rotary embedding by the rule 'linear'"),
+        ({"rope_scaling": "linear"}, "scales its rotary embedding by the rule 'linear'"),
+        ({"partial_rotary_factor": 0.5}, "it rotates only a part of each head"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "are quantized"),
+        ({"vocab_size": "many"}, "config.json cannot be used: "),
+    ]:
+        folder = changed(stock, tmp_path / "changed", **values)
+        assert line in refused(2, "changed")
+        shutil.rmtree(folder)
+    shutil.copytree(stock, tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text("{")
+    assert "config.json is not JSON" in refused(2, "model")
+
+
+def test_bases_that_do_not_fit(refused, stock, tmp_path):
+    base_set(BASES[4]).save("b4.json")
+    assert "one base per query head (4)" in refused(2, stock, bases="b4.json")
+    base_set(BASES[2], head_dim=8).save("b8.json")
+    assert "for 4 heads, 2 KV heads and head_dim 8, and " in refused(2, stock, bases="b8.json")
+    assert "nothing.json cannot be read" in refused(2, stock, bases="nothing.json")
+    apply_to_checkpoint(stock, base_set(BASES[2]), "once")
+    assert "once carries bases already (harpe_llama)" in refused(2, "once")
+
+
+def test_a_folder_that_exists_is_not_replaced(refused, stock, tmp_path):
+    (tmp_path / "out").mkdir()
+    assert "out exists already, and is not replaced" in refused(1, stock)
+    assert "the folder nowhere of out does not exist" in refused(1, stock, output="nowhere/out")
+
+
+def test_no_room_on_the_disk(refused, stock, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6, 0))
+    assert "and the disk has 0 bytes free" in refused(1, stock)
+
+
+def test_a_disk_that_fills_up_leaves_nothing(refused, stock, monkeypatch):
+    def full(source, target):
+        Path(target).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    assert "No space left on device" in refused(1, stock)
+
+
+def test_interrupted_it_leaves_nothing(stock, tmp_path):
+    base_set(BASES[2]).save(tmp_path / "bases.json")
+    code = """
+import shutil, sys, time
+def copyfile(source, target):
+    open(target, "wb").close()
+    print("copying", flush=True)
+    time.sleep(60)
+shutil.copyfile = copyfile
+from ropesearch.cli import main
+sys.exit(main(["apply", sys.argv[1], "--bases", "bases.json", "-o", "out"]))
+"""
+    command = [sys.executable, "-P", "-c", code, str(stock)]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with process:
+        assert process.stdout.readline() == "copying\n"
+        assert len(list(tmp_path.iterdir())) == 2
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert process.stderr.read().endswith("Interrupted.\n")
+    assert [p.name for p in tmp_path.iterdir()] == ["bases.json"]
+
+
+def test_without_torch_the_extra_is_named(refused, stock, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert "apply needs torch and transformers: pip install 'ropesearch[torch]'" in refused(1, stock)
+
+
+def test_without_gguf_the_extra_is_named(refused, tmp_path, monkeypatch):
+    (tmp_path / "model.gguf").touch()
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    assert "a .gguf file needs gguf and accelerate: pip install 'ropesearch[torch]'" in refused(1, "model.gguf")
+
+
+def test_load_model_says_what_is_wrong(stock, tmp_path):
+    model, tokenizer = load_model(stock)
+    assert not model.training
+    assert tokenizer("abc").input_ids == [1, 2, 3]
+    with pytest.raises(InputError, match=r"more has no weights for model.layers.3"):
+        load_model(changed(stock, tmp_path / "more", num_hidden_layers=4))
+    with pytest.raises(InputError, match="other cannot be loaded"):
+        load_model(changed(stock, tmp_path / "other", model_type="other"))
+    with pytest.raises(InputError, match="nowhere does not exist"):
+        load_model(tmp_path / "nowhere")

@@ -1,0 +1,367 @@
+"""Bases in a model in memory; what is said here of attention holds for checkpoints too, which share the code."""
+
+import copy
+
+import numpy as np
+import peft
+import pytest
+import torch
+from toys import BASE, BASES, HEAD_DIM, HEADS, TOYS, VOCABULARY, base_set, naive_logits, sets, tokens, toy, toy_config
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, StaticCache
+
+from ropesearch import AppliedBases, apply_bases, modeling_harpe
+from ropesearch.checks import InputError
+
+ATTENTIONS = ("eager", "sdpa")
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def logits(model, ids, **options):
+    with torch.no_grad():
+        return model(ids, **options).logits
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("name", TOYS)
+def test_with_the_models_own_base_nothing_changes_at_all(name, attention):
+    model, ids = toy(name, attention), tokens(2, 150)
+    own, _ = sets(name)
+    stock = logits(model, ids)
+    with apply_bases(model, own):
+        assert torch.equal(logits(model, ids), stock)
+        far = torch.arange(130000, 130150)[None]
+        ours = logits(model, ids, position_ids=far)
+    assert torch.equal(logits(model, ids, position_ids=far), ours)
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("name", TOYS)
+def test_with_other_bases_it_is_what_the_naive_twin_computes(name, attention):
+    model, ids = toy(name, attention), tokens(2, 60)
+    _, other = sets(name)
+    stock = logits(model, ids)
+    with torch.no_grad():
+        expected = naive_logits(model, other.bases, ids)
+        torch.testing.assert_close(stock, naive_logits(model, [BASE] * len(other), ids), rtol=0, atol=1e-4)
+    with apply_bases(model, other):
+        torch.testing.assert_close(logits(model, ids), expected, rtol=0, atol=1e-4)
+    assert (stock - expected).abs().max() > 0.05  # another tolerance would let a stock model pass
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_only_distances_count(name):
+    model, ids = toy(name), tokens(1, 100)
+    near = torch.arange(100)[None]
+    change = (logits(model, ids, position_ids=near + 1000) - logits(model, ids, position_ids=near)).abs().max()
+    with apply_bases(model, sets(name)[1]):
+        ours = (logits(model, ids, position_ids=near + 1000) - logits(model, ids, position_ids=near)).abs().max()
+    assert ours < 2 * change
+    assert ours < 2e-4
+
+
+def generated(model, ids, **options):
+    return model.generate(
+        ids, max_new_tokens=12, do_sample=False, return_dict_in_generate=True, output_logits=True, **options
+    )
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_a_cache_changes_nothing(name):
+    model, ids = toy(name), tokens(2, 30)
+    with apply_bases(model, sets(name)[1]):
+        mask = torch.ones_like(ids)
+        cached = generated(model, ids, attention_mask=mask)
+        uncached = generated(model, ids, attention_mask=mask, use_cache=False)
+        static = generated(model, ids, attention_mask=mask, cache_implementation="static", disable_compile=True)
+    for other in (uncached, static):
+        assert torch.equal(cached.sequences, other.sequences)
+        torch.testing.assert_close(torch.stack(cached.logits), torch.stack(other.logits), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["llama-multi-head", "llama-grouped", "mistral-grouped", "qwen3-grouped"])
+def test_left_padding_changes_nothing(name):
+    model, ids = toy(name), tokens(1, 20)
+    padded = torch.cat((torch.zeros(1, 7, dtype=torch.long), ids), 1)
+    longer = tokens(1, 27, seed=3)
+    mask = torch.ones(2, 27, dtype=torch.long)
+    mask[0, :7] = 0
+    with apply_bases(model, sets(name)[1]):
+        batch = generated(model, torch.cat((padded, longer)), attention_mask=mask)
+        alone = [generated(model, one, attention_mask=torch.ones_like(one)) for one in (ids, longer)]
+    for row, single in enumerate(alone):
+        assert torch.equal(batch.sequences[row, -12:], single.sequences[0, -12:])
+        together = torch.stack(batch.logits)[:, row]
+        torch.testing.assert_close(together, torch.stack(single.logits)[:, 0], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("name", ["llama-multi-head", "llama-grouped", "qwen2-grouped"])
+def test_a_prompt_in_chunks_is_the_prompt(name, static):
+    model, ids = toy(name), tokens(2, 50)
+    with apply_bases(model, sets(name)[1]):
+        whole = logits(model, ids)
+        cache = StaticCache(config=model.config, max_cache_len=64) if static else None
+        chunks = []
+        for start, end in ((0, 20), (20, 21), (21, 50)):
+            with torch.no_grad():
+                out = model(ids[:, start:end], past_key_values=cache, use_cache=True)
+            cache = out.past_key_values
+            chunks.append(out.logits)
+    torch.testing.assert_close(torch.cat(chunks, 1), whole, rtol=0, atol=1e-4)
+
+
+def gradients(model, loss):
+    model.zero_grad()
+    loss.backward()
+    return {key: parameter.grad.clone() for key, parameter in model.named_parameters()}
+
+
+@pytest.mark.filterwarnings("ignore:.*in v6. Use .*activation_checkpointing:FutureWarning")  # a new name
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("name", ["llama-multi-head", "llama-one-kv-head", "qwen3-grouped"])
+def test_gradients_are_those_of_the_naive_twin(name, checkpointing):
+    model, ids = toy(name), tokens(2, 40)
+    _, other = sets(name)
+    expected = gradients(model, naive_logits(model, other.bases, ids).square().mean())
+    if checkpointing:
+        model.gradient_checkpointing_enable()
+    with apply_bases(model.train(), other):
+        found = gradients(model, model(ids, use_cache=False).logits.square().mean())
+    for key, gradient in expected.items():
+        torch.testing.assert_close(found[key], gradient, rtol=1e-3, atol=1e-5 * float(gradient.abs().max() + 1))
+
+
+@pytest.mark.filterwarnings("ignore:.*in v6. Use .*activation_checkpointing:FutureWarning")  # inside peft
+@pytest.mark.parametrize("name", ["llama-grouped", "qwen3-grouped"])
+def test_lora_trains_before_and_after(name):
+    ids = tokens(4, 30)
+    _, other = sets(name)
+    lora = peft.LoraConfig(r=4, target_modules=["q_proj", "k_proj", "v_proj"], task_type="CAUSAL_LM")
+    torch.manual_seed(5)
+    wrapped = peft.get_peft_model(toy(name), lora)
+    applied = apply_bases(wrapped, other)
+    plain = toy(name)
+    apply_bases(plain, other)
+    torch.testing.assert_close(logits(wrapped.eval(), ids), logits(plain, ids))  # a new adapter changes nothing
+
+    optimizer = torch.optim.AdamW([p for p in wrapped.parameters() if p.requires_grad], lr=1e-2)
+    losses = []
+    for _ in range(8):
+        loss = wrapped.train()(ids, labels=ids).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+    applied.remove()
+    merged = wrapped.merge_and_unload().eval()
+    with torch.no_grad(), apply_bases(merged, other):
+        torch.testing.assert_close(merged(ids).logits, naive_logits(merged, other.bases, ids), rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", ["llama-multi-head", "llama-grouped", "mistral-grouped"])
+def test_compiled_it_is_the_same(name):
+    model, ids = toy(name), tokens(2, 40)
+    with apply_bases(model, sets(name)[1]):
+        expected = logits(model, ids)
+        compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(logits(compiled, ids), expected, rtol=0, atol=1e-4)
+    torch._dynamo.reset()
+
+
+def test_hidden_states_and_attentions_come_out():
+    model, ids = toy("llama-grouped", "eager"), tokens(1, 10)
+    with apply_bases(model, sets("llama-grouped")[1]):
+        out = model(ids, output_hidden_states=True, output_attentions=True)
+    assert [a.shape for a in out.attentions] == [(1, HEADS, 10, 10)] * 3
+    assert len(out.hidden_states) == 4
+
+
+@pytest.mark.parametrize("how", ["dtype", "to"])
+def test_tables_are_right_to_131072_in_every_dtype(how, tmp_path):
+    name = "llama-grouped"
+    model = toy(name)
+    _, other = sets(name)
+    apply_bases(model, other)
+    if how == "dtype":
+        model.save_pretrained(tmp_path)
+        model = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    else:
+        model = model.to(torch.bfloat16)
+    assert model.dtype == torch.bfloat16
+    positions = torch.tensor([[0, 1, 1000, 65535, 131071, 131072]])
+    angles = positions[0, :, None, None].numpy() * other.inv_freq()
+    for dtype, tolerance in ((torch.float32, 0.02), (torch.bfloat16, 0.024)):
+        # Angles in float32, as transformers has them: at 131 072 their own rounding is 2^17 · 2^-24 and some.
+        cos, sin = model.model.rotary_emb(torch.zeros(1, dtype=dtype), positions)
+        assert cos.shape == (1, 6, 2, HEAD_DIM // 2)
+        assert cos.dtype == sin.dtype == dtype
+        np.testing.assert_allclose(cos[0].double().numpy(), np.cos(angles), rtol=0, atol=tolerance)
+        np.testing.assert_allclose(sin[0].double().numpy(), np.sin(angles), rtol=0, atol=tolerance)
+    ids = tokens(1, 30)
+    half = logits(model, ids)
+    assert half.dtype == torch.bfloat16
+    full = logits(model.float(), ids)
+    assert (half - full).abs().max() < 0.1 * full.abs().max()
+
+
+def test_two_models_in_one_process_are_two(tmp_path):
+    config = toy_config("llama-grouped")
+    one, two = LlamaForCausalLM(config).eval(), LlamaForCausalLM(config).eval()  # and one config for both
+    two.load_state_dict(one.state_dict())
+    ids = tokens(1, 40)
+    stock = logits(one, ids)
+    first, second = base_set(BASES[2]), base_set(BASES[2][::-1])
+    with apply_bases(one, first):
+        with_first = logits(one, ids)
+        assert torch.equal(logits(two, ids), stock)
+        with apply_bases(two, second):
+            with_second = logits(two, ids)
+            assert torch.equal(logits(one, ids), with_first)
+        assert torch.equal(logits(two, ids), stock)
+    assert torch.equal(logits(one, ids), stock)
+    assert len({float(x.sum()) for x in (stock, with_first, with_second)}) == 3
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_remove_gives_the_model_back(name):
+    model, ids = toy(name), tokens(1, 40)
+    stock, config = logits(model, ids), model.config
+    before = {key: type(module) for key, module in model.named_modules()}
+    state = copy.deepcopy(config.to_dict())
+    applied = apply_bases(model, sets(name)[1])
+    assert isinstance(applied, AppliedBases)
+    assert not torch.equal(logits(model, ids), stock)
+    applied.remove()
+    applied.remove()
+    assert torch.equal(logits(model, ids), stock)
+    assert {key: type(module) for key, module in model.named_modules()} == before
+    assert model.config is config
+    assert config.to_dict() == state
+    with pytest.raises(ZeroDivisionError), apply_bases(model, sets(name)[1]):
+        _ = 1 / 0
+    assert torch.equal(logits(model, ids), stock)
+
+
+def test_a_bare_model_can_take_bases_too():
+    model, ids = toy("qwen3-grouped"), tokens(1, 30)
+    with apply_bases(model, sets("qwen3-grouped")[1]):
+        expected = model.model(ids).last_hidden_state
+    with apply_bases(model.model, sets("qwen3-grouped")[1]):
+        assert torch.equal(model.model(ids).last_hidden_state, expected)
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_saved_while_applied_it_carries_the_bases(name, tmp_path):
+    model, ids = toy(name), tokens(1, 40)
+    _, other = sets(name)
+    with apply_bases(model, other):
+        expected = logits(model, ids)
+        model.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert type(loaded).__name__.startswith("Harpe")
+    assert loaded.config.rope_parameters["bases"] == list(other.bases)
+    assert torch.equal(logits(loaded, ids), expected)
+    with pytest.raises(KeyError, match="harpe"):
+        type(model).from_pretrained(tmp_path)
+
+
+def test_models_spread_over_devices_keep_their_hooks():
+    from accelerate.hooks import AlignDevicesHook, add_hook_to_module
+
+    model, ids = toy("llama-grouped"), tokens(1, 30)
+    stock = logits(model, ids)
+    with apply_bases(model, sets("llama-grouped")[1]):
+        expected = logits(model, ids)
+    for module in model.modules():
+        add_hook_to_module(module, AlignDevicesHook(execution_device="cpu"))
+    with apply_bases(model, sets("llama-grouped")[1]):
+        assert torch.equal(logits(model, ids), expected)
+    assert torch.equal(logits(model, ids), stock)
+
+
+RULES = {
+    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512},
+    "llama3": {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 512,
+    },
+    "linear": {"rope_type": "linear", "factor": 2.0},
+    "dynamic": {"rope_type": "dynamic", "factor": 2.0},
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_scaled_models_are_refused(rule):
+    config = toy_config("llama-grouped", max_position_embeddings=2048)
+    config.rope_parameters = RULES[rule] | {"rope_theta": BASE}
+    model, ids = LlamaForCausalLM(config).eval(), tokens(1, 20)
+    stock = logits(model, ids)
+    with pytest.raises(InputError, match=f"LlamaForCausalLM scales its rotary embedding by the rule '{rule}'"):
+        apply_bases(model, sets("llama-grouped")[1])
+    assert torch.equal(logits(model, ids), stock)
+
+
+def test_what_does_not_fit_is_refused():
+    model = toy("llama-grouped")
+    with pytest.raises(
+        InputError, match="for 8 heads, 2 KV heads and head_dim 16, and LlamaForCausalLM has 4 heads, 2"
+    ):
+        apply_bases(model, base_set(BASES[2], heads=8))
+    with pytest.raises(InputError, match="head_dim 32, and LlamaForCausalLM has 4 heads, 2 KV heads and head_dim 16"):
+        apply_bases(model, base_set(BASES[2], head_dim=32))
+    with pytest.raises(InputError, match="1 KV heads and head_dim 16, and LlamaForCausalLM has 4 heads, 2 KV heads"):
+        apply_bases(model, base_set(BASES[1]))
+    with pytest.raises(InputError, match=r"one base per query head .4.,.* --kv-heads 2"):
+        apply_bases(model, base_set(BASES[4]))
+    with pytest.raises(InputError, match=r"base_set must be a BaseSet, not 'bases.json'"):
+        apply_bases(model, "bases.json")
+    with apply_bases(model, base_set(BASES[2])), pytest.raises(InputError, match="carries bases already"):
+        apply_bases(model, base_set(BASES[2]))
+    with pytest.raises(InputError, match=r"GPT2LMHeadModel is a model of type gpt2, .* llama, mistral, qwen2, qwen3"):
+        apply_bases(GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=32, n_head=2, vocab_size=9)), base_set(BASES[2]))
+    with pytest.raises(InputError, match="Linear is a model of type None"):
+        apply_bases(torch.nn.Linear(2, 2), base_set(BASES[2]))
+
+
+def test_an_attention_that_other_code_has_changed_is_refused():
+    model, ids = toy("llama-grouped"), tokens(1, 20)
+    attention = model.model.layers[1].self_attn
+    attention.forward = type(attention).forward.__get__(attention)
+    stock, config = logits(model, ids), model.config
+    with pytest.raises(InputError, match="LlamaAttention that other code has changed"):
+        apply_bases(model, sets("llama-grouped")[1])
+    assert torch.equal(logits(model, ids), stock)
+    assert model.config is config
+
+
+def test_split_heads_are_refused():
+    config = modeling_harpe.with_bases(toy_config("llama-grouped"), BASES[2])
+    assert not config.base_model_tp_plan
+    attention = modeling_harpe.HarpeLlamaForCausalLM(config).model.layers[0].self_attn
+    tables = torch.zeros(1, 3, 4, HEAD_DIM // 2)
+    with pytest.raises(ValueError, match="2 KV heads and bases for 4"):
+        attention(torch.zeros(1, 3, HEADS * HEAD_DIM), position_embeddings=(tables, tables))
+
+
+@pytest.mark.parametrize("bases", [None, [1e6], [1e6, 1.0], [1e6, float("nan")], [1e6, "1e6"], [1e6, True], 1e6])
+def test_configs_hold_one_right_base_per_kv_head(bases):
+    rope = {"rope_type": "harpe", "rope_theta": BASE} | ({} if bases is None else {"bases": bases})
+    shape = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 1}
+
+    def build():  # the config raises, or the model, by the version of transformers
+        config = modeling_harpe.HarpeLlamaConfig(**shape, vocab_size=VOCABULARY, rope_parameters=rope)
+        modeling_harpe.HarpeLlamaForCausalLM(config)
+
+    with pytest.raises(ValueError, match="bases"):
+        build()
+
+
+def test_a_config_without_bases_makes_no_model():
+    with pytest.raises(ValueError, match="rope_type 'harpe' with 'bases'"):
+        modeling_harpe.HarpeLlamaModel(modeling_harpe.HarpeLlamaConfig(hidden_size=32, num_hidden_layers=0))

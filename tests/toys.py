@@ -1,0 +1,129 @@
+"""Small models of every family, and the slow and obvious twin of their forward pass with a base per KV head."""
+
+import numpy as np
+import torch
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from ropesearch import BaseSet
+
+CLASSES = {
+    "llama": (LlamaConfig, LlamaForCausalLM),
+    "mistral": (MistralConfig, MistralForCausalLM),
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+}
+HEADS, HEAD_DIM, BASE, VOCABULARY = 4, 16, 10000.0, 101
+BASES = {4: (20000.0, 150000.0, 1e6, 5e6), 2: (20000.0, 5e6), 1: (3e5,)}
+# name: (family, KV heads, what else is particular)
+TOYS = {
+    "llama-multi-head": ("llama", 4, {}),
+    "llama-grouped": ("llama", 2, {"attention_bias": True}),
+    "llama-one-kv-head": ("llama", 1, {"tie_word_embeddings": True}),
+    "mistral-grouped": ("mistral", 2, {"sliding_window": 24}),
+    "qwen2-grouped": ("qwen2", 2, {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1}),
+    "qwen2-multi-head": ("qwen2", 4, {"tie_word_embeddings": True}),
+    "qwen3-grouped": ("qwen3", 2, {}),
+    "qwen3-one-kv-head": ("qwen3", 1, {"attention_bias": True}),
+}
+
+
+def toy_config(name, attention="sdpa", **more):
+    family, kv_heads, particular = TOYS[name]
+    config, _ = CLASSES[family]
+    return config(
+        vocab_size=VOCABULARY,
+        hidden_size=HEADS * HEAD_DIM,
+        intermediate_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=HEADS,
+        num_key_value_heads=kv_heads,
+        head_dim=HEAD_DIM,
+        rope_parameters={"rope_type": "default", "rope_theta": BASE},
+        initializer_range=0.15,  # large enough that attention prefers some positions to others
+        attn_implementation=attention,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=0,
+        **particular,
+        **more,
+    )
+
+
+def toy(name, attention="sdpa", **more):
+    config = toy_config(name, attention, **more)
+    torch.manual_seed(1)
+    model = CLASSES[config.model_type][1](config).eval()
+    torch.manual_seed(2)
+    for key, parameter in model.named_parameters():
+        if key.endswith("bias"):  # zero, as transformers makes them
+            torch.nn.init.normal_(parameter, std=0.5)
+    return model
+
+
+def base_set(bases, heads=HEADS, head_dim=HEAD_DIM):
+    bases = tuple(bases)
+    return BaseSet(heads, len(bases), head_dim, bases, bases, "by hand")
+
+
+def sets(name):
+    """A set with the model's own base for every KV head, and one with other bases."""
+    kv_heads = TOYS[name][1]
+    return base_set([BASE] * kv_heads), base_set(BASES[kv_heads])
+
+
+def tokens(*shape, seed=0):
+    return torch.randint(1, VOCABULARY, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def naive_logits(model, bases, ids):
+    """Logits of a stock causal model with a base per KV head: one head at a time, angles in float64."""
+    config, layers = model.config, model.model.layers
+    size = config.head_dim
+    x = model.model.embed_tokens(ids)
+    for index, layer in enumerate(layers):
+        attention = layer.self_attn
+        y = layer.input_layernorm(x)
+        outputs = []
+        for head in range(config.num_attention_heads):
+            kv_head = head * config.num_key_value_heads // config.num_attention_heads
+            q = attention.q_proj(y)[..., head * size : (head + 1) * size]
+            k = attention.k_proj(y)[..., kv_head * size : (kv_head + 1) * size]
+            v = attention.v_proj(y)[..., kv_head * size : (kv_head + 1) * size]
+            if hasattr(attention, "q_norm"):
+                q, k = attention.q_norm(q), attention.k_norm(k)
+            q, k = naive_rotation(q, bases[kv_head]), naive_rotation(k, bases[kv_head])
+            scores = q @ k.transpose(-1, -2) / size**0.5
+            distance = torch.arange(ids.shape[1])[:, None] - torch.arange(ids.shape[1])[None, :]
+            hidden = distance < 0
+            if window := naive_window(config, index):
+                hidden |= distance >= window
+            outputs.append(scores.masked_fill(hidden, float("-inf")).softmax(-1) @ v)
+        x = x + attention.o_proj(torch.cat(outputs, -1))
+        x = x + layer.mlp(layer.post_attention_layernorm(x))
+    return model.lm_head(model.model.norm(x))
+
+
+def naive_rotation(x, base):
+    """Channels i and i + D/2 of x, (B, S, D), as complex numbers, turned by position · θ_i."""
+    size = x.shape[-1]
+    theta = np.array([base ** (-2 * i / size) for i in range(size // 2)])
+    turn = torch.from_numpy(np.exp(1j * np.arange(x.shape[1])[:, None] * theta)).to(torch.complex64)
+    turned = torch.complex(x[..., : size // 2].contiguous(), x[..., size // 2 :].contiguous()) * turn
+    return torch.cat((turned.real, turned.imag), -1)
+
+
+def naive_window(config, layer):
+    """Tokens that a layer looks back over, or None."""
+    if config.model_type == "mistral":
+        return config.sliding_window
+    kinds = getattr(config, "layer_types", None)
+    return config.sliding_window if kinds and kinds[layer] == "sliding_attention" else None
