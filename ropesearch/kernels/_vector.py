@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
 from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -18,7 +19,7 @@ Words = npt.NDArray[np.uint64]
 
 ROWS = 4
 LANES = 8  # numbers in the widest vector register; where registers are narrower, LLVM takes two or four for one
-_CELLS = [(p, r) for p in range(2) for r in range(ROWS)]
+COLUMNS = 2 if get_host_cpu_features().get("avx512f") else 1  # vectors side by side: there are registers for it
 
 _WORD, _INDEX = ir.IntType(64), ir.IntType(32)
 _VECTOR = ir.VectorType(ir.DoubleType(), LANES)
@@ -33,14 +34,22 @@ def _multiply(left: Floats, right: Floats, begin: int, end: int, out: Floats) ->
 
 
 def _multiply_and_unfold(
-    left: Floats, right: Floats, begin: int, end: int, values: Floats, block: int, lowest: Floats, highest: Floats
+    left: Floats,
+    right: Floats,
+    begin: int,
+    end: int,
+    half: int,
+    values: Floats,
+    block: int,
+    lowest: Floats,
+    highest: Floats,
 ) -> None:
-    """Of E, O = Σ_k left[p, :, k]·right[p, k, :], begin ≤ k < end, write E ∓ O into ROWS blocks of values.
+    """Of E, O = Σ_k left[p, :, k]·right[p, k, :half], begin ≤ k < end, write E ∓ O into ROWS blocks of values.
 
     E + O goes left of the middle of a block, mirrored, and E − O right of it. `block` is the number of the first, and
     the least and the greatest value of each go to its place in `lowest` and `highest`.
     """
-    even, odd = left[:, :, begin:end] @ right[:, begin:end]
+    even, odd = left[:, :, begin:end] @ right[:, begin:end, :half]
     blocks = np.hstack([(even + odd)[:, ::-1], even - odd])
     values[block * blocks.shape[1] : (block + ROWS) * blocks.shape[1]] = blocks.ravel()
     lowest[block : block + ROWS] = blocks.min(axis=1)
@@ -72,21 +81,27 @@ def _common_bits(left: Words, right: Words, at: int) -> int:
     return int(np.unpackbits((left[at : at + 64] & right[at : at + 64]).view(np.uint8)).sum())
 
 
-def _product(builder: Any, left: Any, right: Any, begin: Any, end: Any, column: Any) -> dict[tuple[int, int], Any]:
-    """ROWS vectors of each of two products; the eight sums stay in registers, and keep both multipliers busy."""
-    sums = {cell: cgutils.alloca_once(builder, _VECTOR) for cell in _CELLS}
+def _product(
+    builder: Any, left: Any, right: Any, begin: Any, end: Any, column: Any, columns: int
+) -> dict[tuple[int, int, int], Any]:
+    """Of two products ROWS × `columns` vectors, by (pair, row, vector); the sums stay in registers throughout."""
+    cells = [(p, r, v) for p in range(2) for r in range(ROWS) for v in range(columns)]
+    sums = {cell: cgutils.alloca_once(builder, _VECTOR) for cell in cells}
     for total in sums.values():
         builder.store(ir.Constant(_VECTOR, [0.0] * LANES), total)
     with cgutils.for_range(builder, end, start=begin, intp=_WORD) as loop:
-        terms = [_load(builder, _place(builder, right, p, loop.index, column)) for p in range(2)]
-        for p, r in _CELLS:
-            factor = builder.load(_place(builder, left, p, _WORD(r), loop.index))
-            factor = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), factor, _INDEX(0))
-            factor = builder.shuffle_vector(factor, factor, _EVERY_LANE_THE_FIRST)
-            # `contract`: where the processor can, both become one fused instruction.
-            product = builder.fmul(factor, terms[p], flags=("contract",))
-            total = builder.fadd(builder.load(sums[p, r]), product, flags=("contract",))
-            builder.store(total, sums[p, r])
+        for p in range(2):
+            places = [builder.add(column, _WORD(v * LANES)) for v in range(columns)]
+            terms = [_load(builder, _place(builder, right, p, loop.index, place)) for place in places]
+            for r in range(ROWS):
+                factor = builder.load(_place(builder, left, p, _WORD(r), loop.index))
+                factor = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), factor, _INDEX(0))
+                factor = builder.shuffle_vector(factor, factor, _EVERY_LANE_THE_FIRST)
+                for v, term in enumerate(terms):
+                    # `contract`: where the processor can, both become one fused instruction.
+                    product = builder.fmul(factor, term, flags=("contract",))
+                    total = builder.fadd(builder.load(sums[p, r, v]), product, flags=("contract",))
+                    builder.store(total, sums[p, r, v])
     return {cell: builder.load(total) for cell, total in sums.items()}
 
 
@@ -117,7 +132,7 @@ def _arrays(context: Any, builder: Any, signature: Any, args: Any) -> list[Any]:
 def _multiply_compiled(_typing: Any, left: Any, right: Any, begin: Any, end: Any, out: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         left, right, begin, end, out = _arrays(context, builder, signature, args)
-        for (p, r), total in _product(builder, left, right, begin, end, _WORD(0)).items():
+        for (p, r, _), total in _product(builder, left, right, begin, end, _WORD(0), 1).items():
             _store(builder, total, _place(builder, out, p, _WORD(r), _WORD(0)))
         return context.get_dummy_value()
 
@@ -126,30 +141,40 @@ def _multiply_compiled(_typing: Any, left: Any, right: Any, begin: Any, end: Any
 
 @intrinsic
 def _multiply_and_unfold_compiled(
-    _typing: Any, left: Any, right: Any, begin: Any, end: Any, values: Any, block: Any, lowest: Any, highest: Any
+    _typing: Any,
+    left: Any,
+    right: Any,
+    begin: Any,
+    end: Any,
+    half: Any,
+    values: Any,
+    block: Any,
+    lowest: Any,
+    highest: Any,
 ) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        left, right, begin, end, values, block, lowest, highest = _arrays(context, builder, signature, args)
-        half = cgutils.unpack_tuple(builder, right.shape)[2]
+        left, right, begin, end, half, values, block, lowest, highest = _arrays(context, builder, signature, args)
         sides = [("<", lowest, np.inf), (">", highest, -np.inf)]
         bounds = {}
         for order, _, worst in sides:
             for r in range(ROWS):
                 bounds[order, r] = cgutils.alloca_once(builder, _VECTOR)
                 builder.store(ir.Constant(_VECTOR, [worst] * LANES), bounds[order, r])
-        with cgutils.for_range_slice(builder, _WORD(0), half, _WORD(LANES), intp=_WORD) as (column, _):
-            sums = _product(builder, left, right, begin, end, column)
+        with cgutils.for_range_slice(builder, _WORD(0), half, _WORD(LANES * COLUMNS), intp=_WORD) as (column, _):
+            sums = _product(builder, left, right, begin, end, column, COLUMNS)
             for r in range(ROWS):
                 middle = builder.mul(half, builder.add(builder.mul(builder.add(block, _WORD(r)), _WORD(2)), _WORD(1)))
-                after = builder.fsub(sums[0, r], sums[1, r])
-                before = builder.fadd(sums[0, r], sums[1, r])
-                for order, _, _ in sides:
-                    bound = bounds[order, r]
-                    builder.store(_further(builder, order, builder.load(bound), after, before), bound)
-                _store(builder, after, builder.gep(values.data, [builder.add(middle, column)]))
-                mirrored = builder.sub(builder.sub(middle, column), _WORD(LANES))
-                before = builder.shuffle_vector(before, before, _REVERSED)
-                _store(builder, before, builder.gep(values.data, [mirrored]))
+                for v in range(COLUMNS):
+                    place = builder.add(column, _WORD(v * LANES))
+                    after = builder.fsub(sums[0, r, v], sums[1, r, v])
+                    before = builder.fadd(sums[0, r, v], sums[1, r, v])
+                    for order, _, _ in sides:
+                        bound = bounds[order, r]
+                        builder.store(_further(builder, order, builder.load(bound), after, before), bound)
+                    _store(builder, after, builder.gep(values.data, [builder.add(middle, place)]))
+                    mirrored = builder.sub(builder.sub(middle, place), _WORD(LANES))
+                    before = builder.shuffle_vector(before, before, _REVERSED)
+                    _store(builder, before, builder.gep(values.data, [mirrored]))
         for order, target, _ in sides:
             for r in range(ROWS):
                 bound = builder.load(bounds[order, r])
@@ -162,7 +187,7 @@ def _multiply_and_unfold_compiled(
         return context.get_dummy_value()
 
     word = types.int64
-    return types.void(left, right, word, word, values, word, lowest, highest), generate
+    return types.void(left, right, word, word, word, values, word, lowest, highest), generate
 
 
 def _further(builder: Any, order: str, bound: Any, *vectors: Any) -> Any:

@@ -39,7 +39,9 @@ class Workspace(NamedTuple):
     follow NODES that belong to the nodes, the slow ones last; n is rounded up to whole vectors.
     """
 
-    near: Floats  # (2, NODES + n, HALF): cos, sin of (k + ½)·θ; Lagrange's polynomials at k + ½
+    # (2, NODES + n, HALF + LANES): cos, sin of (k + ½)·θ; Lagrange's polynomials at k + ½. Rows of a power of two would
+    # all lie in a few sets of the cache, and drive each other out of it: hence the last columns, of no other use.
+    near: Floats
     nodes: Floats  # (2, NODES + n, NODES): cos, sin of node·θ
     turns: Floats  # (2, SPAN, n): cos, sin of r·BLOCK·θ
     starts: Floats  # (2, spans, n): scale·cos, scale·sin of s·θ, s the centre of the first block of a span
@@ -55,7 +57,7 @@ def workspace(n_frequencies: int, n_distances: int) -> Workspace:
     width = -(-n_frequencies // LANES) * LANES
     n = NODES + width
     room = Workspace(
-        near=_aligned(2, n, HALF),
+        near=_aligned(2, n, HALF + LANES),
         nodes=_aligned(2, n, NODES),
         turns=_aligned(2, SPAN, width),
         starts=_aligned(2, -(-strips * ROWS // SPAN), width),
@@ -64,7 +66,7 @@ def workspace(n_frequencies: int, n_distances: int) -> Workspace:
         lowest=np.empty(strips * ROWS),
         highest=np.empty(strips * ROWS),
     )
-    room.near[:, :NODES] = _POLYNOMIALS
+    room.near[:, :NODES, :HALF] = _POLYNOMIALS
     return room
 
 
@@ -72,7 +74,7 @@ def workspace_size(n_frequencies: int, n_distances: int) -> int:
     """Bytes that a workspace takes."""
     strips = -(-n_distances // STRIP)
     n = NODES + n_frequencies + LANES
-    numbers = 2 * n * (HALF + NODES + ROWS + SPAN + strips * ROWS // SPAN + 1) + strips * (STRIP + 2 * ROWS)
+    numbers = 2 * n * (HALF + LANES + NODES + ROWS + SPAN + strips * ROWS // SPAN + 1) + strips * (STRIP + 2 * ROWS)
     return 8 * numbers
 
 
@@ -156,7 +158,7 @@ def fill(begin: int, end: int, n: int, n_fast: int, room: Workspace) -> None:
             skipped = 0
             multiply(room.phases, room.nodes, NODES + n_fast, NODES + n, room.phases)
         multiply_and_unfold(
-            room.phases, room.near, skipped, NODES + n_fast, room.values, block, room.lowest, room.highest
+            room.phases, room.near, skipped, NODES + n_fast, HALF, room.values, block, room.lowest, room.highest
         )
 
 
