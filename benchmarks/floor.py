@@ -23,7 +23,7 @@ import numpy as np
 from machine import machine, processors
 
 from ropesearch import inv_freq, search_bases
-from ropesearch.kernels.extrema import strict_extrema
+from ropesearch.kernels.extrema import strict_extrema_of_waveforms
 from ropesearch.waveforms import Sampler
 
 HEAD_DIM = 128
@@ -61,10 +61,11 @@ def waveforms_and_extrema(theta, last=131072):
 
     def run(rows):
         sampler = Sampler(HEAD_DIM, 1000, last)
-        words = np.empty((2, (last - 1000) // 64 + 1), np.uint64)
-        for row in rows:
-            curve = sampler.waveform(row).values
-            strict_extrema(curve, curve.size, *words)
+        maxima, minima = np.empty((2, len(rows), (last - 1000) // 64 + 1), np.uint64)
+        level = np.empty(len(rows), np.bool_)
+        strict_extrema_of_waveforms(
+            rows, sampler.scale, sampler.first, sampler.size, sampler.room, maxima, minima, level
+        )
 
     with ThreadPoolExecutor(processors()) as pool:
         list(pool.map(run, np.array_split(theta, processors())))

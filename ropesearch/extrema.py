@@ -10,7 +10,7 @@ import numpy.typing as npt
 from . import checks
 from .kernels import extrema as _kernels
 from .kernels.waveform import BLOCK
-from .waveforms import Samples, Sketch
+from .waveforms import Sampler, Samples, Sketch
 
 Floats = npt.NDArray[np.float64]
 Positions = npt.NDArray[np.int32]
@@ -178,6 +178,31 @@ class Dominant:
             found.append(room[:n])
         return found[0], found[1][::-1]
 
+    def positions_of_waveforms(self, frequencies: Floats, sampler: Sampler) -> list[tuple[Positions, Positions]]:
+        """`positions` of the waveform of every row of frequencies, (C, d/2)."""
+        n = len(frequencies)
+        kept = np.empty((n, 2, min(self.count, sampler.size)), np.int32)
+        found = np.empty((n, 2), np.int64)
+        n_blocks = sampler.room.lowest.size
+        _kernels.dominant_of_waveforms(
+            frequencies,
+            sampler.scale,
+            sampler.first,
+            sampler.size,
+            sampler.room,
+            self.count,
+            self.gap,
+            self.valley_gap,
+            self.look_ahead,
+            self.level_tolerance,
+            kept,
+            found,
+            np.empty(n_blocks, np.int32),
+            np.empty(n_blocks, np.bool_),
+        )
+        ends = found.tolist()
+        return [(kept[c, 0, : ends[c][0]].copy(), kept[c, 1, : ends[c][1]][::-1].copy()) for c in range(n)]
+
     def positions_of_sketch(self, curve: Sketch, margin: float) -> tuple[Positions, Positions]:
         """`positions` of a curve of which only some values are there, from bounds that are `margin` too wide.
 
@@ -227,12 +252,22 @@ class Local:
             before = np.concatenate([[np.uint64(0)], to[:-1] >> np.uint64(63)]) | to << np.uint64(1)
             words[: up.size] = before & onwards
 
+    def positions_of_waveforms(self, frequencies: Floats, sampler: Sampler) -> list[tuple[Positions, Positions]]:
+        """`positions` of the waveform of every row of frequencies, (C, d/2)."""
+        return [self.positions(sampler.waveform(theta)) for theta in frequencies]
+
+    def mark_waveforms(self, frequencies: Floats, sampler: Sampler, peaks: Words, valleys: Words) -> None:
+        """`mark` for the waveform of every row of frequencies, (C, d/2), and of peaks and valleys."""
+        doubtful = np.ones(len(frequencies), np.bool_)
+        if self.prominence is None and self.min_separation is None:
+            _kernels.strict_extrema_of_waveforms(
+                frequencies, sampler.scale, sampler.first, sampler.size, sampler.room, peaks, valleys, doubtful
+            )
+        for c in np.flatnonzero(doubtful).tolist():  # a plateau may be an extremum too
+            self.mark(sampler.waveform(frequencies[c]), peaks[c], valleys[c])
+
     def mark(self, curve: Samples, peaks: Words, valleys: Words) -> None:
         """Set bit j % 64 of word j // 64 for every peak (valley) j of a curve."""
-        if self.prominence is None and self.min_separation is None:
-            level = _kernels.strict_extrema(curve.values, curve.values.size, peaks, valleys)
-            if not level:  # without plateaus these are all
-                return
         for words, positions in zip((peaks, valleys), self.positions(curve), strict=True):
             marks = np.zeros(64 * words.size, np.bool_)
             marks[positions] = True

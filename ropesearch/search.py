@@ -28,7 +28,7 @@ from .optimize import choose as optimize
 from .optimize import refine as refine_bases
 from .progress import Progress, counter
 from .rope import inv_freq
-from .waveforms import Sampler, Samples, waveform_memory, waveform_samples
+from .waveforms import Sampler, waveform_memory, waveform_samples
 
 T = TypeVar("T")
 Floats = npt.NDArray[np.float64]
@@ -267,16 +267,14 @@ def _landmarks(
             own.sampler = Sampler(head_dim, first, last)
         return own.sampler  # type: ignore[no-any-return]
 
-    def curve(i: int) -> Samples:
-        return sampler().waveform(frequencies[i])
-
-    of_bmin = rule.positions(curve(0))
+    of_bmin = rule.positions_of_waveforms(frequencies[:1], sampler())[0]
     if not any(positions.size for positions in of_bmin):
         msg = (
             f"bmin {checks.shown(grid[0])} has no peak and no valley from min_distance {first} to max_distance {last};"
             " a wider window has"
         )
         raise checks.InputError(msg)
+    del own.sampler
     report = counter(progress, "waveforms and extrema", len(grid))
     survey = Survey(device, head_dim, first, last) if device else None
     if isinstance(rule, Local):
@@ -284,28 +282,40 @@ def _landmarks(
         require_memory(2 * row_size * len(grid), f"keeping the extrema of {len(grid)} bases")
         bits = LandmarkBits.empty(len(grid), n_distances)
 
-        def mark(i: int, steps: Steps | None = None) -> None:
-            peaks, valleys = bits.words[PEAK, i], bits.words[VALLEY, i]
-            if steps is None or steps.doubtful:
-                rule.mark(curve(i), peaks, valleys)
-            else:
-                rule.mark_steps(steps.up, steps.down, peaks, valleys)
+        def mark(run: slice) -> list[None]:
+            peaks, valleys = bits.words[PEAK, run], bits.words[VALLEY, run]
+            rule.mark_waveforms(frequencies[run], sampler(), peaks, valleys)
+            return [None] * len(peaks)
 
-        for _ in _in_threads(mark, range(len(grid)), threads, report, survey and survey.steps(frequencies)):
+        def mark_surveyed(run: slice, surveyed: list[Steps]) -> list[None]:
+            for i, steps in zip(range(run.start, run.stop), surveyed, strict=True):
+                peaks, valleys = bits.words[PEAK, i], bits.words[VALLEY, i]
+                if steps.doubtful:
+                    rule.mark(sampler().waveform(frequencies[i]), peaks, valleys)
+                else:
+                    rule.mark_steps(steps.up, steps.down, peaks, valleys)
+            return [None] * len(surveyed)
+
+        steps = survey and survey.steps(frequencies)
+        for _ in _in_threads(mark_surveyed if survey else mark, len(grid), threads, report, steps):
             pass
         return bits
     kept = sum(positions.nbytes for positions in of_bmin)
     # Twice: the lists of the candidates, and the same laid end to end.
     require_memory(2 * kept * len(grid), f"keeping the extrema of {len(grid)} bases")
 
-    def positions(i: int, bounds: tuple[Floats, Floats] | None = None) -> tuple[Positions, Positions]:
-        if bounds is None:
-            return rule.positions(curve(i))
-        lowest, highest = bounds
-        return rule.positions_of_sketch(sampler().sketch(frequencies[i], lowest - MARGIN, highest + MARGIN), 2 * MARGIN)
+    def positions(run: slice) -> list[tuple[Positions, Positions]]:
+        return rule.positions_of_waveforms(frequencies[run], sampler())
 
-    surveyed = survey and survey.bounds(frequencies)
-    return Landmarks.join(list(_in_threads(positions, range(len(grid)), threads, report, surveyed)))
+    def positions_surveyed(run: slice, surveyed: list[tuple[Floats, Floats]]) -> list[tuple[Positions, Positions]]:
+        return [
+            rule.positions_of_sketch(sampler().sketch(theta, lowest - MARGIN, highest + MARGIN), 2 * MARGIN)
+            for theta, (lowest, highest) in zip(frequencies[run], surveyed, strict=True)
+        ]
+
+    bounds = survey and survey.bounds(frequencies)
+    find = positions_surveyed if survey else positions
+    return Landmarks.join(list(_in_threads(find, len(grid), threads, report, bounds)))
 
 
 def _optimized(
@@ -329,7 +339,7 @@ def _optimized(
     report = counter(progress, "waveforms", len(grid))
     rows = np.empty((len(grid), objective.row(cosines(grid[0])).size))
     places = iter(rows)
-    for row in _in_threads(lambda base: objective.row(cosines(base)), grid, threads, report):
+    for row in _in_threads(lambda run: [objective.row(cosines(b)) for b in grid[run]], len(grid), threads, report):
         next(places)[:] = row
     objective.keep(rows)
     tell = progress or (lambda *_: None)
@@ -338,22 +348,26 @@ def _optimized(
 
 
 def _in_threads(
-    function: Callable[..., T],
-    items: Sequence[Any],
+    function: Callable[..., list[T]],
+    n: int,
     threads: int,
     report: Callable[[], None],
     more: Iterator[Any] | None = None,
 ) -> Iterator[T]:
-    """Results in the order of the items, computed in threads; `more` has a second argument for each."""
-    size = max(1, min(16, len(items) // (4 * threads)))  # several at once: handing over costs as much as a short curve
-    arguments = zip(items, more, strict=True) if more is not None else zip(items)
-    runs = iter(lambda: list(islice(arguments, size)), [])
+    """Results for the numbers 0 … n − 1 in their order, computed in threads, run by run.
+
+    `function` takes a slice, and of `more`, if it is given, the items for it.
+    """
+    size = max(1, min(16, n // (4 * threads)))
+    starts = iter(range(0, n, size))
     waiting: deque[Future[list[T]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
             while True:
-                for run in islice(runs, 4 * threads - len(waiting)):
-                    waiting.append(pool.submit(lambda run: [function(*item) for item in run], run))
+                for start in islice(starts, 4 * threads - len(waiting)):
+                    run = slice(start, min(start + size, n))
+                    items = () if more is None else (list(islice(more, run.stop - run.start)),)
+                    waiting.append(pool.submit(function, run, *items))
                 if not waiting:
                     return
                 for result in waiting.popleft().result():

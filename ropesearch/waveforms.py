@@ -115,39 +115,28 @@ class Sampler:
     """Waveforms over one window of distances, one after another in the same memory."""
 
     def __init__(self, head_dim: int, first: int, last: int) -> None:
-        self._scale = 2 / math.sqrt(head_dim)
-        self._first = first
-        self._room = _kernels.workspace(head_dim // 2, last - first + 1)
-        self._n_strips = self._room.values.size // _kernels.STRIP
-        self._samples = Samples(self._room.values[: last - first + 1], self._room.lowest, self._room.highest)
+        self.scale = 2 / math.sqrt(head_dim)
+        self.first = first
+        self.size = last - first + 1
+        self.room = _kernels.workspace(head_dim // 2, self.size)
+        self._samples = Samples(self.room.values[: self.size], self.room.lowest, self.room.highest)
 
     def waveform(self, theta: Floats) -> Samples:
         """(2/√d)·Σ_i cos(m·θ_i) over the window, the frequencies in descending order. The next call writes over it."""
-        n_fast = _kernels.prepare(theta, self._scale, self._first, self._room)
-        _kernels.fill(0, self._n_strips, theta.size, n_fast, self._room)
-        self._bound_the_end()
+        _kernels.waveform(theta, self.scale, self.first, self.size, self.room)
         return self._samples
 
     def sketch(self, theta: Floats, lowest: Floats, highest: Floats) -> "Sketch":
         """Bounds on every block, (blocks,) each, for a waveform of which only some strips will be computed."""
-        n_fast = _kernels.prepare(theta, self._scale, self._first, self._room)
-        self._room.values[:] = np.nan
-        self._room.lowest[: lowest.size] = lowest
-        self._room.highest[: highest.size] = highest
+        n_fast = _kernels.prepare(theta, self.scale, self.first, self.room)
+        self.room.values[:] = np.nan
+        self.room.lowest[: lowest.size] = lowest
+        self.room.highest[: highest.size] = highest
 
         def fill(begin: int, end: int) -> None:
-            _kernels.fill(begin, end, theta.size, n_fast, self._room)
-            if end == self._n_strips:
-                self._bound_the_end()
+            _kernels.fill(begin, end, theta.size, n_fast, self.size, self.room)
 
-        return Sketch(self._samples, np.zeros(self._n_strips, np.bool_), fill)
-
-    def _bound_the_end(self) -> None:
-        """Set the bounds of the last block to those of its part within the window."""
-        values, lowest, highest = self._samples
-        end = (values.size - 1) // _kernels.BLOCK
-        lowest[end] = values[end * _kernels.BLOCK :].min()
-        highest[end] = values[end * _kernels.BLOCK :].max()
+        return Sketch(self._samples, np.zeros(self.room.values.size // _kernels.STRIP, np.bool_), fill)
 
 
 @dataclass

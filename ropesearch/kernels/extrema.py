@@ -5,12 +5,13 @@ import numpy.typing as npt
 
 from ._jit import kernel
 from ._vector import steps
-from .waveform import BLOCK
+from .waveform import BLOCK, STRIP, Workspace, fill, prepare
 
 Floats = npt.NDArray[np.float64]
 Positions = npt.NDArray[np.int32]
 Flags = npt.NDArray[np.bool_]
 Words = npt.NDArray[np.uint64]
+Counts = npt.NDArray[np.int64]
 
 
 @kernel
@@ -166,3 +167,65 @@ def dominant(
             start = min(t + gap, after) if after < size - 1 else t + gap
             stop = min(start + look_ahead, size)
     return n
+
+
+@kernel
+def dominant_of_waveforms(
+    frequencies: Floats,
+    scale: float,
+    first: int,
+    size: int,
+    room: Workspace,
+    count: int,
+    gap: int,
+    valley_gap: int,
+    look_ahead: int,
+    level_tolerance: float,
+    kept: Positions,
+    found: Counts,
+    likely: Positions,
+    seen: Flags,
+) -> None:
+    """For every row of frequencies the dominant peaks, kept[c, 0, :found[c, 0]], and valleys, kept[c, 1, …].
+
+    A run of waveforms in one call: to take the interpreter's lock between steps so short would cost as much as they do.
+    """
+    for c in range(frequencies.shape[0]):
+        n_fast = prepare(frequencies[c], scale, first, room)
+        fill(0, room.values.size // STRIP, frequencies.shape[1], n_fast, size, room)
+        for kind in range(2):
+            valleys = kind == 1
+            bounds = room.lowest if valleys else room.highest
+            separation = valley_gap if valleys else gap
+            found[c, kind] = dominant(
+                room.values,
+                size,
+                bounds,
+                valleys,
+                count,
+                gap,
+                separation,
+                look_ahead,
+                level_tolerance,
+                kept[c, kind],
+                likely,
+                seen,
+            )
+
+
+@kernel
+def strict_extrema_of_waveforms(
+    frequencies: Floats,
+    scale: float,
+    first: int,
+    size: int,
+    room: Workspace,
+    maxima: Words,
+    minima: Words,
+    level: Flags,
+) -> None:
+    """For every row of frequencies the rows of `strict_extrema`, and whether two neighbours are equal anywhere."""
+    for c in range(frequencies.shape[0]):
+        n_fast = prepare(frequencies[c], scale, first, room)
+        fill(0, room.values.size // STRIP, frequencies.shape[1], n_fast, size, room)
+        level[c] = strict_extrema(room.values, size, maxima[c], minima[c])

@@ -148,8 +148,11 @@ def prepare(theta: Floats, scale: float, first: int, room: Workspace) -> int:
 
 
 @kernel
-def fill(begin: int, end: int, n: int, n_fast: int, room: Workspace) -> None:
-    """Compute strips `begin` to `end` − 1 of the waveform of n frequencies. No strip depends on another."""
+def fill(begin: int, end: int, n: int, n_fast: int, size: int, room: Workspace) -> None:
+    """Compute strips `begin` to `end` − 1 of the waveform of n frequencies. No strip depends on another.
+
+    The bounds of the last block are of its part among the first `size` values.
+    """
     for strip in range(begin, end):
         block = strip * ROWS
         rotate(room.starts, block // SPAN, room.turns, block % SPAN, room.phases, NODES)
@@ -160,6 +163,20 @@ def fill(begin: int, end: int, n: int, n_fast: int, room: Workspace) -> None:
         multiply_and_unfold(
             room.phases, room.near, skipped, NODES + n_fast, HALF, room.values, block, room.lowest, room.highest
         )
+    last = (size - 1) // BLOCK
+    if begin * ROWS <= last < end * ROWS:
+        room.lowest[last] = math.inf
+        room.highest[last] = -math.inf
+        for j in range(last * BLOCK, size):
+            room.lowest[last] = min(room.lowest[last], room.values[j])
+            room.highest[last] = max(room.highest[last], room.values[j])
+
+
+@kernel
+def waveform(theta: Floats, scale: float, first: int, size: int, room: Workspace) -> None:
+    """Compute scale·Σ_i cos(m·θ_i), m = first … first + size − 1, the frequencies in descending order."""
+    n_fast = prepare(theta, scale, first, room)
+    fill(0, room.values.size // STRIP, theta.size, n_fast, size, room)
 
 
 @kernel
