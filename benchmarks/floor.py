@@ -52,6 +52,7 @@ def floor(options):
     draw = np.random.default_rng(0)
     a, b = draw.random((2, SIZE, SIZE))
     rate = 2 * SIZE**3 / min(seconds(np.matmul, a, b) for _ in range(2))
+    time.sleep(0.2)  # BLAS's threads go on spinning for a while, in the way of what is timed next
     n_distances = options.get("max_distance", 131072) - 1000 + 1
     return len(frequencies(options)) * n_distances * 2 * HEAD_DIM / rate
 
@@ -61,11 +62,11 @@ def waveforms_and_extrema(theta, last=131072):
 
     def run(rows):
         sampler = Sampler(HEAD_DIM, 1000, last)
-        maxima, minima = np.empty((2, len(rows), (last - 1000) // 64 + 1), np.uint64)
-        level = np.empty(len(rows), np.bool_)
-        strict_extrema_of_waveforms(
-            rows, sampler.scale, sampler.first, sampler.size, sampler.room, maxima, minima, level
-        )
+        maxima, minima = np.empty((2, 16, (last - 1000) // 64 + 1), np.uint64)
+        level = np.empty(16, np.bool_)
+        window = sampler.scale, sampler.first, sampler.size, sampler.room
+        for start in range(0, len(rows), 16):
+            strict_extrema_of_waveforms(rows[start : start + 16], *window, maxima, minima, level)
 
     with ThreadPoolExecutor(processors()) as pool:
         list(pool.map(run, np.array_split(theta, processors())))
