@@ -29,6 +29,7 @@ from scipy.signal import find_peaks
 
 from ropesearch import find_extrema, inv_freq, search_bases, waveform
 from ropesearch.candidates import candidate_bases
+from ropesearch.waveforms import Sampler
 
 SEARCH = (1e6, 5e6, 30000, 32)
 HEAD_DIM = 128
@@ -55,9 +56,13 @@ def dgemm_floor():
 
 
 def our_waveforms():
+    def run(bases):
+        sampler = Sampler(HEAD_DIM, FIRST, LAST)
+        for theta in inv_freq(bases, HEAD_DIM):
+            sampler.waveform(theta)
+
     with ThreadPoolExecutor(processors()) as pool:
-        for _ in pool.map(lambda base: waveform(base, HEAD_DIM, LAST, min_distance=FIRST), BASES):
-            pass
+        list(pool.map(run, np.array_split(BASES, processors())))
 
 
 def numpy_cosines(bases):

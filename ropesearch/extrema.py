@@ -236,6 +236,10 @@ class Local:
     def positions(self, curve: Samples) -> tuple[Positions, Positions]:
         """Ascending indices of the peaks and of the valleys."""
         if self.prominence is None and self.min_separation is None:
+            words = np.empty((2, -(-curve.values.size // 64)), np.uint64)
+            level = _kernels.strict_extrema(curve.values, curve.values.size, words[0], words[1])
+            if not level:  # without plateaus these are all
+                return positions_of_bits(words[0]), positions_of_bits(words[1])
             peaks, valleys = _kernels.local_extrema(curve.values)
             return peaks, valleys
         from scipy.signal import find_peaks
@@ -275,6 +279,12 @@ class Local:
 
 
 ExtremaRule = Dominant | Local
+
+
+def positions_of_bits(words: Words) -> Positions:
+    """Ascending j for which bit j % 64 of word j // 64 is set."""
+    bits = np.unpackbits(words.astype("<u8").view(np.uint8), bitorder="little").view(np.bool_)
+    return np.flatnonzero(bits).astype(np.int32)
 
 
 def extrema_rule(

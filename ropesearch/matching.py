@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import checks
+from .extrema import positions_of_bits
 from .kernels import matching as _kernels
 from .kernels.matching import CHUNK, PEAK, VALLEY
 from .memory import require_memory
@@ -79,8 +80,7 @@ class LandmarkBits:
 
     def of(self, candidate: int) -> tuple[Positions, Positions]:
         """Peaks and valleys of one candidate."""
-        bits = [np.unpackbits(row.astype("<u8").view(np.uint8), bitorder="little") for row in self.words[:, candidate]]
-        return np.flatnonzero(bits[PEAK]).astype(np.int32), np.flatnonzero(bits[VALLEY]).astype(np.int32)
+        return positions_of_bits(self.words[PEAK, candidate]), positions_of_bits(self.words[VALLEY, candidate])
 
     def most(self) -> int:
         """No candidate has more peaks and valleys."""
