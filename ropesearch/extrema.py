@@ -161,9 +161,8 @@ class Dominant:
         found = []
         for valleys, separation in ((False, self.gap), (True, self.valley_gap)):
             room = kept[int(valleys)]
-            n = _kernels.dominant(
+            n = _kernels.dominant_of_curve(
                 curve.values,
-                size,
                 curve.lowest if valleys else curve.highest,
                 valleys,
                 self.count,

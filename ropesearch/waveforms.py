@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -119,24 +120,23 @@ class Sampler:
         self.first = first
         self.size = last - first + 1
         self.room = _kernels.workspace(head_dim // 2, self.size)
+        self._n_strips = self.room.values.size // _kernels.STRIP
         self._samples = Samples(self.room.values[: self.size], self.room.lowest, self.room.highest)
 
     def waveform(self, theta: Floats) -> Samples:
         """(2/√d)·Σ_i cos(m·θ_i) over the window, the frequencies in descending order. The next call writes over it."""
-        _kernels.waveform(theta, self.scale, self.first, self.size, self.room)
+        self._compute(theta, 0, self._n_strips)
         return self._samples
 
     def sketch(self, theta: Floats, lowest: Floats, highest: Floats) -> "Sketch":
         """Bounds on every block, (blocks,) each, for a waveform of which only some strips will be computed."""
-        n_fast = _kernels.prepare(theta, self.scale, self.first, self.room)
         self.room.values[:] = np.nan
         self.room.lowest[: lowest.size] = lowest
         self.room.highest[: highest.size] = highest
+        return Sketch(self._samples, np.zeros(self._n_strips, np.bool_), partial(self._compute, theta))
 
-        def fill(begin: int, end: int) -> None:
-            _kernels.fill(begin, end, theta.size, n_fast, self.size, self.room)
-
-        return Sketch(self._samples, np.zeros(self.room.values.size // _kernels.STRIP, np.bool_), fill)
+    def _compute(self, theta: Floats, begin: int, end: int) -> None:
+        _kernels.waveform(theta, self.scale, self.first, self.size, begin, end, self.room)
 
 
 @dataclass
@@ -145,7 +145,7 @@ class Sketch:
 
     samples: Samples
     known: npt.NDArray[np.bool_]  # (strips,)
-    fill: Callable[[int, int], None]
+    fill: Callable[[int, int], None]  # computes strips from the one to before the other
 
     def learn(self, blocks: npt.NDArray[np.bool_]) -> bool:
         """Compute the strips of the blocks that are marked; returns whether all of them had been known already."""

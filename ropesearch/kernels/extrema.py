@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from ._jit import kernel
+from ._jit import inner, kernel
 from ._vector import steps
 from .waveform import BLOCK, STRIP, Workspace, fill, prepare
 
@@ -73,7 +73,7 @@ def local_extrema(values: Floats) -> tuple[Positions, Positions]:
     return maxima[:n_maxima].copy(), minima[:n_minima].copy()  # a view would keep all the room in memory
 
 
-@kernel
+@inner
 def dominant(
     values: Floats,
     size: int,
@@ -167,6 +167,27 @@ def dominant(
             start = min(t + gap, after) if after < size - 1 else t + gap
             stop = min(start + look_ahead, size)
     return n
+
+
+@kernel
+def dominant_of_curve(
+    values: Floats,
+    bounds: Floats,
+    valleys: bool,
+    count: int,
+    gap: int,
+    separation: int,
+    look_ahead: int,
+    level_tolerance: float,
+    kept: Positions,
+    likely: Positions,
+    seen: Flags,
+) -> int:
+    """`dominant` for all values of one curve."""
+    size = values.size
+    return dominant(
+        values, size, bounds, valleys, count, gap, separation, look_ahead, level_tolerance, kept, likely, seen
+    )
 
 
 @kernel

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ._jit import kernel
+from ._jit import inner, kernel
 from ._vector import LANES, ROWS, multiply, multiply_and_unfold, rotate
 
 Floats = npt.NDArray[np.float64]
@@ -101,7 +101,7 @@ def _lagrange() -> tuple[Floats, Floats]:
 _NODES, _POLYNOMIALS = _lagrange()
 
 
-@kernel
+@inner
 def prepare(theta: Floats, scale: float, first: int, room: Workspace) -> int:
     """Set the tables for scale·Σ_i cos(m·θ_i), m = first, first + 1, …, the frequencies in descending order.
 
@@ -147,7 +147,7 @@ def prepare(theta: Floats, scale: float, first: int, room: Workspace) -> int:
     return n_fast
 
 
-@kernel
+@inner
 def fill(begin: int, end: int, n: int, n_fast: int, size: int, room: Workspace) -> None:
     """Compute strips `begin` to `end` − 1 of the waveform of n frequencies. No strip depends on another.
 
@@ -173,10 +173,10 @@ def fill(begin: int, end: int, n: int, n_fast: int, size: int, room: Workspace) 
 
 
 @kernel
-def waveform(theta: Floats, scale: float, first: int, size: int, room: Workspace) -> None:
-    """Compute scale·Σ_i cos(m·θ_i), m = first … first + size − 1, the frequencies in descending order."""
+def waveform(theta: Floats, scale: float, first: int, size: int, begin: int, end: int, room: Workspace) -> None:
+    """Compute strips `begin` to `end` − 1 of scale·Σ_i cos(m·θ_i), m = first … first + size − 1; the θ_i descend."""
     n_fast = prepare(theta, scale, first, room)
-    fill(0, room.values.size // STRIP, theta.size, n_fast, size, room)
+    fill(begin, end, theta.size, n_fast, size, room)
 
 
 @kernel
