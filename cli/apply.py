@@ -1,6 +1,7 @@
 """`ropesearch apply`."""
 
-from contextlib import suppress
+import os
+import sys
 
 import click
 
@@ -24,11 +25,10 @@ def apply(model: str, bases: str, output: str, quiet: bool) -> None:
     base_set = read_base_set(bases)
     from ropesearch.checkpoints import apply_to_checkpoint
 
-    if quiet:
-        with suppress(ImportError):
-            from transformers.utils.logging import disable_progress_bar
-
-            disable_progress_bar()
+    # Read where transformers is imported, which takes seconds: not here, where MODEL may be nowhere.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if quiet or not sys.stderr.isatty():
+        os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1"}
     apply_to_checkpoint(model, base_set, output)
     if not quiet:
         click.echo(f"wrote {output}", err=True)

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from .base_set import BaseSet
 from .checks import InputError, MissingExtraError
 from .files import check_new_folder, new_folder
@@ -201,23 +203,24 @@ def _weight_files(folder: Path) -> list[Path]:
     raise InputError(msg)
 
 
-def _per_head_model(folder: Path, base_set: BaseSet) -> Any:
+def _per_head_model(folder: Path, base_set: BaseSet, gguf_file: str | None = None) -> Any:
     """The model with bases that a config stands for, without memory for its weights."""
     import torch
     from transformers import AutoConfig
 
     from . import modeling_harpe
 
+    options = {} if gguf_file is None else {"gguf_file": gguf_file}
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        check_fit(base_set, config.to_dict(), str(folder))  # again, with what transformers fills in
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **options)
+        check_fit(base_set, config.to_dict(), str(folder / (gguf_file or "")))  # with what transformers fills in
         causal_lm = modeling_harpe.FAMILIES[config.model_type][-1]
         with torch.device("meta"):
             return causal_lm(modeling_harpe.with_bases(config, base_set.bases))
     except InputError:
         raise
-    except Exception as error:  # a value that cannot be raises errors of many classes
-        msg = f"{folder / 'config.json'} cannot be used: {_first_line(error)}"
+    except Exception as error:  # a value that cannot be, or a file cut off, raises errors of many classes
+        msg = f"{folder / (gguf_file or 'config.json')} cannot be used: {_first_line(error)}"
         raise InputError(msg) from None
 
 
@@ -260,20 +263,16 @@ def _shapes(file: Path) -> list[tuple[str, tuple[int, ...]]]:
 def _unpack_with_bases(folder: Path, gguf_file: str, base_set: BaseSet, output: Path) -> None:
     require_torch("apply")
     _require_gguf()
-    path = folder / gguf_file
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(folder, gguf_file=gguf_file)
-    except Exception as error:  # of many classes, for a file that is no model or cut off
-        msg = f"{path} cannot be read: {_first_line(error)}"
-        raise InputError(msg) from None
-    check_fit(base_set, config.to_dict(), str(path))
-    model, tokenizer = load_model(path, config=config)
+    parameters = _per_head_model(folder, base_set, gguf_file).parameters()
+    _require_room(sum(p.numel() * p.element_size() for p in parameters), output)
+    model, tokenizer = load_model(folder / gguf_file)
     apply_bases(model, base_set)
-    _require_room(sum(p.numel() * p.element_size() for p in model.parameters()), output)
     with new_folder(output) as temporary:
-        model.save_pretrained(temporary)
+        try:
+            model.save_pretrained(temporary)
+        except SafetensorError as error:  # which a full disk is to safetensors, and no OSError
+            msg = f"{output} cannot be written: {_first_line(error)}"
+            raise OSError(msg) from None
         if tokenizer is not None:
             tokenizer.save_pretrained(temporary)
 

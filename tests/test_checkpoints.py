@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from ropesearch.cli import main
+from safetensors import SafetensorError
 from toys import BASES, TOYS, base_set, sets, tokens, toy
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
@@ -280,6 +281,33 @@ def test_a_gguf_file(refused, tmp_path):
         assert same_logits(load_model(tmp_path / folder)[0], model, tokens(1, 30))
 
 
+def test_a_gguf_file_and_no_room_for_what_is_in_it(refused, tmp_path, monkeypatch, capsys):
+    save_gguf(toy("llama-multi-head"), tmp_path / "model.gguf")
+    base_set(BASES[4]).save(tmp_path / "b4.json")
+
+    def full(*arguments, **options):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("transformers.modeling_utils.safe_save_file", full)
+        with pytest.raises(OSError, match=r"out cannot be written: Error while serializing: .*No space left on device"):
+            apply_to_checkpoint(tmp_path / "model.gguf", base_set(BASES[4]), tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b4.json", "bases.json", "model.gguf"]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6, 0))
+    capsys.readouterr()  # the bars of the unpacking
+    monkeypatch.setattr("ropesearch.checkpoints.load_model", None)  # it is not even unpacked
+    assert "and the disk has 0 bytes free" in refused(1, "model.gguf", bases="b4.json")
+
+
+def test_no_bar_of_other_code_is_between_the_lines(tmp_path):
+    save_gguf(toy("llama-multi-head"), tmp_path / "model.gguf")
+    base_set(BASES[4]).save(tmp_path / "bases.json")
+    command = [sys.executable, "-m", "ropesearch", "apply", "model.gguf", "--bases", "bases.json", "-o"]
+    for output, options, line in (("out", [], "wrote out\n"), ("quiet", ["--quiet"], "")):
+        done = subprocess.run([*command, output, *options], cwd=tmp_path, capture_output=True, text=True, timeout=200)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", line)
+
+
 def test_the_command(run, stock, tmp_path):
     assert run(stock) == (0, "", "wrote out\n")
     assert AutoConfig.from_pretrained("out").rope_parameters["bases"] == list(BASES[2])
@@ -322,7 +350,7 @@ def test_models_that_are_not_there(refused, stock, tmp_path):
     for name in "ab":
         (tmp_path / "empty" / f"{name}.gguf").touch()
     assert "it has 2 .gguf files: name the one" in refused(2, "empty")
-    assert "a.gguf cannot be read" in refused(2, "empty/a.gguf")
+    assert "a.gguf cannot be used: " in refused(2, "empty/a.gguf")
 
 
 def test_a_hub_name_without_a_network(refused):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from toys import BASE, BASES, HEAD_DIM, HEADS, TOYS, VOCABULARY, base_set, naive_logits, sets, tokens, toy, toy_config
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, StaticCache
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ropesearch import AppliedBases, apply_bases, modeling_harpe
 from ropesearch.checks import InputError
@@ -48,6 +49,28 @@ def test_with_other_bases_it_is_what_the_naive_twin_computes(name, attention):
     with apply_bases(model, other):
         torch.testing.assert_close(logits(model, ids), expected, rtol=0, atol=1e-4)
     assert (stock - expected).abs().max() > 0.05  # another tolerance would let a stock model pass
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_attention_is_told_what_stock_tells_it(name, monkeypatch):
+    """Windows too, which eager and sdpa have from their masks, and flash attention from here alone."""
+    model, ids = toy(name, attention_dropout=0.25).train(), tokens(1, 10)
+    attend, told = ALL_ATTENTION_FUNCTIONS["sdpa"], []
+
+    def spy(module, query, key, value, mask, **options):
+        told.append((query.shape, query.stride(), key.shape, value.shape, options))
+        return attend(module, query, key, value, mask, **options)
+
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "sdpa", spy)
+    logits(model, ids)
+    with apply_bases(model, sets(name)[1]):
+        logits(model, ids)
+    layers = model.config.num_hidden_layers
+    assert len(told) == 2 * layers
+    for stock, ours in zip(told[:layers], told[layers:], strict=True):
+        assert ours[:4] == stock[:4]
+        for option in ("dropout", "scaling", "sliding_window"):
+            assert ours[4].get(option) == stock[4].get(option)
 
 
 @pytest.mark.parametrize("name", TOYS)

@@ -1,5 +1,6 @@
 """The same on real weights: SmolLM2-135M, 9 query heads, 3 KV heads, head_dim 64, base 100 000."""
 
+import copy
 import math
 
 import pytest
@@ -7,8 +8,9 @@ import torch
 from smollm2 import BASE, HEAD_DIM, HEADS, KV_HEADS, LAYERS
 from toys import base_set, naive_logits
 from transformers import AutoModelForCausalLM
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from ropesearch import apply_bases, apply_to_checkpoint, inv_freq, load_model
+from ropesearch import apply_bases, apply_to_checkpoint, inv_freq, load_model, modeling_harpe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -83,6 +85,28 @@ def test_with_other_bases_it_is_what_the_naive_twin_computes_and_only_distances_
     torch.testing.assert_close(ours, expected, rtol=0, atol=2e-3)  # of logits up to 30 that went through 30 layers
     assert change < 2 * stock_change
     assert change < 2e-4
+
+
+def test_in_float64_a_shift_changes_nothing_so_that_what_float32_shows_is_rounding(loaded, ids, monkeypatch):
+    bases = (2e5, 3e5, 5e5)  # float32 changes by twice as much as with those of above
+    theta = torch.from_numpy(inv_freq(bases, HEAD_DIM))
+
+    def tables(self, x, position_ids):
+        angles = position_ids[..., None, None].double() * theta
+        return angles.cos(), angles.sin()
+
+    def norm(self, x):
+        return self.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.variance_epsilon)
+
+    # Both of them, and the softmax of eager, are float32 in a model of any dtype.
+    monkeypatch.setattr(modeling_harpe.PerHeadRope, "forward", tables)
+    monkeypatch.setattr(LlamaRMSNorm, "forward", norm)
+    model, some, near = copy.deepcopy(loaded[0]).double(), ids[:, :60], torch.arange(60)[None]
+    model.set_attn_implementation("sdpa")
+    with apply_bases(model, smol_set(bases)):
+        ours = logits(model, some)
+        assert (logits(model, some, position_ids=near + 1000) - ours).abs().max() < 1e-9
+    assert (logits(loaded[0], some).double() - ours).abs().max() > 0.1  # the bases were in it
 
 
 def test_it_generates_with_and_without_a_cache_and_in_padded_batches(loaded):
