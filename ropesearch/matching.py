@@ -76,7 +76,7 @@ class LandmarkBits:
 
     def __len__(self) -> int:
         """How many candidates there are."""
-        return self.words.shape[1]
+        return int(self.words.shape[1])
 
     def of(self, candidate: int) -> tuple[Positions, Positions]:
         """Peaks and valleys of one candidate."""

@@ -296,7 +296,7 @@ def _landmarks(
                     rule.mark_steps(steps.up, steps.down, peaks, valleys)
             return [None] * len(surveyed)
 
-        steps = survey and survey.steps(frequencies)
+        steps = survey.steps(frequencies) if survey else None
         for _ in _in_threads(mark_surveyed if survey else mark, len(grid), threads, report, steps):
             pass
         return bits
@@ -313,7 +313,7 @@ def _landmarks(
             for theta, (lowest, highest) in zip(frequencies[run], surveyed, strict=True)
         ]
 
-    bounds = survey and survey.bounds(frequencies)
+    bounds = survey.bounds(frequencies) if survey else None
     find = positions_surveyed if survey else positions
     return Landmarks.join(list(_in_threads(find, len(grid), threads, report, bounds)))
 
@@ -339,7 +339,11 @@ def _optimized(
     report = counter(progress, "waveforms", len(grid))
     rows = np.empty((len(grid), objective.row(cosines(grid[0])).size))
     places = iter(rows)
-    for row in _in_threads(lambda run: [objective.row(cosines(b)) for b in grid[run]], len(grid), threads, report):
+
+    def rows_of(run: slice) -> list[Floats]:
+        return [objective.row(cosines(base)) for base in grid[run]]
+
+    for row in _in_threads(rows_of, len(grid), threads, report):
         next(places)[:] = row
     objective.keep(rows)
     tell = progress or (lambda *_: None)

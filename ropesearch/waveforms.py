@@ -149,7 +149,9 @@ class Sketch:
 
     def learn(self, blocks: npt.NDArray[np.bool_]) -> bool:
         """Compute the strips of the blocks that are marked; returns whether all of them had been known already."""
-        wanted = np.logical_or.reduceat(blocks, np.arange(0, blocks.size, _kernels.ROWS)) & ~self.known
+        wanted = (
+            np.logical_or.reduceat(blocks, np.arange(0, blocks.size, _kernels.STRIP // _kernels.BLOCK)) & ~self.known
+        )
         self.known |= wanted
         edges = np.flatnonzero(np.diff(wanted, prepend=False, append=False))
         for begin, end in edges.reshape(-1, 2).tolist():

@@ -4,18 +4,25 @@ Each is given twice: as numpy, which says what it does, and as LLVM's intermedia
 the instructions of the machine at hand. Matrices come in pairs, for cosines and sines.
 """
 
+from collections.abc import Callable
 from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
-from numba import config, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.core import cgutils as _cgutils
+from numba.extending import intrinsic as _intrinsic
 
 Floats = npt.NDArray[np.float64]
 Words = npt.NDArray[np.uint64]
+
+# numba types some of these in part.
+cgutils: Any = _cgutils
+config: Any = numba.config
+intrinsic: Callable[[Callable[..., Any]], Any] = _intrinsic
+types: Any = numba.types
 
 ROWS = 4
 LANES = 8  # numbers in the widest vector register; where registers are narrower, LLVM takes two or four for one
@@ -68,7 +75,7 @@ def _rotate(starts: Floats, span: int, turns: Floats, turn: int, out: Floats, co
         out[1, r, column:] = product.imag
 
 
-def _steps(values: Floats, j: int) -> tuple[int, int]:
+def _steps(values: Floats, j: int) -> tuple[np.uint64, np.uint64]:
     """Bit k of the first word: values[j + k] is less than the next value; of the second: greater. 64 of each."""
     here, after = values[j : j + 64], values[j + 1 : j + 65]
     powers = [1 << k for k in range(64)]
