@@ -142,6 +142,9 @@ def load_model(model: str | os.PathLike[str], **options: Any) -> tuple[Any, Any]
 def find_model(model: str | os.PathLike[str]) -> tuple[Path, str | None]:
     """Folder of a model, fetched from the hub where need be, and the name of the .gguf file in it that is meant."""
     path = Path(model)
+    if not os.fspath(model):  # which as a path would be the current folder
+        msg = "MODEL must be a model's folder, a .gguf file or a hub name such as org/name, not ''"
+        raise InputError(msg)
     if os.path.isdir(path):
         if os.path.exists(path / "config.json"):
             return path, None

@@ -234,9 +234,9 @@ class Matching:
                 raise checks.ParameterError(
                     "tolerance", tolerance, "smaller: the sums of squared distances would not fit in 64 bits"
                 )
-            require_memory(48 * n_distances, f"matching over {n_distances} distances")
+            require_memory(96 * n_distances, f"matching over {n_distances} distances")
             return CoincidencePool(n_distances, tolerance)
-        require_memory(16 * n_distances, f"matching over {n_distances} distances")
+        require_memory(64 * n_distances, f"matching over {n_distances} distances")
         return DistancePool(n_distances, self.normalize)
 
 

@@ -340,6 +340,7 @@ def changed(stock, folder, **values):
 
 
 def test_models_that_are_not_there(refused, stock, tmp_path):
+    assert "MODEL must be a model's folder, a .gguf file or a hub name such as org/name, not ''" in refused(2, "")
     assert "nowhere does not exist: MODEL must be a model's folder" in refused(2, "nowhere")
     assert "./no/where does not exist" in refused(2, "./no/where")
     assert "a/b/c does not exist" in refused(2, "a/b/c")

@@ -3,6 +3,7 @@ import sys
 
 import numpy as np
 import pytest
+from ropesearch.cli import main
 
 from ropesearch import device, search_bases, waveform
 from ropesearch.checks import DeviceError, MissingExtraError
@@ -118,3 +119,16 @@ def test_what_only_the_cpu_does(options):
 def test_on_a_gpu(options):
     found = search_bases(**SMALL | options, device="cuda")
     assert without_versions(found) == without_versions(search_bases(**SMALL | options))
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "line"),
+    [
+        ("cuda", 1, "Error: device cuda: torch finds no CUDA device here\n"),
+        ("gpu", 2, "Error: --device must be cpu, cuda or cuda:N, not 'gpu'\n"),
+    ],
+)
+def test_on_the_command_line(monkeypatch, capsys, name, code, line):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["search", "--preset", "table2", "--device", name]) == code
+    assert capsys.readouterr().err == line
