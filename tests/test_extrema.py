@@ -9,7 +9,9 @@ from hypothesis.extra.numpy import arrays
 from scipy.signal import find_peaks
 
 from ropesearch import find_extrema, waveform
-from ropesearch.extrema import EXTREMA_DEFAULTS
+from ropesearch.extrema import EXTREMA_DEFAULTS, extrema_rule
+from ropesearch.kernels.waveform import BLOCK
+from ropesearch.waveforms import Samples
 
 # Few levels, so that plateaus and ties are everywhere.
 stepped = arrays(np.float64, st.integers(0, 120), elements=st.integers(-3, 3).map(float))
@@ -131,3 +133,23 @@ def test_bad_arguments(arguments, message):
 def test_the_defaults_are_those_of_the_signature():
     signature = inspect.signature(find_extrema).parameters
     assert {name: signature[name].default for name in EXTREMA_DEFAULTS} == EXTREMA_DEFAULTS
+
+
+@settings(max_examples=150)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(0, 300), st.integers(1, 700))
+def test_dominant_depends_on_no_value_that_it_has_not_seen(seed, count, gap, look_ahead):
+    draw = np.random.default_rng(seed)
+    m = np.arange(draw.integers(3, 8 * BLOCK))
+    values = np.cos(m * draw.random()) + np.cos(m * draw.random() / 100) - m * draw.normal() / 1000
+    # Extrema at the edges of blocks need values of two blocks.
+    edges = draw.choice([-1, 0], size=m.size // BLOCK) + BLOCK * np.arange(1, m.size // BLOCK + 1)
+    values[edges[edges < m.size]] += draw.choice([-3.0, 0.0, 3.0], size=np.count_nonzero(edges < m.size))
+    options = EXTREMA_DEFAULTS | {"count": count, "gap": gap, "look_ahead": look_ahead, "level_tolerance": 0.3}
+    rule = extrema_rule(**options)
+    curve = Samples.of(values)
+    seen = np.zeros(curve.lowest.size, np.bool_)
+    found = rule.positions(curve, seen)
+    unseen = np.where(np.repeat(seen, BLOCK)[: m.size], values, np.nan)
+    again = rule.positions(Samples(unseen, curve.lowest, curve.highest))
+    for mine, same in zip(found, again, strict=True):
+        np.testing.assert_array_equal(mine, same)

@@ -122,6 +122,9 @@ def dominant(
                 seen[block] = True
                 left = min(max(block * BLOCK, size - stop if valleys else start), size)
                 right = max(min((block + 1) * BLOCK, size - start if valleys else stop), left)
+                if strict:  # an extremum at an edge needs the neighbour there
+                    seen[max(block - 1, 0)] = True
+                    seen[min(block + 1, n_blocks - 1)] = True
                 for j in range(left, right):
                     here = sign * values[j]
                     if here > level and not (strict and (here <= sign * values[j - 1] or here <= sign * values[j + 1])):
@@ -140,6 +143,9 @@ def dominant(
             seen[block] = True
             here = sign * values[j]
             at_level = abs(here - level) <= level_tolerance
+            if at_level:
+                seen[(j - 1) // BLOCK] = True
+                seen[(j + 1) // BLOCK] = True
             if at_level and here > sign * values[j - 1] and here > sign * values[j + 1]:
                 break
             at_level = False
@@ -156,6 +162,7 @@ def dominant(
         after = t + 2
         while after < size - 1:
             j = origin + step * after
+            seen[j // BLOCK] = True
             seen[(j + step) // BLOCK] = True
             if sign * values[j] > sign * values[j - 1] and sign * values[j] > sign * values[j + 1]:
                 break
