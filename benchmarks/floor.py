@@ -20,7 +20,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from machine import machine, processors
+from machine import dgemm_rate, machine, processors, seconds
 
 from ropesearch import inv_freq, search_bases
 from ropesearch.kernels.extrema import strict_extrema_of_waveforms
@@ -34,13 +34,6 @@ RULES = [
     {"extrema": "local"},
     {"extrema": "local", "matching": "distance"},
 ]
-SIZE = 2048  # of the matrices whose product gives the dgemm rate
-
-
-def seconds(function, *arguments, **options):
-    start = time.perf_counter()
-    function(*arguments, **options)
-    return time.perf_counter() - start
 
 
 def frequencies(options):
@@ -49,12 +42,8 @@ def frequencies(options):
 
 
 def floor(options):
-    draw = np.random.default_rng(0)
-    a, b = draw.random((2, SIZE, SIZE))
-    rate = 2 * SIZE**3 / min(seconds(np.matmul, a, b) for _ in range(2))
-    time.sleep(0.2)  # BLAS's threads go on spinning for a while, in the way of what is timed next
     n_distances = options.get("max_distance", 131072) - 1000 + 1
-    return len(frequencies(options)) * n_distances * 2 * HEAD_DIM / rate
+    return len(frequencies(options)) * n_distances * 2 * HEAD_DIM / dgemm_rate()
 
 
 def waveforms_and_extrema(theta, last=131072):

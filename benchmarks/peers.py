@@ -24,7 +24,7 @@ from pathlib import Path
 import numba
 import numpy as np
 import scipy
-from machine import machine, processors
+from machine import dgemm_rate, machine, processors, seconds
 from scipy.signal import find_peaks
 
 from ropesearch import find_extrema, inv_freq, search_bases, waveform
@@ -37,22 +37,11 @@ FIRST, LAST = 1000, 131072
 SCALE = 2 / math.sqrt(HEAD_DIM)
 BASES = [1e6, *candidate_bases(1e6, 5e6, 30000)]
 DISTANCES = np.arange(FIRST, LAST + 1, dtype=np.float64)
-SIZE = 3072  # of the matrices whose product gives the dgemm rate
-
-
-def seconds(function, *arguments):
-    start = time.perf_counter()
-    function(*arguments)
-    return time.perf_counter() - start
 
 
 def dgemm_floor():
     """Seconds for as many operations as the waveforms take by plain matrix products."""
-    draw = np.random.default_rng(0)
-    a, b = draw.random((SIZE, SIZE)), draw.random((SIZE, SIZE))
-    rate = 2 * SIZE**3 / min(seconds(np.matmul, a, b) for _ in range(3))
-    time.sleep(0.2)  # BLAS's threads go on spinning for a while, in the way of what is timed next
-    return len(BASES) * DISTANCES.size * 2 * HEAD_DIM / rate
+    return len(BASES) * DISTANCES.size * 2 * HEAD_DIM / dgemm_rate()
 
 
 def our_waveforms():

@@ -175,11 +175,8 @@ def cluster(address: str, *, quiet: bool) -> Iterator[Executor]:
     import asyncio
     import logging
 
-    try:
-        import distributed
-    except ImportError:
-        msg = "--scheduler needs distributed: pip install 'ropesearch[cluster]'"
-        raise checks.MissingExtraError(msg) from None
+    checks.require_extra("--scheduler", "cluster", "distributed")
+    import distributed
     from distributed.comm.addressing import parse_address, parse_host_port
     from distributed.comm.registry import get_backend
 

@@ -11,7 +11,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from .base_set import BaseSet
-from .checks import InputError, MissingExtraError
+from .checks import InputError, require_extra
 from .files import check_new_folder, new_folder
 from .memory import readable_size
 from .models import apply_bases, check_fit, require_torch
@@ -281,12 +281,7 @@ def _unpack_with_bases(folder: Path, gguf_file: str, base_set: BaseSet, output: 
 
 
 def _require_gguf() -> None:
-    try:
-        import accelerate  # noqa: F401
-        import gguf  # noqa: F401
-    except ImportError:
-        msg = "a .gguf file needs gguf and accelerate: pip install 'ropesearch[torch]'"
-        raise MissingExtraError(msg) from None
+    require_extra("a .gguf file", "torch", "gguf", "accelerate")
 
 
 def _unpacked() -> dict[str, Any]:

@@ -4,6 +4,7 @@ import math
 import operator
 import os
 from collections.abc import Iterable
+from importlib import import_module
 from typing import Any
 
 LARGEST_INTEGER = 2**31 - 1
@@ -35,6 +36,16 @@ class ParameterError(InputError):
 
 class MissingExtraError(ImportError):
     """A package that only an extra of this one brings is not installed."""
+
+
+def require_extra(purpose: str, extra: str, *packages: str) -> None:
+    """Raise MissingExtraError, which names the extra, unless all of its packages that are needed can be imported."""
+    try:
+        for package in packages:
+            import_module(package)
+    except ImportError:
+        msg = f"{purpose} needs {' and '.join(packages)}: pip install 'ropesearch[{extra}]'"
+        raise MissingExtraError(msg) from None
 
 
 class DeviceError(OSError):

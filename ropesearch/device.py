@@ -6,13 +6,14 @@ computes; and for `local` the signs of all steps from point to point, where a cu
 goes to the CPU altogether.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from .checks import DeviceError, MissingExtraError, ParameterError
+from .checks import DeviceError, ParameterError, require_extra
 from .kernels.waveform import BLOCK, HALF
 
 Floats = npt.NDArray[np.float64]
@@ -29,18 +30,16 @@ def find_device(name: Any) -> Any:
     """Return the torch device of a name such as cuda or cuda:1, or None for cpu, which needs no torch."""
     if name == "cpu":
         return None
-    kind, _, number = name.partition(":") if isinstance(name, str) else ("", "", "")
-    if kind != "cuda" or (number and not number.isdecimal()) or name.endswith(":"):
+    found = re.fullmatch(r"cuda(?::(\d+))?", name) if isinstance(name, str) else None
+    if not found:
         raise ParameterError("device", name, "cpu, cuda or cuda:N")
-    try:
-        import torch
-    except ImportError:
-        msg = f"device {name} needs torch: pip install 'ropesearch[torch]'"
-        raise MissingExtraError(msg) from None
+    require_extra(f"device {name}", "torch", "torch")
+    import torch
+
     if not torch.cuda.is_available():
         msg = f"device {name}: torch finds no CUDA device here"
         raise DeviceError(msg)
-    if int(number or 0) >= torch.cuda.device_count():
+    if int(found[1] or 0) >= torch.cuda.device_count():
         msg = f"device {name}: there are {torch.cuda.device_count()} CUDA devices, counted from 0"
         raise DeviceError(msg)
     return torch.device(name)

@@ -202,8 +202,8 @@ class Dominant:
         ends = found.tolist()
         return [(kept[c, 0, : ends[c][0]].copy(), kept[c, 1, : ends[c][1]][::-1].copy()) for c in range(n)]
 
-    def positions_of_sketch(self, curve: Sketch, margin: float) -> tuple[Positions, Positions]:
-        """`positions` of a curve of which only some values are there, from bounds that are `margin` too wide.
+    def positions_of_sketch(self, curve: Sketch) -> tuple[Positions, Positions]:
+        """`positions` of a curve of which only some values are there; its bounds may be too wide.
 
         Where the search needs a value that is not there, that is computed, and the search starts anew.
         """
@@ -212,7 +212,7 @@ class Dominant:
         # Most of what will be needed: the start, where the peaks are, and what is lowest so far, seen from the left.
         seen[: 2**14 // BLOCK] = True
         seen[-1:] = True
-        seen |= lowest <= np.minimum.accumulate(lowest) + self.level_tolerance + 2 * margin
+        seen |= lowest <= np.minimum.accumulate(lowest) + self.level_tolerance
         while not curve.learn(seen):
             seen[:] = False
             found = self.positions(curve.samples, seen)

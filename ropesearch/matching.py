@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -86,6 +87,7 @@ class LandmarkBits:
         """No candidate has more peaks and valleys."""
         return self.n_distances
 
+    @cached_property
     def counts(self) -> Counts:
         """How many peaks and how many valleys each candidate has, shape (2, candidates)."""
         ones = np.full((1, self.words.shape[2]), ~np.uint64(0))
@@ -174,7 +176,7 @@ class DistancePool:
             return int(np.argmin(chosen))
         scores = sums.sum(axis=0).astype(np.float64)
         if self.normalize:
-            scores = (sums / np.maximum(landmarks.counts(), 1)).sum(axis=0)
+            scores = (sums / np.maximum(landmarks.counts, 1)).sum(axis=0)
         return int(np.argmin(np.where(chosen, np.inf, scores)))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from . import checks
 from ._auto import MODEL_TYPES
 from .base_set import BaseSet
-from .checks import InputError, MissingExtraError
+from .checks import InputError, require_extra
 from .model_config import model_shape
 
 SUPPORTED = tuple(name.removeprefix("harpe_") for name in MODEL_TYPES)
@@ -136,13 +136,8 @@ def _rope_rule(config: Mapping[str, Any]) -> str:
 
 
 def require_torch(purpose: str) -> None:
-    """Raise MissingExtraError, which names the extra, where torch or transformers is not installed."""
-    try:
-        import torch  # noqa: F401
-        import transformers  # noqa: F401
-    except ImportError:
-        msg = f"{purpose} needs torch and transformers: pip install 'ropesearch[torch]'"
-        raise MissingExtraError(msg) from None
+    """Raise MissingExtraError where torch or transformers is not installed."""
+    require_extra(purpose, "torch", "torch", "transformers")
 
 
 def _unsupported(name: str, model_type: Any) -> str:

@@ -309,7 +309,7 @@ def _landmarks(
 
     def positions_surveyed(run: slice, surveyed: list[tuple[Floats, Floats]]) -> list[tuple[Positions, Positions]]:
         return [
-            rule.positions_of_sketch(sampler().sketch(theta, lowest - MARGIN, highest + MARGIN), 2 * MARGIN)
+            rule.positions_of_sketch(sampler().sketch(theta, lowest - MARGIN, highest + MARGIN))
             for theta, (lowest, highest) in zip(frequencies[run], surveyed, strict=True)
         ]
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from . import checks
 from .base_set import BaseSet
-from .checks import MissingExtraError
+from .checks import require_extra
 
 DTYPES = ("float32", "float64")
 
@@ -134,11 +134,9 @@ def npz_bytes(tensors: dict[str, npt.NDArray[Any]]) -> bytes:
 
 def pt_bytes(tensors: dict[str, npt.NDArray[Any]]) -> bytes:
     """Content of a file for `torch.load`; raises MissingExtraError where there is no torch."""
-    try:
-        import torch
-    except ImportError:
-        msg = "a .pt file needs torch: pip install 'ropesearch[torch]'"
-        raise MissingExtraError(msg) from None
+    require_extra("a .pt file", "torch", "torch")
+    import torch
+
     file = io.BytesIO()
     torch.save({name: torch.from_numpy(tensor) for name, tensor in tensors.items()}, file)
     return file.getvalue()
