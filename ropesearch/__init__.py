@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from .base_set import BaseSet
     from .checkpoints import apply_to_checkpoint, load_model
     from .coverage import Coverage
+    from .decay import Decay, order_by_decay
     from .exporters import export
     from .extrema import Extrema, find_extrema
+    from .measure import measure_decay, shipped_texts
     from .models import AppliedBases, apply_bases
     from .presets import PRESETS
     from .rope import inv_freq
@@ -29,6 +31,7 @@ __all__ = [
     "AppliedBases",
     "BaseSet",
     "Coverage",
+    "Decay",
     "Extrema",
     "Scheme",
     "apply_bases",
@@ -41,8 +44,11 @@ __all__ = [
     "find_extrema",
     "inv_freq",
     "load_model",
+    "measure_decay",
+    "order_by_decay",
     "parse_scheme",
     "search_bases",
+    "shipped_texts",
     "to_csv",
     "to_markdown",
     "to_tensors",
@@ -55,6 +61,7 @@ _HOME = {
     "AppliedBases": "models",
     "BaseSet": "base_set",
     "Coverage": "coverage",
+    "Decay": "decay",
     "Extrema": "extrema",
     "Scheme": "schemes",
     "apply_bases": "models",
@@ -67,8 +74,11 @@ _HOME = {
     "find_extrema": "extrema",
     "inv_freq": "rope",
     "load_model": "checkpoints",
+    "measure_decay": "measure",
+    "order_by_decay": "decay",
     "parse_scheme": "schemes",
     "search_bases": "search",
+    "shipped_texts": "measure",
     "to_csv": "tables",
     "to_markdown": "tables",
     "to_tensors": "tensors",

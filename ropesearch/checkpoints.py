@@ -1,10 +1,13 @@
 """Models on disk and on the hub: load one, and write one that carries a base set."""
 
+import glob
 import json
 import os
 import re
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from safetensors import SafetensorError
 from .base_set import BaseSet
 from .checks import InputError, require_extra
 from .files import check_new_folder, new_folder
+from .kernels._cache import user_cache_folder
 from .memory import readable_size
 from .models import apply_bases, check_fit, require_torch
 
@@ -92,13 +96,16 @@ def apply_to_checkpoint(model: str | os.PathLike[str], base_set: BaseSet, output
         _keep_tokenizer_class(folder, temporary)
 
 
-def load_model(model: str | os.PathLike[str], **options: Any) -> tuple[Any, Any]:
+def load_model(model: str | os.PathLike[str], *, keep_unpacked: bool = False, **options: Any) -> tuple[Any, Any]:
     """Load a causal language model and its tokenizer, for use and not for training.
 
     Parameters
     ----------
     model : path-like or str
         As for `apply_to_checkpoint`, and of any type that transformers knows; one that carries bases rotates by them.
+    keep_unpacked : bool
+        Whether a .gguf file is kept unpacked in the user's cache folder (`~/.cache/ropesearch` on Linux), four bytes
+        for each weight, from where it loads much faster the next time; until the file changes.
     **options
         For `AutoModelForCausalLM.from_pretrained`, such as dtype, device_map or attn_implementation. Weights are
         taken in their own dtype where none is named.
@@ -114,11 +121,16 @@ def load_model(model: str | os.PathLike[str], **options: Any) -> tuple[Any, Any]
         If there is no such model, or it cannot be read, or weights are missing.
     OSError
         If the hub cannot be reached.
+    MemoryError
+        If the weights do not fit in the memory of the device.
     ImportError
         If torch or transformers is not installed; the message names the extra that brings them.
     """
     folder, gguf_file = find_model(model)
     require_torch("loading a model")
+    if gguf_file is not None and keep_unpacked:
+        folder, gguf_file = _kept_unpacked(folder, gguf_file)
+    import torch
     from transformers import AutoModelForCausalLM
 
     options = {"dtype": "auto", "trust_remote_code": False} | options
@@ -130,6 +142,9 @@ def load_model(model: str | os.PathLike[str], **options: Any) -> tuple[Any, Any]
         loaded, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
     except MemoryError:
         raise
+    except torch.cuda.OutOfMemoryError:
+        msg = f"the weights of {model} do not fit in the memory of the device, so that no length would"
+        raise MemoryError(msg) from None
     except Exception as error:  # of many classes, for a file that is no model or cut off
         msg = f"{model} cannot be loaded: {_first_line(error)}"
         raise InputError(msg) from None
@@ -137,6 +152,23 @@ def load_model(model: str | os.PathLike[str], **options: Any) -> tuple[Any, Any]
         msg = f"{model} has no weights for {_some(info['missing_keys'])}"
         raise InputError(msg)
     return loaded.eval(), _tokenizer(folder, gguf_file)
+
+
+def read_config(model: str | os.PathLike[str]) -> dict[str, Any]:
+    """Content of a model's config, as in its config.json; raises as `load_model`."""
+    folder, gguf_file = find_model(model)
+    if gguf_file is None:
+        return _read_json(folder / "config.json")
+    require_torch("reading a .gguf file")
+    _require_gguf()
+    from transformers import AutoConfig
+
+    try:
+        config: dict[str, Any] = AutoConfig.from_pretrained(folder, gguf_file=gguf_file).to_dict()
+    except Exception as error:  # of many classes, for a file that is no model or cut off
+        msg = f"{model} cannot be read: {_first_line(error)}"
+        raise InputError(msg) from None
+    return config
 
 
 def find_model(model: str | os.PathLike[str]) -> tuple[Path, str | None]:
@@ -278,6 +310,33 @@ def _unpack_with_bases(folder: Path, gguf_file: str, base_set: BaseSet, output: 
             raise OSError(msg) from None
         if tokenizer is not None:
             tokenizer.save_pretrained(temporary)
+
+
+def _kept_unpacked(folder: Path, gguf_file: str) -> tuple[Path, str | None]:
+    """The folder in the user's cache that a .gguf file is unpacked in, or the file itself where none can be made."""
+    from importlib.metadata import version
+
+    place = user_cache_folder()
+    if place is None:
+        return folder, gguf_file
+    file = (folder / gguf_file).resolve()
+    state = file.stat()
+    made_of = (state.st_size, state.st_mtime_ns, version("transformers"))
+    digests = [sha256(repr(what).encode()).hexdigest()[:12] for what in (str(file), made_of)]
+    name = f"{file.stem}-{digests[0]}"
+    kept = place / "models" / f"{name}-{digests[1]}"
+    if not kept.exists():
+        loaded, tokenizer = load_model(file)
+        with suppress(OSError, SafetensorError):  # no room, a folder that cannot be written, another process's
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            for old in kept.parent.glob(f"{glob.escape(name)}-*"):
+                shutil.rmtree(old, ignore_errors=True)
+            _require_room(sum(p.numel() * p.element_size() for p in loaded.parameters()), kept)
+            with new_folder(kept) as temporary:
+                loaded.save_pretrained(temporary)
+                if tokenizer is not None:
+                    tokenizer.save_pretrained(temporary)
+    return (kept, None) if kept.exists() else (folder, gguf_file)
 
 
 def _require_gguf() -> None:

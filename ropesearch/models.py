@@ -72,10 +72,7 @@ def apply_bases(model: Any, base_set: BaseSet) -> AppliedBases:
     from . import modeling_harpe
 
     name = type(model).__name__
-    base_models = [module for module in model.modules() if {"rotary_emb", "layers"} <= module._modules.keys()]
-    if len(base_models) != 1:
-        raise InputError(_unsupported(name, getattr(getattr(model, "config", None), "model_type", None)))
-    (base_model,) = base_models
+    base_model = find_decoder(model)
     model_type = base_model.config.model_type
     check_fit(base_set, base_model.config.to_dict(), name)
 
@@ -94,6 +91,16 @@ def apply_bases(model: Any, base_set: BaseSet) -> AppliedBases:
         applied.remove()
         raise InputError(str(error)) from None
     return applied
+
+
+def find_decoder(model: Any) -> Any:
+    """The one module in a model that has the layers and the rotary embedding, such as a LlamaModel."""
+    decoders = [module for module in model.modules() if {"rotary_emb", "layers"} <= module._modules.keys()]
+    if len(decoders) != 1:
+        raise InputError(
+            _unsupported(type(model).__name__, getattr(getattr(model, "config", None), "model_type", None))
+        )
+    return decoders[0]
 
 
 def check_fit(base_set: BaseSet, config: Mapping[str, Any], name: str) -> None:

@@ -15,8 +15,8 @@ FLOORS = [
     {"_auto", "checks", "files", "memory", "model_config", "progress", "rope"},
     {"coverage", "device", "extrema", "waveforms"},
     {"base_set", "candidates", "matching", "optimize", "presets", "schemes", "search", "sweep"},
-    {"compare", "exporters", "tables", "tensors"},
-    {"checkpoints", "modeling_harpe", "models"},
+    {"compare", "decay", "exporters", "tables", "tensors"},
+    {"checkpoints", "measure", "modeling_harpe", "models"},
     {"plots"},
     {"cli", "__main__"},
 ]

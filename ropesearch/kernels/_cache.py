@@ -38,16 +38,22 @@ dumps: Any = serialize.dumps
 app_dirs: Any = appdirs.AppDirs
 
 
+def user_cache_folder() -> Path | None:
+    """The package's place in the user's cache folder; None for a user without one."""
+    place = app_dirs(appname="", appauthor=False).user_cache_dir
+    return Path(place, "ropesearch") if os.path.isabs(place) else None  # not absolute: a user without a home
+
+
 def cache_folder() -> Path | None:
     """Where the code of these kernels lies, under this Python and numba; None if there is no such place."""
     sources = sorted(Path(__file__).parent.glob("*.py"))
-    place = config.CACHE_DIR or app_dirs(appname="", appauthor=False).user_cache_dir
-    if not sources or not (config.CACHE_DIR or os.path.isabs(place)):  # not absolute: a user without a home
+    place = Path(config.CACHE_DIR, "ropesearch") if config.CACHE_DIR else user_cache_folder()
+    if not sources or place is None:
         return None
     text = sha256(repr((numba.__version__, llvmlite.__version__, sys.version)).encode())
     for path in sources:
         text.update(path.name.encode() + path.read_bytes())
-    return Path(place, "ropesearch", f"kernels-{text.hexdigest()[:16]}")
+    return place / f"kernels-{text.hexdigest()[:16]}"
 
 
 class KernelCache(NullCache):
