@@ -1,11 +1,8 @@
 """`ropesearch apply`."""
 
-import os
-import sys
-
 import click
 
-from .options import Command, quiet_option, read_base_set
+from .options import Command, note_order, order_by_option, quiet_option, quiet_transformers, read_base_set, read_order
 
 
 @click.command(cls=Command)
@@ -14,8 +11,9 @@ from .options import Command, quiet_option, read_base_set
 @click.option(
     "-o", "--output", required=True, type=click.Path(), metavar="DIR", help="The new folder; never one that exists."
 )
+@order_by_option
 @quiet_option
-def apply(model: str, bases: str, output: str, quiet: bool) -> None:
+def apply(model: str, bases: str, output: str, order_by: str | None, quiet: bool) -> None:
     """Write the model MODEL with a base set in it: every KV head rotates by its own base.
 
     MODEL is a folder as transformers saves it, a .gguf file, or a hub name such as org/name; of type llama, mistral,
@@ -25,10 +23,16 @@ def apply(model: str, bases: str, output: str, quiet: bool) -> None:
     base_set = read_base_set(bases)
     from ropesearch.checkpoints import apply_to_checkpoint
 
-    # Read where transformers is imported, which takes seconds: not here, where MODEL may be nowhere.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    if quiet or not sys.stderr.isatty():
-        os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1"}
+    quiet_transformers(quiet=quiet)
+    if order_by is not None:
+        from ropesearch.checkpoints import read_config
+        from ropesearch.decay import order_by_decay
+
+        config = read_config(model)
+        decay = read_order(order_by, config)
+        base_set = order_by_decay(base_set, decay, config)
+        if not quiet:
+            note_order(decay)
     apply_to_checkpoint(model, base_set, output)
     if not quiet:
         click.echo(f"wrote {output}", err=True)

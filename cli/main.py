@@ -10,6 +10,7 @@ from .apply import apply
 from .compare import compare
 from .export import export
 from .extrema import extrema
+from .measure import measure
 from .plot import plot
 from .search import search
 from .show import show
@@ -23,7 +24,7 @@ def cli() -> None:
     """Search RoPE bases for every attention head, and see what they do over distance."""
 
 
-for command in (search, sweep, show, export, apply, compare, waveform, extrema, plot):
+for command in (search, sweep, show, export, apply, measure, compare, waveform, extrema, plot):
     cli.add_command(command)
 
 

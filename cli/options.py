@@ -1,5 +1,7 @@
 """What the commands share: the class that turns library errors into exit codes, and the options."""
 
+import os
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -13,7 +15,7 @@ from ropesearch.checks import InputError, MissingExtraError, ParameterError
 from ropesearch.files import check_output, write_whole
 
 if TYPE_CHECKING:
-    from ropesearch import BaseSet, Scheme
+    from ropesearch import BaseSet, Decay, Scheme
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -210,6 +212,14 @@ def note_options_without_effect(ctx: click.Context, options: Mapping[str, Any]) 
             click.echo(f"note: --{flag} has no effect unless --{other} is {value}", err=True)
 
 
+def quiet_transformers(*, quiet: bool) -> None:
+    """Keep the messages of transformers off stderr, and its bars where nobody looks at them."""
+    # Read where transformers is imported, which takes seconds: not here, where MODEL may be nowhere.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if quiet or not sys.stderr.isatty():
+        os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1"}
+
+
 def note_if_cut(name: str, asked: int | None) -> None:
     """Say on stderr that more threads or worker processes were asked for than there are processors."""
     lent = checks.threads(None)
@@ -259,6 +269,32 @@ def read_base_set(path: str) -> "BaseSet":
 
     base_set: BaseSet = reading_inputs(lambda: BaseSet.load(path))
     return base_set
+
+
+order_by_option = click.option(
+    "--order-by",
+    type=click.Path(),
+    metavar="FILE",
+    help="Beyond the paper: by a decay file of the model, the smallest base to the KV head whose slope is steepest.",
+)
+
+
+def read_order(path: str, config: Mapping[str, Any] | None) -> "Decay":
+    """Read a decay file that is to order bases, for a model with this config, if one is known."""
+    from ropesearch.decay import Decay, check_order
+
+    decay: Decay = reading_inputs(lambda: Decay.load(path))
+    check_order(decay, config)
+    return decay
+
+
+def note_order(decay: "Decay") -> None:
+    """Say on stderr how sure the order by a decay file is."""
+    slopes, errors = decay.kv_head_slopes(), decay.kv_head_slope_errors()
+    apart, error = slopes.max() - slopes.min(), errors.max()
+    if len(slopes) > 1 and apart < 2 * error:
+        msg = f"note: the slopes of the KV heads are at most {apart:.2f} apart, and their standard error between layers is"
+        click.echo(f"{msg} {error:.2f}: their order may be one of chance", err=True)
 
 
 def read_schemes(texts: Sequence[str]) -> "list[Scheme]":

@@ -1,7 +1,10 @@
 """`ropesearch search`."""
 
 import os
-from typing import Any
+import shlex
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,6 +12,7 @@ from ropesearch.files import check_output
 
 from .options import (
     Command,
+    by_hand,
     combined,
     distance_options,
     extrema_options,
@@ -19,14 +23,21 @@ from .options import (
     model_config_option,
     note_if_cut,
     note_options_without_effect,
+    note_order,
+    order_by_option,
     order_option,
     overwrite_option,
     preset_option,
     quiet_option,
+    read_order,
+    reading_inputs,
     refine_option,
 )
 from .progress import ProgressReport
 from .show import print_base_set
+
+if TYPE_CHECKING:
+    from ropesearch import BaseSet, Decay
 
 search_options = combined(
     click.option("--bmin", type=float, help="Smallest base, above 1; always chosen.  [needed]"),
@@ -56,6 +67,7 @@ search_options = combined(
 
 @click.command(cls=Command)
 @search_options
+@order_by_option
 @click.option(
     "--device", default="cpu", show_default=True, metavar="NAME", help="cuda or cuda:N: waveforms on a GPU, by torch."
 )
@@ -71,6 +83,7 @@ def search(
     /,
     output: str | None,
     plot: str | None,
+    order_by: str | None,
     as_json: bool,
     coverage: bool,
     overwrite: bool,
@@ -88,12 +101,15 @@ def search(
         ropesearch search --bmin 1e6 --bmax 5e6 --stride 30000 --model-config path/to/model
     """  # noqa: D301  (click reads the control character \b as: leave these lines as they are)
     options = filled_in(ctx, options, preset, model_config)
+    decay = None if order_by is None else _decay_for(ctx, order_by, model_config, options)
     _check_outputs(output, plot, overwrite)
 
     from ropesearch import search_bases
 
     with ProgressReport(quiet=quiet) as progress:
         base_set = search_bases(**options, progress=progress)
+        if decay is not None:
+            base_set = _ordered(base_set, decay, str(order_by))
         if coverage:
             base_set = base_set.with_coverage(options["max_distance"], progress=progress)
         if plot:
@@ -109,9 +125,32 @@ def search(
         return
     note_options_without_effect(ctx, options)
     note_if_cut("threads", options["threads"])
+    if decay is not None:
+        note_order(decay)
     for path in (output, plot):
         if path:
             click.echo(f"wrote {path}", err=True)
+
+
+def _decay_for(ctx: click.Context, path: str, model_config: str | None, options: Mapping[str, Any]) -> "Decay":
+    """Read a decay file, and refuse one of another model, as far as that is known, before the work."""
+    if by_hand(ctx, "order"):
+        raise click.UsageError("either --order or --order-by must be given")
+    config = None
+    if model_config is not None:
+        from ropesearch.model_config import read_config_file
+
+        config = reading_inputs(lambda: read_config_file(model_config))
+    decay = read_order(path, config)
+    decay.check_heads(options["heads"], options["kv_heads"] or options["heads"], options["head_dim"])
+    return decay
+
+
+def _ordered(base_set: "BaseSet", decay: "Decay", path: str) -> "BaseSet":
+    from ropesearch import order_by_decay
+
+    command = f"{base_set.made_by['command']} --order-by {shlex.quote(path)}"
+    return order_by_decay(replace(base_set, made_by={**base_set.made_by, "command": command}), decay)
 
 
 def _check_outputs(output: str | None, plot: str | None, overwrite: bool) -> None:

@@ -152,17 +152,23 @@ class Decay:
 
     def fitting_bases(self, bases: Any) -> tuple[float, ...]:
         """Return the bases of a base set or a sequence, one per KV head of this model; raises ValueError."""
-        heads, kv_heads, head_dim = (self.model[key] for key in ("heads", "kv_heads", "head_dim"))
         if isinstance(bases, BaseSet):
-            if (bases.heads, bases.kv_heads, bases.head_dim) != (heads, kv_heads, head_dim):
-                msg = f"the base set is for {bases.heads} heads, {bases.kv_heads} KV heads and head_dim "
-                msg += f"{bases.head_dim}, and {self.model['name']} has {heads}, {kv_heads} and {head_dim}"
-                raise checks.InputError(msg)
+            self.check_heads(bases.heads, bases.kv_heads, bases.head_dim)
             return bases.bases
         values = tuple(checks.base("every one of bases", base) for base in bases)
-        if len(values) != kv_heads:
-            raise checks.ParameterError("bases", list(values), f"one per KV head: {kv_heads}")
+        if len(values) != self.model["kv_heads"]:
+            raise checks.ParameterError("bases", list(values), f"one per KV head: {self.model['kv_heads']}")
         return values
+
+    def check_heads(self, heads: int, kv_heads: int, head_dim: int) -> None:
+        """Raise ValueError unless the model measured has these heads."""
+        own = tuple(self.model[key] for key in ("heads", "kv_heads", "head_dim"))
+        if (heads, kv_heads, head_dim) != own:
+            sides = [
+                "{} heads, {} KV heads and head_dim {}".format(*side) for side in ((heads, kv_heads, head_dim), own)
+            ]
+            msg = f"the bases are for {sides[0]}, and the decay was measured on {self.model['name']}, of {sides[1]}"
+            raise checks.InputError(msg)
 
     def unit_waveforms(self) -> Floats:
         """Return A_b(m) by the model's own frequencies, in logits, shape (K, M + 1)."""
@@ -222,17 +228,31 @@ class Decay:
         means: Floats = slopes.reshape(len(slopes), kv_heads, -1).mean(axis=(0, 2))
         return means
 
-    def to_json(self, arrays: Mapping[str, str] | None = None) -> str:
-        """Return the text of the decay file; `arrays` says which file holds the arrays."""
-        quantiles = {
+    def kv_head_slope_errors(self) -> Floats:
+        """Return the standard error of those means, between layers, (K,); NaN for one layer."""
+        slopes = self.figures["slope"]
+        n = len(slopes)
+        by_layer = slopes.reshape(n, self.model["kv_heads"], -1).mean(axis=2)
+        if n == 1:
+            return np.full(by_layer.shape[1], np.nan)
+        errors: Floats = by_layer.std(axis=0, ddof=1) / np.sqrt(n)
+        return errors
+
+    def summary(self) -> dict[str, dict[str, float | None]]:
+        """Return the quantiles 5 %, 50 % and 95 % of every figure, over all heads."""
+        return {
             name: dict(zip(("5 %", "50 %", "95 %"), _quantiles(values), strict=True))
             for name, values in self.figures.items()
         }
+
+    def to_json(self, arrays: Mapping[str, str] | None = None) -> str:
+        """Return the text of the decay file; `arrays` says which file holds the arrays."""
         content = {"format": FORMAT, "version": VERSION} | {key: getattr(self, key) for key in _KEYS[:-1]}
         content |= {
             "distances": [0, self.max_distance],
-            "summary": quantiles,
+            "summary": self.summary(),
             "kv_head_slopes": [_plain(x) for x in self.kv_head_slopes().tolist()],
+            "kv_head_slope_errors": [_plain(x) for x in self.kv_head_slope_errors().tolist()],
             "heads": [],
             "arrays": dict(arrays or {}),
             "made_by": self.made_by,
@@ -402,31 +422,41 @@ def order_by_decay(base_set: BaseSet, decay: Decay, config: Mapping[str, Any] | 
     ValueError
         If `decay` is of another model or of other heads, or of a model that carries bases already.
     """
-    model = decay.model
-    if str(model["model_type"]).startswith("harpe_"):
-        msg = f"the decay was measured on {model['name']}, which carries bases already: order by that of the model "
-        msg += "before, for a slope is a matter of its base too"
-        raise checks.InputError(msg)
-    decay.fitting_bases(base_set)
-    for key, value in {} if config is None else model_identity(config).items():
-        if value is not None and model[key] is not None and value != model[key]:
-            msg = f"the decay is of another model: {model['name']} has {key} {model[key]}, and this one {value}"
-            raise checks.InputError(msg)
+    decay.check_heads(base_set.heads, base_set.kv_heads, base_set.head_dim)
+    check_order(decay, config)
     slopes = decay.kv_head_slopes()
-    if np.isnan(slopes).any():
-        raise checks.InputError("the decay has KV heads without a slope")
     place_of = np.empty(base_set.kv_heads, np.int64)  # of the head, in the old order, whose base each KV head gets
     place_of[np.argsort(slopes, kind="stable")] = np.argsort(base_set.bases, kind="stable")
     figures = dict(base_set.coverage_figures)
     if "valleys_on_peaks" in figures:  # the one figure that has a value for each head
         figures["valleys_on_peaks"] = [figures["valleys_on_peaks"][place] for place in place_of]
-    order_by = {"model": model["name"], "layers": list(decay.layers), "slopes": slopes.tolist()}
+    order_by = {
+        "model": decay.model["name"],
+        "layers": list(decay.layers),
+        "slopes": slopes.tolist(),
+        "standard_errors": [_plain(x) for x in decay.kv_head_slope_errors().tolist()],
+    }
     return replace(
         base_set,
         bases=tuple(base_set.bases[place] for place in place_of),
         parameters={**base_set.parameters, "order": "measured", "order_by": order_by},
         coverage_figures=figures,
     )
+
+
+def check_order(decay: Decay, config: Mapping[str, Any] | None = None) -> None:
+    """Raise ValueError unless a decay can order the bases of the model with this config, as in `order_by_decay`."""
+    model = decay.model
+    if str(model["model_type"]).startswith("harpe_"):
+        msg = f"the decay was measured on {model['name']}, which carries bases already: order by that of the model "
+        msg += "before, for a slope is a matter of its base too"
+        raise checks.InputError(msg)
+    for key, value in {} if config is None else model_identity(config).items():
+        if value is not None and model[key] is not None and value != model[key]:
+            msg = f"the decay is of another model: {model['name']} has {key} {model[key]}, and this one {value}"
+            raise checks.InputError(msg)
+    if np.isnan(decay.kv_head_slopes()).any():
+        raise checks.InputError("the decay has KV heads without a slope")
 
 
 def _slope(x: Floats, y: Floats) -> Floats:

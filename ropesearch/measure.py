@@ -7,6 +7,7 @@ Shapes: S tokens, H query heads, K KV heads, G = H / K query heads to a KV head,
 """
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from . import __version__, checks
 from ._auto import MODEL_TYPES
 from .base_set import BaseSet
+from .checkpoints import find_model, read_config
 from .checks import InputError, ParameterError
 from .decay import BLOCKS, SINKS, Decay, model_identity
 from .memory import available_memory, readable_size
@@ -27,8 +29,8 @@ from .progress import Progress, counter
 Floats = npt.NDArray[np.float64]
 
 SHORTEST = 4 * BLOCKS
-SCORES_AT_ONCE = 2**22
-"""Entries of the attention matrix that the softmax works on at a time, for each head of a group."""
+SCORES_AT_ONCE = {"cpu": 2**17, "cuda": 2**24}
+"""Entries of the attention matrix that the softmax works on at a time, for each head: as a cache or a GPU holds."""
 
 
 def shipped_texts() -> dict[str, str]:
@@ -113,13 +115,7 @@ def measure_decay(
     decoder = find_decoder(model)
     config = decoder.config.to_dict()
     called = name or getattr(decoder.config, "_name_or_path", "") or type(model).__name__
-    if config["model_type"] not in (*SUPPORTED, *MODEL_TYPES):
-        msg = f"{called} is a model of type {config['model_type']}: only {', '.join(SUPPORTED)} can be measured"
-        raise InputError(msg)
-    if base_set is not None:
-        check_fit(base_set, config, called)
-    identity = model_identity(config)
-    rows = _rows(layers, len(decoder.layers), called)
+    identity, rows = _checked(config, called, layers, base_set)
     passages = _passages(tokenizer, shipped_texts() if texts is None else texts, n)
     _require_memory(decoder, identity, n, softmax=softmax)
 
@@ -163,6 +159,33 @@ def measure_decay(
     )
 
 
+def check_request(
+    model: str | os.PathLike[str], *, length: int, layers: Sequence[int] | None, base_set: BaseSet | None
+) -> None:
+    """Raise, before the weights are loaded, what `measure_decay` would raise over the config of a model on disk."""
+    checks.integer("length", length, SHORTEST)
+    if find_model(model)[1] is None:  # a .gguf file is read as a whole or not at all
+        _checked(read_config(model), str(model), layers, base_set)
+
+
+def _checked(
+    config: Mapping[str, Any], name: str, layers: Sequence[int] | None, base_set: BaseSet | None
+) -> tuple[dict[str, Any], tuple[int, ...]]:
+    """What tells the model from others, and the layers that are measured."""
+    if config.get("model_type") not in (*SUPPORTED, *MODEL_TYPES):
+        msg = f"{name} is a model of type {config.get('model_type')}: only {', '.join(SUPPORTED)} can be measured"
+        raise InputError(msg)
+    if base_set is not None:
+        check_fit(base_set, config, name)
+    try:
+        identity = model_identity(config)
+        n_layers = checks.integer("num_hidden_layers", config.get("num_hidden_layers"), 1)
+    except InputError as error:
+        msg = f"{name}: {error}"
+        raise InputError(msg) from None
+    return identity, _rows(layers, n_layers, name)
+
+
 class _Passage(NamedTuple):
     """What is read of a text."""
 
@@ -190,7 +213,7 @@ def _passages(tokenizer: Any, texts: Mapping[str, Any], length: int) -> list[_Pa
             ids = [checks.integer("every token", token, 0) for token in np.asarray(text).ravel().tolist()]
         total = len(first) + len(ids)
         if total < length:
-            msg = f"{name} has {total} tokens, and length {length} needs as many"
+            msg = f"the text {name} has {total} tokens, fewer than the length {length}"
             raise InputError(msg)
         starts = [0]
         if len(texts) == 1 and len(first) + len(ids) // 2 >= length:
@@ -409,8 +432,8 @@ def correlate(query: Any, key: Any, last: int) -> Any:
     size = -(-length // BLOCKS)
     room = BLOCKS * size - length
     pad = torch.nn.functional.pad
-    query = pad(query.double(), (0, 0, 0, room)).unflatten(1, (BLOCKS, size)).transpose(2, 3)  # (G, b, D, B)
-    key = pad(key[SINKS:].double(), (0, 0, SINKS, room)).unflatten(0, (BLOCKS, size)).transpose(1, 2)  # (c, D, B)
+    query = pad(query.double(), (0, 0, 0, room)).view(n_heads, BLOCKS, size, -1).transpose(2, 3)  # (G, b, D, B)
+    key = pad(key[SINKS:].double(), (0, 0, SINKS, room)).view(BLOCKS, size, -1).transpose(1, 2)  # (c, D, B)
     queries, keys = (torch.fft.rfft(x, n=2 * size) for x in (query, key))
     spectra = queries.permute(3, 0, 1, 2).flatten(1, 2) @ keys.conj().permute(2, 1, 0)  # (F, G·b, c)
     sums = torch.fft.irfft(spectra.permute(1, 2, 0), n=2 * size).unflatten(0, (n_heads, BLOCKS))  # (G, b, c, 2B)
@@ -451,7 +474,7 @@ def softmax_mass(query: Any, key: Any, last: int, scale: float, window: int | No
     query, key = query.to(dtype) * scale, key.to(dtype)
     mass = torch.zeros(n_heads, last + 1, dtype=torch.float64, device=query.device)
     sinks = torch.zeros(n_heads, dtype=torch.float64, device=query.device)
-    n_rows = max(1, SCORES_AT_ONCE // length)
+    n_rows = max(16, SCORES_AT_ONCE[query.device.type] // length)
     for start in range(SINKS, length, n_rows):
         stop = min(start + n_rows, length)
         at = torch.arange(start, stop, device=query.device)[:, None]
@@ -459,18 +482,20 @@ def softmax_mass(query: Any, key: Any, last: int, scale: float, window: int | No
         hidden = apart < 0
         if window is not None:
             hidden |= apart >= window
-        scores = (query[:, start:stop] @ key[:stop].T).masked_fill(hidden, -torch.inf)  # (G, R, stop)
-        of_all = scores.logsumexp(-1)
+        scores = (query[:, start:stop] @ key[:stop].T).masked_fill_(hidden, -torch.inf)  # (G, R, stop)
+        of_sinks = scores[..., :SINKS].logsumexp(-1)
         scores[..., :SINKS] = -torch.inf
-        of_rest = scores.logsumexp(-1)
-        sinks += -torch.expm1(of_rest - of_all).double().sum(-1)
-        shares = (scores - of_rest[..., None]).exp()
+        highest = scores.amax(-1, keepdim=True)
+        shares = scores.sub_(highest).exp_()
+        of_rest = shares.sum(-1, keepdim=True)
+        shares /= of_rest
+        sinks += (of_sinks - highest[..., 0] - of_rest[..., 0].log()).sigmoid().double().sum(-1)
         # Row r holds distance m at column start + r − m: with rows one entry further apart, m is one column.
         width = last + stop
         laid = shares.new_zeros(n_heads, stop - start, width)
         laid[..., last:] = shares
         skewed = laid.as_strided((n_heads, stop - start, last + 1), (laid[0].numel(), width + 1, 1), start)
-        mass += skewed.sum(1, dtype=torch.float64).flip(-1)
+        mass += skewed.sum(1).double().flip(-1)
     return mass, sinks / (length - SINKS)
 
 
@@ -524,7 +549,7 @@ def bytes_needed(config: Mapping[str, Any], length: int, width: int, *, softmax:
     )
     # In float64: padded queries, their spectra and a copy; spectra of pairs of blocks, and their sums.
     correlating = 8 * (group + 1) * 6 * d + 8 * group * BLOCKS * 6
-    by_softmax = 8 * (group + 1) * d + 20 * group * SCORES_AT_ONCE // length if softmax else 0
+    by_softmax = 8 * (group + 1) * d + 20 * group * max(16, SCORES_AT_ONCE["cuda"] // length) if softmax else 0
     mask = 5 * length if masked else 0
     return int(length * (width * running + max(correlating, by_softmax) + mask))
 

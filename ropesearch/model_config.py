@@ -103,6 +103,11 @@ def read_long_rope(path: str | os.PathLike[str]) -> LongRope:
     return _read(path, _long_rope)
 
 
+def read_config_file(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Content of a Hugging Face `config.json`, or of the one in a folder; raises as `read_model_shape`."""
+    return _read(path, _language_model)
+
+
 def _read(path: str | os.PathLike[str], interpret: Callable[[Any], T]) -> T:
     file = Path(path)
     if file.is_dir():

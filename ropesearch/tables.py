@@ -3,12 +3,15 @@
 import csv
 import io
 import math
-from collections.abc import Mapping
+import os
+import statistics
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import checks
 from .base_set import BaseSet
 from .checks import shown
+from .decay import Decay
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,6 +24,25 @@ COLUMNS = {
     "longest_wavelength": "longest wavelength",
 }
 """Column names by key: the key heads a CSV column, the name a Markdown or terminal one."""
+
+
+DECAY_COLUMNS = {
+    "slope": "slope",
+    "unit_waveform": "unit waveform",
+    "minus_log": "−log m",
+    "curve": "model curve",
+    "agreement": "two texts",
+    "sink_mass": "mass on sinks",
+}
+CHANGE_COLUMNS = {
+    "slope": "slope",
+    "predicted_slope": "predicted slope",
+    "verified_slope": "slope with bases",
+    "prediction": "r of prediction",
+    "no_change": "r of no change",
+    "change_error": "change off by",
+}
+"""Names of the figures of a decay in the tables for a terminal, as measured and with bases."""
 
 
 def rows(base_set: BaseSet) -> list[tuple[str, ...]]:
@@ -69,10 +91,45 @@ def to_rich(base_set: BaseSet) -> "Table":
 
     groups = "" if base_set.kv_heads == base_set.heads else f", {base_set.kv_heads} KV heads"
     table = Table(title=f"{base_set.strategy}: {base_set.heads} heads{groups}, head_dim {base_set.head_dim}")
+    if base_set.parameters.get("order") == "measured":
+        table.caption = "laid over the heads by measured slope, which is beyond the paper"
     for name in COLUMNS.values():
         table.add_column(name, justify="right")
     for row in rows(base_set):
         table.add_row(*row)
+    return table
+
+
+def decay_to_rich(decay: Decay) -> "list[Table]":
+    """Return the median head of every layer, and quantiles over all heads, for a rich console; and so with bases."""
+    model = os.path.basename(os.path.normpath(str(decay.model["name"])))
+    n = len(decay.texts)
+    title = f"{model}: {decay.length} tokens of {n} text{'s' * (n > 1)}, distances to {decay.max_distance}"
+    tables = [_decay_table(decay, title, DECAY_COLUMNS)]
+    if decay.bases is not None:
+        shown_bases = ", ".join(map(shown, decay.bases[:4])) + ", …" * (len(decay.bases) > 4)
+        tables.append(_decay_table(decay, f"with the bases {shown_bases}", CHANGE_COLUMNS))
+    return tables
+
+
+def _decay_table(decay: Decay, title: str, names: Mapping[str, str]) -> "Table":
+    from rich.table import Table
+
+    columns = {key: name for key, name in names.items() if key in decay.figures}
+    table = Table(title=title, caption="layers: the median head; below: quantiles over all heads")
+    for name in ("layer", *columns.values()):
+        table.add_column(name, justify="right")
+
+    def add(label: str, values: Iterable[float | None], *, last: bool = False) -> None:
+        table.add_row(label, *("–" if v is None else f"{v:.3f}" for v in values), end_section=last)
+
+    for row, layer in enumerate(decay.layers):
+        values = [[v for v in decay.figures[key][row].tolist() if not math.isnan(v)] for key in columns]
+        medians = (statistics.median(known) if known else None for known in values)
+        add(str(layer), medians, last=row == len(decay.layers) - 1)
+    summary = decay.summary()
+    for label in ("5 %", "50 %", "95 %"):
+        add(label, (summary[key][label] for key in columns))
     return table
 
 

@@ -250,3 +250,58 @@ def self_extend_distances(m, window, group):
         else:
             seen.add(query // group + window - window // group - key // group)
     return seen
+
+
+def pairs(m, length):
+    """(query, key) m apart, the key none of the first four."""
+    return [(i, i - m) for i in range(length) if i - m >= 4]
+
+
+def mean_scores(texts, last):
+    """The mean of the entries of square arrays of scores, one of each text, by distance."""
+    means = []
+    for m in range(last + 1):
+        means.append(np.mean([scores[i, j] for scores in texts for i, j in pairs(m, len(scores))]))
+    return means
+
+
+def standard_errors(texts, last):
+    """Of those means, between blocks of query positions, 16 of each text: the linearised error of a ratio."""
+    errors = []
+    for m in range(last + 1):
+        blocks = []
+        for scores in texts:
+            size = math.ceil(len(scores) / 16)
+            for start in range(0, len(scores), size):
+                found = [scores[i, j] for i, j in pairs(m, len(scores)) if start <= i < start + size]
+                if found:
+                    blocks.append((sum(found), len(found)))
+        total, n = (sum(column) for column in zip(*blocks, strict=True))
+        misses = sum((s - count * total / n) ** 2 for s, count in blocks)
+        errors.append(math.sqrt(misses * len(blocks) / max(len(blocks) - 1, 1)) / n)
+    return errors
+
+
+def model_curve(queries, keys, base, last):
+    """The score of the mean query and the mean key, before rotation, each (S, d) of every text."""
+    d = queries[0].shape[1]
+    mean_query, mean_key = (np.mean([x[4:].mean(0) for x in texts], axis=0) for texts in (queries, keys))
+    curve = []
+    for m in range(last + 1):
+        value = 0.0
+        for f, theta in enumerate(inv_freq(base, d)):
+            q = complex(mean_query[f], mean_query[f + d // 2])
+            k = complex(mean_key[f], mean_key[f + d // 2])
+            value += (q * k.conjugate() * complex(math.cos(m * theta), math.sin(m * theta))).real
+        curve.append(value / math.sqrt(d))
+    return curve
+
+
+def masses(texts, last):
+    """Attention weights by distance, the first four keys taken out and rows scaled to 1; and what these four get."""
+    cut = []
+    for weights in texts:
+        rest = weights.astype(float)
+        rest[:, :4] = 0
+        cut.append(rest / np.maximum(rest.sum(1, keepdims=True), 1e-300))
+    return mean_scores(cut, last), np.mean([weights[4:, :4].sum(1) for weights in texts])

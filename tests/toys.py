@@ -2,11 +2,13 @@
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
@@ -34,6 +36,25 @@ TOYS = {
     "qwen3-grouped": ("qwen3", 2, {}),
     "qwen3-one-kv-head": ("qwen3", 1, {"attention_bias": True}),
 }
+
+
+class WordTokenizer:
+    """As much of a tokenizer as is asked for: a token for each word, and 1 before them all."""
+
+    bos_token_id = 1
+
+    def __call__(self, text, add_special_tokens=True, verbose=True):
+        ids = [1] * add_special_tokens + [2 + sum(map(ord, word)) % (VOCABULARY - 2) for word in text.split()]
+        return type("Encoding", (), {"input_ids": ids})
+
+
+def save_with_tokenizer(model, folder):
+    """Save a toy beside a tokenizer that splits at spaces."""
+    words = {f"w{i}": i for i in range(VOCABULARY)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    model.save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w0").save_pretrained(folder)
 
 
 def toy_config(name, attention="sdpa", **more):
@@ -84,8 +105,11 @@ def tokens(*shape, seed=0):
     return torch.randint(1, VOCABULARY, shape, generator=torch.Generator().manual_seed(seed))
 
 
-def naive_logits(model, bases, ids):
-    """Logits of a stock causal model with a base per KV head: one head at a time, angles in float64."""
+def naive_logits(model, bases, ids, seen=None):
+    """Logits of a stock causal model with a base per KV head: one head at a time, angles in float64.
+
+    `seen`, a list, gets of every head of every layer queries and keys before rotation, scores and weights.
+    """
     config, layers = model.config, model.model.layers
     size = config.head_dim
     x = model.model.embed_tokens(ids)
@@ -100,13 +124,17 @@ def naive_logits(model, bases, ids):
             v = attention.v_proj(y)[..., kv_head * size : (kv_head + 1) * size]
             if hasattr(attention, "q_norm"):
                 q, k = attention.q_norm(q), attention.k_norm(k)
+            before = q[0].numpy(), k[0].numpy()
             q, k = naive_rotation(q, bases[kv_head]), naive_rotation(k, bases[kv_head])
             scores = q @ k.transpose(-1, -2) / size**0.5
             distance = torch.arange(ids.shape[1])[:, None] - torch.arange(ids.shape[1])[None, :]
             hidden = distance < 0
             if window := naive_window(config, index):
                 hidden |= distance >= window
-            outputs.append(scores.masked_fill(hidden, float("-inf")).softmax(-1) @ v)
+            weights = scores.masked_fill(hidden, float("-inf")).softmax(-1)
+            if seen is not None:
+                seen.append((*before, scores[0].numpy(), weights[0].numpy()))
+            outputs.append(weights @ v)
         x = x + attention.o_proj(torch.cat(outputs, -1))
         x = x + layer.mlp(layer.post_attention_layernorm(x))
     return model.lm_head(model.model.norm(x))
