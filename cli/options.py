@@ -293,8 +293,8 @@ def note_order(decay: "Decay") -> None:
     slopes, errors = decay.kv_head_slopes(), decay.kv_head_slope_errors()
     apart, error = slopes.max() - slopes.min(), errors.max()
     if len(slopes) > 1 and apart < 2 * error:
-        msg = f"note: the slopes of the KV heads are at most {apart:.2f} apart, and their standard error between layers is"
-        click.echo(f"{msg} {error:.2f}: their order may be one of chance", err=True)
+        msg = f"note: the slopes of the KV heads are at most {apart:.2f} apart, and their standard error between layers"
+        click.echo(f"{msg} is {error:.2f}: their order may be one of chance", err=True)
 
 
 def read_schemes(texts: Sequence[str]) -> "list[Scheme]":

@@ -8,6 +8,7 @@ on two cores.
 
 import math
 import sys
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def quantiles(values, digits=2):
 
 
 def explained(decay):
-    """Share of the score's variance at the fitted distances that a line over −log m, the unit waveform, both explain."""
+    """Share of the score's variance that a line over −log m, the unit waveform, and both explain, of every head."""
     at = decay.fit_distances
     minus_log = -np.log10(at)
     unit = np.repeat(decay.unit_waveforms()[:, at], 3, axis=0)
@@ -100,15 +101,10 @@ def text_windows(tokenizer):
 
 
 def perplexity_row(own, stock):
-    """Perplexity, lowest and highest of the windows, and by how many nats a token costs more than in the stock model."""
+    """Perplexity, lowest and highest of the windows, and how many nats more a token costs than in the stock model."""
     by_window = np.exp(own.mean(axis=1))
-    change = own - stock
-    blocks = np.concatenate([row[: len(row) // BLOCK * BLOCK].reshape(-1, BLOCK).mean(axis=1) for row in change])
-    error = blocks.std(ddof=1) / math.sqrt(blocks.size)
-    return (
-        f"{math.exp(own.mean()):.1f} | {by_window.min():.1f} to {by_window.max():.1f} | "
-        f"{change.mean():+.3f} ± {error:.3f}"
-    ).replace("-", "−")
+    low, high = by_window.min(), by_window.max()
+    return f"{math.exp(own.mean()):.1f} | {low:.1f} to {high:.1f} | {more_per_token(own, stock)}"
 
 
 def set_row(scale, name, decay, own, stock):
@@ -119,7 +115,32 @@ def set_row(scale, name, decay, own, stock):
     )
 
 
-def page(decay, shares, other_lengths, rows, stock):
+def more_per_token(own, than):
+    """By how many nats a token costs more, and the standard error over blocks."""
+    change = own - than
+    blocks = np.concatenate([row[: len(row) // BLOCK * BLOCK].reshape(-1, BLOCK).mean(axis=1) for row in change])
+    return f"{change.mean():+.3f} ± {blocks.std(ddof=1) / math.sqrt(blocks.size):.3f}".replace("-", "−")
+
+
+def wrapped(text):
+    """Paragraphs and list items in lines of at most 120 characters."""
+    parts = []
+    for part in text.split("\n\n"):
+        if part[0] in "|#!<":
+            parts.append(part)
+            continue
+        items = ("\n" + part).split("\n- ") if part.startswith("- ") else [part]
+        marks = ("- ", "  ") if part.startswith("- ") else ("", "")
+        lines = [
+            textwrap.fill(" ".join(item.split()), 120, initial_indent=marks[0], subsequent_indent=marks[1])
+            for item in items
+            if item
+        ]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def page(decay, shares, other_lengths, rows, stock, order):
     f, n = decay.figures, decay.figures["slope"].size
     slopes, errors = decay.kv_head_slopes(), decay.kv_head_slope_errors()
     by_kv_head = ", ".join(f"{s:.2f} ± {e:.2f}" for s, e in zip(slopes, errors, strict=True)).replace("-", "−")
@@ -152,8 +173,7 @@ are defined is in [decay.md](decay.md). Three numbers are the quantiles 5 / 50 /
 | correlation with the unit waveform | {quantiles(f["unit_waveform"], 3)} |
 | correlation with −log m | {quantiles(f["minus_log"], 3)} |
 
-- Attention decays: the score falls over distance in {int((f["slope"] < 0).sum())} of {n} heads, and rises in
-  {int((f["slope"] > 0).sum())}.
+- Attention decays: the score falls over distance in {int((f["slope"] < 0).sum())} of {n} heads.
 - The mean query and the mean key say nearly all of it: the model curve, made of these two vectors and the
   frequencies, is below a correlation of 0.9 in {int((f["curve"] < 0.9).sum())} heads.
 - The unit waveform, by which base sets are searched, says little that a straight line over −log m does not: the line
@@ -165,8 +185,8 @@ are defined is in [decay.md](decay.md). Three numbers are the quantiles 5 / 50 /
   serves all layers, and over layers the differences between heads average out: an order of the bases by slope
   (`--order-by`) rests on next to nothing in this model.
 
-Measured over other lengths of the same texts, the curves of the heads correlate with these, over the distances that
-both have, at {"; ".join(f"{quantiles(r, 3)} for {length} tokens" for length, r in other_lengths.items())}.
+With other lengths of the same texts, the curves of the heads correlate with these, over the distances that both
+have, at {"; ".join(f"{quantiles(r, 3)} for {length} tokens" for length, r in other_lengths.items())}.
 
 ## Sinks
 
@@ -195,13 +215,19 @@ stock model, with the standard error over blocks of {BLOCK} tokens.
 | | stock, 100 000 | {quantiles(f["slope"])} | | | | {perplexity_row(stock, stock).rpartition(" | ")[0]} | |
 {chr(10).join(rows)}
 
-- The prediction holds in the bulk of the heads and for small changes best; it is made with the means of the stock
-  model, and where a layer's input has changed because of the layers below, those means are not the model's any more.
+- The prediction is nearly right in most heads, whatever the set, and far better than to expect no change; in the
+  worst heads it is as far off as the change is large. It is made with the means of the stock model, and where the input of
+  a layer has changed because of the layers below, those means are not the model's any more.
 - Every set makes the untrained model worse, the farther from its base the more. At the near scale the model goes on
   reading; at the paper's own scale, which is meant to be followed by training on billions of tokens, it does not.
 - Before training, perplexity measures how little has changed, and not what a set is worth: one base for all, uniform
   and searched sets are ordered by how far their bases lie from the model's. Nothing on this page says which of them is
   the better one after training.
+- Which head gets which base matters, at least before training: the uniform set in descending order costs
+  {order["far", "uniform, descending", "uniform"]} nats per token more than in ascending order at the far scale, and
+  {order["near", "uniform, descending", "uniform"]} at the near one. The slope is no guide to it here: the searched set
+  laid out by slope costs {order["far", "searched, by slope", "searched"]} and
+  {order["near", "searched, by slope", "searched"]} nats more than in the paper's ascending order.
 """
 
 
@@ -218,18 +244,21 @@ def main():
         other_lengths[length] = np.array([np.corrcoef(a, b)[0, 1] for a, b in pairs])
     windows = text_windows(tokenizer)
     stock = losses(model, windows)
-    rows = []
+    rows, loss = [], {}
     for scale in SCALES:
         of_scale = sets(scale)
         of_scale["searched, by slope"] = order_by_decay(of_scale["searched"], decay)
         for set_name, base_set in of_scale.items():
             with apply_bases(model, base_set):
                 score = measure_decay(model, tokenizer, length=WINDOW).score
-                own = losses(model, windows)
-            rows.append(set_row(scale, set_name, replace(decay, bases=base_set.bases, verified=score), own, stock))
+                loss[scale, set_name] = losses(model, windows)
+            with_bases = replace(decay, bases=base_set.bases, verified=score)
+            rows.append(set_row(scale, set_name, with_bases, loss[scale, set_name], stock))
             print(rows[-1], file=sys.stderr)
     save_figure(plot_heads(decay), HERE / "smollm2.png", overwrite=True)
-    (HERE / "smollm2.md").write_text(page(decay, shares, other_lengths, rows, stock))
+    others = {"uniform, descending": "uniform", "searched, by slope": "searched"}
+    order = {(s, a, b): more_per_token(loss[s, a], loss[s, b]) for s in SCALES for a, b in others.items()}
+    (HERE / "smollm2.md").write_text(wrapped(page(decay, shares, other_lengths, rows, stock, order)))
 
 
 if __name__ == "__main__":

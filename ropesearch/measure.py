@@ -116,7 +116,7 @@ def measure_decay(
     config = decoder.config.to_dict()
     called = name or getattr(decoder.config, "_name_or_path", "") or type(model).__name__
     identity, rows = _checked(config, called, layers, base_set)
-    passages = _passages(tokenizer, shipped_texts() if texts is None else texts, n)
+    passages = _passages(tokenizer, shipped_texts() if texts is None else texts, n, decoder.embed_tokens.num_embeddings)
     _require_memory(decoder, identity, n, softmax=softmax)
 
     passes = len(passages) * (2 if verify else 1)
@@ -137,7 +137,7 @@ def measure_decay(
         model={
             "name": called,
             **identity,
-            "bases": config.get("rope_parameters", {}).get("bases"),
+            "bases": (config.get("rope_parameters") or {}).get("bases"),
             "max_position_embeddings": config.get("max_position_embeddings"),
             "dtype": str(weight.dtype).removeprefix("torch."),
         },
@@ -195,7 +195,7 @@ class _Passage(NamedTuple):
     ids: Any  # (S,)
 
 
-def _passages(tokenizer: Any, texts: Mapping[str, Any], length: int) -> list[_Passage]:
+def _passages(tokenizer: Any, texts: Mapping[str, Any], length: int, vocabulary: int) -> list[_Passage]:
     import torch
 
     if not isinstance(texts, Mapping) or not texts:
@@ -205,12 +205,15 @@ def _passages(tokenizer: Any, texts: Mapping[str, Any], length: int) -> list[_Pa
         first: list[int] = []
         if isinstance(text, str):
             if tokenizer is None:
-                msg = "the model has no tokenizer: texts must be token ids"
+                msg = "the model has no tokenizer that loads, and without one only token ids can be read"
                 raise InputError(msg)
             first = _first_tokens(tokenizer)
             ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
         else:
             ids = [checks.integer("every token", token, 0) for token in np.asarray(text).ravel().tolist()]
+        if max(first + ids, default=0) >= vocabulary:
+            msg = f"the text {name} has the token {max(ids)}, and the model knows those from 0 to {vocabulary - 1}"
+            raise InputError(msg)
         total = len(first) + len(ids)
         if total < length:
             msg = f"the text {name} has {total} tokens, fewer than the length {length}"
@@ -435,7 +438,12 @@ def correlate(query: Any, key: Any, last: int) -> Any:
     query = pad(query.double(), (0, 0, 0, room)).view(n_heads, BLOCKS, size, -1).transpose(2, 3)  # (G, b, D, B)
     key = pad(key[SINKS:].double(), (0, 0, SINKS, room)).view(BLOCKS, size, -1).transpose(1, 2)  # (c, D, B)
     queries, keys = (torch.fft.rfft(x, n=2 * size) for x in (query, key))
-    spectra = queries.permute(3, 0, 1, 2).flatten(1, 2) @ keys.conj().permute(2, 1, 0)  # (F, G·b, c)
+    # Complex numbers as real matrices: of those, a batch is multiplied at once, and of complex ones one by one.
+    queries = torch.view_as_real(queries.permute(3, 0, 1, 2).flatten(1, 2)).flatten(2)  # (F, G·b, 2D)
+    conjugate = keys.conj().permute(2, 1, 0)  # (F, D, c)
+    conjugates = torch.view_as_real(torch.stack((conjugate, 1j * conjugate), dim=2)).flatten(3).flatten(1, 2)
+    products = (queries @ conjugates).reshape(-1, n_heads * BLOCKS, BLOCKS, 2)
+    spectra = torch.view_as_complex(products)  # (F, G·b, c)
     sums = torch.fft.irfft(spectra.permute(1, 2, 0), n=2 * size).unflatten(0, (n_heads, BLOCKS))  # (G, b, c, 2B)
     farthest = last // size + 1
     result = query.new_zeros(n_heads, BLOCKS, farthest + 1, size)
@@ -547,8 +555,8 @@ def bytes_needed(config: Mapping[str, Any], length: int, width: int, *, softmax:
     running = (
         6 * config["hidden_size"] + max(3 * config["intermediate_size"], 4 * heads * d) + 2 * (heads + kv_heads) * d
     )
-    # In float64: padded queries, their spectra and a copy; spectra of pairs of blocks, and their sums.
-    correlating = 8 * (group + 1) * 6 * d + 8 * group * BLOCKS * 6
+    # In float64: padded queries and keys, their spectra and copies; spectra of pairs of blocks, and their sums.
+    correlating = 8 * (group + 1) * 8 * d + 8 * group * BLOCKS * 6
     by_softmax = 8 * (group + 1) * d + 20 * group * max(16, SCORES_AT_ONCE["cuda"] // length) if softmax else 0
     mask = 5 * length if masked else 0
     return int(length * (width * running + max(correlating, by_softmax) + mask))

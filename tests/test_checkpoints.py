@@ -14,7 +14,15 @@ from safetensors import SafetensorError
 from toys import BASES, TOYS, base_set, sets, tokens, toy
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from ropesearch import apply_bases, apply_to_checkpoint, load_model, modeling_harpe
+from ropesearch import (
+    BaseSet,
+    apply_bases,
+    apply_to_checkpoint,
+    load_model,
+    measure_decay,
+    modeling_harpe,
+    order_by_decay,
+)
 from ropesearch.checks import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -279,6 +287,71 @@ def test_a_gguf_file(refused, tmp_path):
     apply_bases(model, other)
     for folder in ("by-file", "by-folder"):
         assert same_logits(load_model(tmp_path / folder)[0], model, tokens(1, 30))
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty folder in place of the user's cache."""
+    monkeypatch.setattr("ropesearch.checkpoints.user_cache_folder", lambda: tmp_path / "cache")
+    return tmp_path / "cache" / "models"
+
+
+def test_a_gguf_file_is_kept_unpacked(cache, tmp_path, monkeypatch):
+    model, file, ids = toy("llama-multi-head"), tmp_path / "model.gguf", tokens(1, 30)
+    save_gguf(model, file)
+    load_model(file)
+    assert not cache.exists()
+    assert same_logits(load_model(file, keep_unpacked=True)[0], model, ids)
+    (kept,) = cache.iterdir()
+    with monkeypatch.context() as patch:
+        patch.setattr("ropesearch.checkpoints._unpacked", None)  # it is not unpacked again
+        again, _ = load_model(file, keep_unpacked=True, dtype=torch.float64)
+    assert again.dtype == torch.float64
+    assert same_logits(again.float(), model, ids)
+
+    with torch.no_grad():
+        model.lm_head.weight += 1
+    save_gguf(model, file)
+    os.utime(file, ns=(1, 1))
+    assert same_logits(load_model(file, keep_unpacked=True)[0], model, ids)
+    (newer,) = cache.iterdir()
+    assert newer != kept
+
+
+@pytest.mark.parametrize("broken", ["no room", "no folder", "no cache"])
+def test_a_gguf_file_that_cannot_be_kept_is_loaded_all_the_same(cache, tmp_path, monkeypatch, broken):
+    model, file = toy("llama-multi-head"), tmp_path / "model.gguf"
+    save_gguf(model, file)
+    if broken == "no room":
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6, 0))
+    elif broken == "no folder":
+        cache.parent.touch()
+    else:
+        monkeypatch.setattr("ropesearch.checkpoints.user_cache_folder", lambda: None)
+    assert same_logits(load_model(file, keep_unpacked=True)[0], model, tokens(1, 30))
+    assert not cache.exists() or not list(cache.iterdir())
+
+
+def test_a_gguf_file_that_is_none_keeps_nothing(cache, tmp_path):
+    (tmp_path / "model.gguf").write_text("nothing")
+    with pytest.raises(InputError, match=r"model\.gguf cannot be loaded"):
+        load_model(tmp_path / "model.gguf", keep_unpacked=True)
+    assert not cache.exists()
+
+
+def test_apply_orders_the_bases_by_a_decay_file(run, stock, tmp_path):
+    decay = measure_decay(load_model(stock)[0], None, {"a": tokens(200), "b": tokens(200, seed=1)}, length=96)
+    decay.save(tmp_path / "decay.json")
+    code, out, err = run(stock, "--order-by", "decay.json")
+    assert (code, out) == (0, "")
+    assert err.splitlines()[-1] == "wrote out"
+    ordered = order_by_decay(BaseSet.load("bases.json"), decay)
+    assert AutoConfig.from_pretrained("out").rope_parameters["bases"] == list(ordered.bases)
+    other = changed(stock, tmp_path / "other", max_window_layers=None, hidden_size=96)
+    code, out, err = run(other, "--order-by", "decay.json", output="nothing")
+    assert (code, out) == (2, "")
+    assert "the decay is of another model" in err
+    assert not (tmp_path / "nothing").exists()
 
 
 def test_a_gguf_file_and_no_room_for_what_is_in_it(refused, tmp_path, monkeypatch, capsys):

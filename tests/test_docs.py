@@ -46,11 +46,12 @@ def test_the_main_job_of_the_readme(tmp_path):
 
 def save_model(folder):
     """A model with the heads of Llama-3-8B, and little else."""
+    from toys import VOCABULARY, save_with_tokenizer
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    small = {"hidden_size": 32, "intermediate_size": 8, "num_hidden_layers": 1, "vocab_size": 16}
+    small = {"hidden_size": 32, "intermediate_size": 8, "num_hidden_layers": 1, "vocab_size": VOCABULARY}
     config = LlamaConfig(num_attention_heads=32, num_key_value_heads=8, head_dim=128, **small)
-    LlamaForCausalLM(config).save_pretrained(folder)
+    save_with_tokenizer(LlamaForCausalLM(config), folder)
 
 
 def test_the_other_commands_of_the_readme(tmp_path):
@@ -59,6 +60,7 @@ def test_the_other_commands_of_the_readme(tmp_path):
     for block in blocks("sh")[1:-1]:
         shell(block.replace("-o bases.json", "-o other.json"), tmp_path)
     assert (tmp_path / "bases.safetensors").exists()
+    assert (tmp_path / "decay.png").exists()
     for session in blocks("console"):
         for command, shown in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", session, re.MULTILINE):
             assert_same_text(shown, shell(command, tmp_path))
@@ -93,6 +95,13 @@ def test_the_reference_of_the_command_line_is_current():
 
 def test_the_page_about_table_2_is_current():
     assert (ROOT / "docs" / "table2.md").read_text() == runpy.run_path(str(ROOT / "docs" / "make_table2.py"))["page"]()
+
+
+def test_the_page_about_smollm2_is_current_where_that_is_quick_to_say():
+    made = runpy.run_path(str(ROOT / "docs" / "make_smollm2.py"))
+    page = (ROOT / "docs" / "smollm2.md").read_text()
+    for row in [row for scale in made["SCALES"] for row in made["set_rows"](scale)]:
+        assert row in page
 
 
 def test_the_page_about_coverage_is_current_where_that_is_quick_to_say():

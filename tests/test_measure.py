@@ -179,6 +179,25 @@ def test_queries_and_keys_of_ones_give_the_attention_waveform():
         assert abs(decay.predict(other)[:, 2 * kv_head : 2 * kv_head + 2] - waveform(base, 16, 256)).max() < 2e-5
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
+        {"rope_type": "linear", "factor": 8.0},
+    ],
+)
+def test_a_model_that_scales_its_rotation(rule):
+    config = all_ones().config
+    config.rope_parameters = {"rope_theta": BASE, **rule}
+    model = LlamaForCausalLM(config).eval()
+    model.load_state_dict(all_ones().state_dict())
+    decay = measure_decay(model, None, passages(), length=LENGTH)
+    assert abs(decay.score - decay.curve).max() < 2e-5
+    assert abs(decay.score - waveform(BASE, 16, LAST)).max() > 0.1
+    with pytest.raises(InputError, match=f"by the rule '{rule['rope_type']}'"):
+        measure_decay(model, None, passages(), length=LENGTH, base_set=base_set(BASES[2]))
+
+
 def test_queries_of_zeros_have_no_correlation(tmp_path):
     model = all_ones()
     torch.nn.init.zeros_(model.model.layers[1].self_attn.q_proj.bias)
@@ -292,8 +311,12 @@ def test_the_model_is_left_as_it_was():
     attention = model.model.layers[0].self_attn
     ids = passages()
     measure_decay(model, None, ids, length=LENGTH, base_set=sets("llama-grouped")[1], verify=True)
-    with pytest.raises(IndexError):
-        measure_decay(model, None, {"no such token": [VOCABULARY] * LENGTH}, length=LENGTH)
+
+    def stop(what, done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure_decay(model, None, ids, length=LENGTH, progress=stop)
     assert model.training
     for module in (attention, attention.q_proj, attention.k_proj):
         assert not module._forward_hooks
@@ -320,7 +343,11 @@ def test_progress_counts_layers():
         ({"verify": 1}, "verify must be true or false, not 1"),
         ({"base_set": base_set(BASES[4])}, "must have one per KV head"),
         ({"texts": {}}, "texts must be a mapping of names to texts, not {}"),
-        ({"texts": {"a": "some words"}}, "the model has no tokenizer: texts must be token ids"),
+        ({"texts": {"a": "some words"}}, "the model has no tokenizer that loads, and without one only token ids"),
+        (
+            {"texts": {"a": [VOCABULARY] * LENGTH}},
+            "the text a has the token 101, and the model knows those from 0 to 100",
+        ),
         ({"texts": {"a": [0.5] * LENGTH}}, "every token must be an integer of at least 0, not 0.5"),
     ],
 )

@@ -3,14 +3,16 @@
 import copy
 import math
 
+import naive
+import numpy as np
 import pytest
 import torch
 from smollm2 import BASE, HEAD_DIM, HEADS, KV_HEADS, LAYERS
-from toys import base_set, naive_logits
+from toys import base_set, naive_logits, naive_rotation
 from transformers import AutoModelForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from ropesearch import apply_bases, apply_to_checkpoint, inv_freq, load_model, modeling_harpe
+from ropesearch import apply_bases, apply_to_checkpoint, inv_freq, load_model, measure_decay, modeling_harpe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -168,6 +170,28 @@ def test_perplexity_moves_as_the_model_curve_leads_one_to_expect(loaded, ids):
     assert change[HARPE] > 3 * change[CLOSE]
     assert abs(ratio[CLOSE] - 1) < 0.02
     assert ratio[HARPE] > 1.2
+
+
+def test_the_attention_of_real_heads_by_distance(loaded, ids):
+    model, tokenizer = loaded
+    decay = measure_decay(model, tokenizer, length=512, base_set=smol_set((2e5, 3.5e5, 5e5)), verify=True, softmax=True)
+    middle = {name: figures["50 %"] for name, figures in decay.summary().items()}
+    assert decay.score.shape == (LAYERS, HEADS, 257)
+    assert (decay.figures["slope"] < 0).mean() > 0.95  # attention decays, and a straight line over log m says how
+    assert -4 < middle["slope"] < -2
+    assert middle["curve"] > 0.995
+    assert middle["agreement"] > 0.99
+    assert 0.85 < middle["unit_waveform"] < middle["minus_log"] < 0.97
+    assert middle["prediction"] > 0.995 > middle["no_change"] + 0.01
+    assert middle["change_error"] < 0.3
+    assert (decay.figures["sink_mass"] > 0.3).sum() > 20
+    # Of the same text, and against what the model itself makes of queries and keys.
+    one = measure_decay(model, None, {"text": ids[0, :150].tolist()}, length=150, layers=[7])
+    for head in range(HEADS):
+        query, key = unrotated(model, ids[:, :150])[7]
+        q, k = (naive_rotation(x[None, i].float(), BASE)[0] for x, i in ((query, head), (key, head // 3)))
+        scores = (q @ k.T / HEAD_DIM**0.5).numpy()
+        np.testing.assert_allclose(one.score[0, head], naive.mean_scores([scores], 75), rtol=0, atol=1e-3)
 
 
 def test_a_checkpoint_of_real_weights(loaded, ids, smollm2, tmp_path):
