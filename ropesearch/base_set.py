@@ -13,7 +13,7 @@ import numpy.typing as npt
 from . import checks
 from .coverage import Coverage, coverage_of
 from .extrema import EXTREMA_DEFAULTS, extrema_rule
-from .files import write_whole
+from .files import read_versioned, write_whole
 from .progress import Progress
 from .rope import inv_freq
 from .waveforms import waveform_samples
@@ -167,27 +167,7 @@ class BaseSet:
             If the text is not JSON, of another format or a newer version, lacks a key, or holds a value or a
             count that cannot be; the message is one line.
         """
-        try:
-            content = json.loads(text, parse_constant=_refuse_constant)
-        except checks.InputError:
-            raise
-        except (ValueError, RecursionError) as error:
-            msg = f"it is not JSON, or is cut off: {error}"
-            raise checks.InputError(msg) from None
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            found = content.get("format") if isinstance(content, dict) else content
-            msg = f"its format must be {FORMAT!r}, not {checks.shown(found)}"
-            raise checks.InputError(msg)
-        if "version" not in content:
-            raise checks.InputError("it has no key 'version'")
-        version = checks.integer("version", content["version"], 1)
-        if version > VERSION:
-            msg = f"it is of version {version}, and this ropesearch reads up to version {VERSION}; a newer one may"
-            raise checks.InputError(msg)
-        for key in _KEYS:
-            if key not in content:
-                msg = f"it has no key {key!r}"
-                raise checks.InputError(msg)
+        content = read_versioned(text, FORMAT, VERSION, _KEYS)
         return cls(**{_attribute(key): content[key] for key in _KEYS})
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -222,8 +202,3 @@ class BaseSet:
 def _attribute(key: str) -> str:
     """Name of the attribute that a key of the file fills."""
     return "coverage_figures" if key == "coverage" else key
-
-
-def _refuse_constant(name: str) -> None:
-    msg = f"there is {name} in it, which is no number"
-    raise checks.InputError(msg)

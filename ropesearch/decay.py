@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from . import checks
 from .base_set import BaseSet
-from .files import check_output, write_whole
+from .files import check_output, read_versioned, write_whole
 from .model_config import model_shape
 from .rope import inv_freq
 from .waveforms import waveform_of
@@ -296,30 +296,14 @@ class Decay:
         """
         data = Path(path).read_bytes()
         try:
-            return cls._from_files(data, Path(path))
-        except checks.InputError as error:
+            return cls._from_files(data.decode(), Path(path))
+        except ValueError as error:
             msg = f"{path} is not a decay file that can be used: {error}"
             raise checks.InputError(msg) from None
 
     @classmethod
-    def _from_files(cls, data: bytes, path: Path) -> "Decay":
-        try:
-            content = json.loads(data.decode())
-        except (ValueError, RecursionError) as error:
-            msg = f"it is not JSON, or is cut off: {error}"
-            raise checks.InputError(msg) from None
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            found = content.get("format") if isinstance(content, dict) else content
-            msg = f"its format must be {FORMAT!r}, not {checks.shown(found)}"
-            raise checks.InputError(msg)
-        version = checks.integer("version", content.get("version"), 1)
-        if version > VERSION:
-            msg = f"it is of version {version}, and this ropesearch reads up to version {VERSION}; a newer one may"
-            raise checks.InputError(msg)
-        for key in (*_KEYS, "arrays"):
-            if key not in content:
-                msg = f"it has no key {key!r}"
-                raise checks.InputError(msg)
+    def _from_files(cls, text: str, path: Path) -> "Decay":
+        content = read_versioned(text, FORMAT, VERSION, (*_KEYS, "arrays"))
         try:
             beside = path.with_name(Path(content["arrays"]["file"]).name)
             digest = content["arrays"]["sha256"]

@@ -1,10 +1,14 @@
-"""Output files and folders: refused before the work if they cannot be written, then written whole or not at all."""
+"""Files: outputs are refused before the work if they cannot be written, then written whole or not at all."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from . import checks
 
 
 def check_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -55,6 +59,43 @@ def write_whole(
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_versioned(text: str, expected: str, newest: int, keys: Iterable[str]) -> dict[str, Any]:
+    """Content of a JSON file that names its format and version.
+
+    Raises
+    ------
+    ValueError
+        If it is not JSON, holds what is no number, is of another format or a version above `newest`, or lacks one of
+        `keys`; the message is one line.
+    """
+    try:
+        content = json.loads(text, parse_constant=_refuse_constant)
+    except checks.InputError:
+        raise
+    except (ValueError, RecursionError) as error:
+        msg = f"it is not JSON, or is cut off: {error}"
+        raise checks.InputError(msg) from None
+    if not isinstance(content, dict) or content.get("format") != expected:
+        found = content.get("format") if isinstance(content, dict) else content
+        msg = f"its format must be {expected!r}, not {checks.shown(found)}"
+        raise checks.InputError(msg)
+    missing = [key for key in ("version", *keys) if key not in content]
+    if "version" in content:  # a newer one may well have other keys
+        version = checks.integer("version", content["version"], 1)
+        if version > newest:
+            msg = f"it is of version {version}, and this ropesearch reads up to version {newest}; a newer one may"
+            raise checks.InputError(msg)
+    if missing:
+        msg = f"it has no key {missing[0]!r}"
+        raise checks.InputError(msg)
+    return content
+
+
+def _refuse_constant(name: str) -> None:
+    msg = f"there is {name} in it, which is no number"
+    raise checks.InputError(msg)
 
 
 def check_new_folder(path: str | os.PathLike[str]) -> None:
