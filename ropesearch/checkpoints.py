@@ -143,9 +143,12 @@ def load_model(model: str | os.PathLike[str], *, keep_unpacked: bool = False, **
     except MemoryError:
         raise
     except torch.cuda.OutOfMemoryError:
-        msg = f"the weights of {model} do not fit in the memory of the device, so that no length would"
+        msg = f"the weights of {model} do not fit in the memory of the device"
         raise MemoryError(msg) from None
     except Exception as error:  # of many classes, for a file that is no model or cut off
+        if "allocate memory" in str(error):  # by torch, or by the system where the file is mapped
+            msg = f"the weights of {model} do not fit in memory"
+            raise MemoryError(msg) from None
         msg = f"{model} cannot be loaded: {_first_line(error)}"
         raise InputError(msg) from None
     if info["missing_keys"]:

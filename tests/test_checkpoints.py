@@ -567,6 +567,22 @@ def test_without_gguf_the_extra_is_named(refused, tmp_path, monkeypatch):
     assert "a .gguf file needs gguf and accelerate: pip install 'ropesearch[torch]'" in refused(1, "model.gguf")
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("unable to mmap 5 bytes from file <model.safetensors>: Cannot allocate memory (12)"),
+    ],
+)
+def test_weights_that_do_not_fit_in_memory(stock, monkeypatch, error):
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", refuse)
+    with pytest.raises(MemoryError, match=r"^the weights of .* do not fit in "):
+        load_model(stock)
+
+
 def test_load_model_says_what_is_wrong(stock, tmp_path):
     model, tokenizer = load_model(stock)
     assert not model.training
