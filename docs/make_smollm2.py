@@ -81,6 +81,16 @@ def explained(decay):
     return {name: np.array(values) for name, values in shares.items()}
 
 
+def swings(decay):
+    """Correlation of the score with the unit waveform, the line over log m taken out of both, from distance 16 on."""
+    at = np.arange(16, decay.max_distance + 1)
+    line = np.stack([np.ones(at.size), np.log10(at)], axis=1)
+    scores = decay.score[..., at].astype(float).reshape(-1, at.size)
+    units = np.tile(np.repeat(decay.unit_waveforms()[:, at], 3, axis=0), (len(decay.layers), 1))
+    a, b = (x - (line @ np.linalg.lstsq(line, x.T, rcond=None)[0]).T for x in (scores, units))
+    return (a * b).sum(axis=1) / np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+
+
 def losses(model, windows):
     """Negative log-likelihood of every token but the first, in nats: (windows, WINDOW − 1)."""
     rows = []
@@ -176,11 +186,14 @@ are defined is in [decay.md](decay.md). Three numbers are the quantiles 5 / 50 /
 - Attention decays: the score falls over distance in {int((f["slope"] < 0).sum())} of {n} heads.
 - The mean query and the mean key say nearly all of it: the model curve, made of these two vectors and the
   frequencies, is below a correlation of 0.9 in {int((f["curve"] < 0.9).sum())} heads.
-- The unit waveform, by which base sets are searched, says little that a straight line over −log m does not: the line
-  correlates better in {better} of {n} heads. Share of the variance explained: −log m {quantiles(shares["−log m"])}, unit
-  waveform {quantiles(shares["unit waveform"])}, both together {quantiles(shares["both"])}. That a waveform correlates
-  with attention is mostly that both fall. Real heads weigh frequencies very unequally, and each in its own way; so peaks
-  and valleys of the unit waveform are not where theirs are.
+- That the unit waveform, by which base sets are searched, correlates with attention is mostly that both fall: a straight
+  line over −log m correlates better in {better} of {n} heads. Share of the variance explained: −log m
+  {quantiles(shares["−log m"])}, unit waveform {quantiles(shares["unit waveform"])}, both together
+  {quantiles(shares["both"])}.
+- Its peaks and valleys are those of real heads in part: with the line taken out of both, from distance 16 on, score and
+  waveform correlate at {quantiles(swings(decay))}, so that the waveform explains
+  {np.median(swings(decay)) ** 2:.0%} of a median head's swings. Real heads weigh frequencies unequally, each in its own
+  way; the model curve, which knows how, explains nearly all.
 - The slopes of the three KV heads, averaged over layers, are {by_kv_head} (standard error between layers). One set
   serves all layers, and over layers the differences between heads average out: an order of the bases by slope
   (`--order-by`) rests on next to nothing in this model.

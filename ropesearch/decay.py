@@ -9,6 +9,7 @@ from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -279,9 +280,13 @@ class Decay:
         file = io.BytesIO()
         np.savez(file, **arrays)
         content = file.getvalue()
-        write_whole(arrays_path, content, overwrite=overwrite)
         text = self.to_json({"file": arrays_path.name, "sha256": sha256(content).hexdigest()})
-        write_whole(path, text, overwrite=overwrite)
+        write_whole(arrays_path, content, overwrite=overwrite)
+        try:
+            write_whole(path, text, overwrite=overwrite)
+        except BaseException:
+            arrays_path.unlink()  # of no use alone
+            raise
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Decay":
@@ -325,7 +330,7 @@ class Decay:
                 facts[key] = None if facts[key] is None else tuple(facts[key])
             decay = cls(**facts, **arrays)
             decay._check_shapes()
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, BadZipFile) as error:
             msg = f"its values do not fit together: {error}"
             raise checks.InputError(msg) from None
         return decay

@@ -211,8 +211,9 @@ def _passages(tokenizer: Any, texts: Mapping[str, Any], length: int, vocabulary:
             ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
         else:
             ids = [checks.integer("every token", token, 0) for token in np.asarray(text).ravel().tolist()]
-        if max(first + ids, default=0) >= vocabulary:
-            msg = f"the text {name} has the token {max(ids)}, and the model knows those from 0 to {vocabulary - 1}"
+        largest = max(first + ids, default=0)
+        if largest >= vocabulary:
+            msg = f"the text {name} has the token {largest}, and the model knows those from 0 to {vocabulary - 1}"
             raise InputError(msg)
         total = len(first) + len(ids)
         if total < length:
@@ -322,7 +323,6 @@ class _Sums:
     ) -> None:
         self._last = length // 2
         self._head_dim = identity["head_dim"]
-        self._length = length
         self._passages = passages
         heads, half = identity["heads"], identity["head_dim"] // 2
         shape = (len(rows), heads, self._last + 1)

@@ -8,6 +8,7 @@ import pytest
 from ropesearch.cli import main
 
 from ropesearch import BaseSet, Decay, order_by_decay, search_bases
+from ropesearch import decay as decay_module
 from ropesearch.checks import InputError
 from ropesearch.decay import check_order, model_identity
 from ropesearch.rope import inv_freq
@@ -89,6 +90,20 @@ def test_files_are_not_replaced_unless_asked(tmp_path):
     Decay.load(path)
     with pytest.raises(InputError, match=r"must be one of \.json, not '\.npz'"):
         decay.save(tmp_path / "decay.npz")
+
+
+def test_where_the_second_file_cannot_be_written_the_first_does_not_stay(tmp_path, monkeypatch):
+    write = decay_module.write_whole
+
+    def full(path, content, **options):
+        if str(path).endswith(".json"):
+            raise OSError(28, "No space left on device")
+        write(path, content, **options)
+
+    monkeypatch.setattr(decay_module, "write_whole", full)
+    with pytest.raises(OSError, match="No space left"):
+        made_decay().save(tmp_path / "decay.json")
+    assert list(tmp_path.iterdir()) == []
 
 
 def changed(key, value):

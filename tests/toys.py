@@ -124,7 +124,7 @@ def naive_logits(model, bases, ids, seen=None):
             v = attention.v_proj(y)[..., kv_head * size : (kv_head + 1) * size]
             if hasattr(attention, "q_norm"):
                 q, k = attention.q_norm(q), attention.k_norm(k)
-            before = q[0].numpy(), k[0].numpy()
+            before = q[0].detach().numpy(), k[0].detach().numpy()
             q, k = naive_rotation(q, bases[kv_head]), naive_rotation(k, bases[kv_head])
             scores = q @ k.transpose(-1, -2) / size**0.5
             distance = torch.arange(ids.shape[1])[:, None] - torch.arange(ids.shape[1])[None, :]
@@ -133,7 +133,7 @@ def naive_logits(model, bases, ids, seen=None):
                 hidden |= distance >= window
             weights = scores.masked_fill(hidden, float("-inf")).softmax(-1)
             if seen is not None:
-                seen.append((*before, scores[0].numpy(), weights[0].numpy()))
+                seen.append((*before, scores[0].detach().numpy(), weights[0].detach().numpy()))
             outputs.append(weights @ v)
         x = x + attention.o_proj(torch.cat(outputs, -1))
         x = x + layer.mlp(layer.post_attention_layernorm(x))
