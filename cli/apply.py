@@ -32,6 +32,7 @@ def apply(model: str, bases: str, output: str, order_by: str | None, quiet: bool
         decay = read_order(order_by, config)
         base_set = order_by_decay(base_set, decay, config)
         if not quiet:
+            click.echo("note: the bases are laid over the heads by measured slope, which is beyond the paper", err=True)
             note_order(decay)
     apply_to_checkpoint(model, base_set, output)
     if not quiet:

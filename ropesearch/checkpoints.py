@@ -329,7 +329,7 @@ def _kept_unpacked(folder: Path, gguf_file: str) -> tuple[Path, str | None]:
     name = f"{file.stem}-{digests[0]}"
     kept = place / "models" / f"{name}-{digests[1]}"
     if not kept.exists():
-        loaded, tokenizer = load_model(file)
+        loaded, tokenizer = load_model(folder / gguf_file)
         with suppress(OSError, SafetensorError):  # no room, a folder that cannot be written, another process's
             kept.parent.mkdir(parents=True, exist_ok=True)
             for old in kept.parent.glob(f"{glob.escape(name)}-*"):
