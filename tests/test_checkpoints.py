@@ -318,6 +318,16 @@ def test_a_gguf_file_is_kept_unpacked(cache, tmp_path, monkeypatch):
     assert newer != kept
 
 
+def test_measure_says_where_a_gguf_file_is_kept(cache, tmp_path, capsys, monkeypatch):
+    save_gguf(toy("llama-multi-head"), tmp_path / "model.gguf")
+    monkeypatch.chdir(tmp_path)
+    assert main(["measure", "model.gguf", "--length", "64"]) == 2  # its file brings no tokenizer
+    (kept,) = cache.iterdir()
+    lines = capsys.readouterr().err.splitlines()
+    assert f"note: model.gguf is kept unpacked in {kept}" in lines
+    assert lines[-1] == "Error: the model has no tokenizer that loads, and without one only token ids can be read"
+
+
 @pytest.mark.parametrize("broken", ["no room", "no folder", "no cache"])
 def test_a_gguf_file_that_cannot_be_kept_is_loaded_all_the_same(cache, tmp_path, monkeypatch, broken):
     model, file = toy("llama-multi-head"), tmp_path / "model.gguf"
