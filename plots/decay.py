@@ -29,8 +29,8 @@ POOR_FIT = 0.9
 """A cell is framed where the model curve's correlation with the score is below this."""
 MOST_NUMBERS = 300
 """Cells of a heat map up to which each shows its number."""
-MOST_POINTS = 4000
-"""Distances along a line, beyond which they are spaced evenly in their logarithm."""
+BINS_PER_DECADE = 90
+"""Points of a line, each a mean over distances: below some 40 of a single one, beyond of as many as lie there."""
 LARGEST = 16.5  # inches that cells take up in either direction
 
 SLOPE_UNIT = "nats per decade"
@@ -114,7 +114,8 @@ def plot_head(decay: Decay, layer: int, head: int, bases: BaseSet | Any = None) 
     The band is two standard errors to either side. The line of each part, a text or one half of the only text, is
     thin. The unit waveform is in units of its own, and the least-squares line a function of log m: both are brought
     to the score by least squares at the decay's `fit_distances`. With attention after the softmax measured, a second
-    panel shows it.
+    panel shows it. Where distances lie closer than can be shown, lines are means over several, and a pale band goes
+    from the lowest to the highest score among them.
 
     Parameters
     ----------
@@ -140,7 +141,7 @@ def plot_head(decay: Decay, layer: int, head: int, bases: BaseSet | Any = None) 
         msg = f"head {head} is not there: {decay.model['name']} has the query heads 0 to {decay.model['heads'] - 1}"
         raise checks.InputError(msg)
     decay = _with_bases(decay, bases)
-    at = _distances(decay.max_distance)
+    bins = _Bins(decay.max_distance)
 
     with house_style():
         from matplotlib.figure import Figure
@@ -149,8 +150,8 @@ def plot_head(decay: Decay, layer: int, head: int, bases: BaseSet | Any = None) 
         figure = Figure(figsize=(10, 2 + 0.9 * sum(ratios)), layout="constrained")
         panels = figure.subplots(len(ratios), 1, squeeze=False, height_ratios=ratios, sharex=True)[:, 0]
         axes = panels[0]
-        _draw_score(axes, decay, row, head, at)
-        _draw_comparisons(axes, decay, row, head, at)
+        _draw_score(axes, decay, row, head, bins)
+        _draw_comparisons(axes, decay, row, head, bins)
         slope = f"slope {_number(decay.figures['slope'][row, head])} {SLOPE_UNIT}"
         _title(figure, f"Attention by distance, layer {layer}, head {head} of {_name(decay)}")
         axes.set_title(f"{_read(decay)}; KV head {head // _group(decay)}; {slope}", loc="left", fontsize=9)
@@ -160,7 +161,7 @@ def plot_head(decay: Decay, layer: int, head: int, bases: BaseSet | Any = None) 
         axes.set_xlim(1, max(decay.max_distance, 2))
         if decay.mass is not None:
             sinks = None if decay.sink_mass is None else float(decay.sink_mass[row, head])
-            _draw_mass(panels[1], at, decay.mass[row, head, at], sinks)
+            _draw_mass(panels[1], bins, decay.mass[row, head], sinks)
         last = panels[-1]
         last.set_xlabel("distance (tokens)")
         last.xaxis.set_major_formatter("{x:,.0f}")
@@ -214,21 +215,24 @@ def plot_slopes(decay: Decay) -> "Figure":
     return figure
 
 
-def _draw_score(axes: "Axes", decay: Decay, row: int, head: int, at: npt.NDArray[np.int64]) -> None:
+def _draw_score(axes: "Axes", decay: Decay, row: int, head: int, bins: "_Bins") -> None:
     """The measured score, its band and its parts."""
-    score = decay.score[row, head, at].astype(np.float64)
-    band = 2 * decay.standard_error[row, head, at].astype(np.float64)
+    at, score = bins.at, bins.means(decay.score[row, head])
+    band = 2 * bins.means(decay.standard_error[row, head])
     name = f"each of the {len(decay.parts)} {'texts' if len(decay.texts) > 1 else 'halves of its queries'}"
-    for i, part in enumerate(decay.parts[:, row, head, at]):
-        axes.plot(at, part, color=FAINT, lw=0.5, alpha=0.8, label=name if i == 0 else None)
-    axes.fill_between(at, score - band, score + band, color=INK, alpha=0.2, lw=0, label="± 2 standard errors")
+    for i, part in enumerate(decay.parts[:, row, head]):
+        axes.plot(at, bins.means(part), color=FAINT, lw=0.5, alpha=0.8, label=name if i == 0 else None)
+    axes.fill_between(at, score - band, score + band, color=INK, alpha=0.25, lw=0, label="± 2 standard errors")
+    if bins.wide:
+        name = f"lowest to highest score, where lines are means (from {bins.wide} on)"
+        axes.fill_between(at, *bins.ends(decay.score[row, head]), color=INK, alpha=0.09, lw=0, label=name)
     axes.plot(at, score, color=INK, lw=2, label="measured score")
 
 
-def _draw_comparisons(axes: "Axes", decay: Decay, row: int, head: int, at: npt.NDArray[np.int64]) -> None:
+def _draw_comparisons(axes: "Axes", decay: Decay, row: int, head: int, bins: "_Bins") -> None:
     """What the score is compared with, each by its correlation."""
     r = {name: f"r {_number(values[row, head], 3)}" for name, values in decay.figures.items()}
-    kv_head = head // _group(decay)
+    at, kv_head = bins.at, head // _group(decay)
     score = decay.score[row, head].astype(np.float64)
     minus_log = -np.log(np.maximum(np.arange(score.size), 1))
     unit = decay.unit_waveforms()[kv_head]
@@ -238,23 +242,28 @@ def _draw_comparisons(axes: "Axes", decay: Decay, row: int, head: int, at: npt.N
         (minus_log, FAINT, "--", f"least-squares line over −log m: {r['minus_log']}"),
         (unit, WAVEFORM, "-", f"unit waveform, {fitted_how}: {r['unit_waveform']}"),
     ]:
-        fitted = _fitted(values, score, decay.fit_distances)[at]
+        fitted = bins.means(_fitted(values, score, decay.fit_distances))
         axes.plot(at, fitted, style, color=colour, lw=1, zorder=1.5, label=name)
-    axes.plot(at, decay.curve[row, head, at], color=BEST, lw=1, label=f"model curve: {r['curve']}")
+    axes.plot(at, bins.means(decay.curve[row, head]), color=BEST, lw=1, label=f"model curve: {r['curve']}")
     if decay.bases is None:
         return
     base = f"base {decay.bases[kv_head]:,.12g}"
     name = f"predicted with {base}"
     if decay.verified is not None:
-        axes.plot(at, decay.verified[row, head, at], color=VERIFIED, lw=2, zorder=1.8, label=f"measured with {base}")
+        measured = bins.means(decay.verified[row, head])
+        axes.plot(at, measured, color=VERIFIED, lw=2, zorder=1.8, label=f"measured with {base}")
         name += f": {r['prediction']} with what was then measured"
-    axes.plot(at, decay.predict(decay.bases)[row, head, at], color=MEAN, lw=1, zorder=1.8, label=name)
+    axes.plot(at, bins.means(decay.predict(decay.bases)[row, head]), color=MEAN, lw=1, zorder=1.8, label=name)
 
 
-def _draw_mass(axes: "Axes", at: npt.NDArray[np.int64], mass: npt.NDArray[Any], sinks: float | None) -> None:
+def _draw_mass(axes: "Axes", bins: "_Bins", mass: npt.NDArray[Any], sinks: float | None) -> None:
     """Attention after the softmax."""
-    seen = np.where(mass > 0, mass, np.nan)  # a log scale has no 0
-    axes.plot(at, seen, color=INK, lw=1)
+    means = bins.means(mass)
+    seen = np.where(means > 0, means, np.nan)  # a log scale has no 0
+    if bins.wide:
+        low, high = bins.ends(np.where(mass > 0, mass, np.nan))
+        axes.fill_between(bins.at, low, high, color=INK, alpha=0.09, lw=0)
+    axes.plot(bins.at, seen, color=INK, lw=1)
     if np.isfinite(seen).any():
         axes.set_yscale("log")
     axes.set_ylabel("share of attention")
@@ -362,10 +371,25 @@ def _group(decay: Decay) -> int:
     return group
 
 
-def _distances(last: int) -> npt.NDArray[np.int64]:
-    if last <= MOST_POINTS:
-        return np.arange(1, last + 1)
-    return np.unique(np.rint(np.geomspace(1, last, MOST_POINTS)).astype(np.int64))
+class _Bins:
+    """Distances 1 … last in bins of about the same width on a log scale, none of them empty."""
+
+    def __init__(self, last: int) -> None:
+        n = math.ceil(BINS_PER_DECADE * math.log10(last + 1))
+        self._starts = np.unique(np.rint(np.geomspace(1, last + 1, n + 1)).astype(np.int64))[:-1]
+        self._ends = np.append(self._starts[1:], last + 1)
+        self.at = np.sqrt(self._starts * (self._ends - 1.0))
+        several = self._ends - self._starts > 1
+        self.wide = int(self._starts[several.argmax()]) if several.any() else 0  # the first distance not on its own
+
+    def means(self, curve: npt.NDArray[Any]) -> Floats:
+        """Of a curve over distances 0 … last, by bin."""
+        sums = np.add.reduceat(curve.astype(np.float64), self._starts)
+        return sums / (self._ends - self._starts)
+
+    def ends(self, curve: npt.NDArray[Any]) -> tuple[Floats, Floats]:
+        """The lowest and the highest value by bin."""
+        return np.fmin.reduceat(curve, self._starts), np.fmax.reduceat(curve, self._starts)
 
 
 def _fitted(values: Floats, target: Floats, at: npt.NDArray[np.int64]) -> Floats:

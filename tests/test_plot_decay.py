@@ -124,12 +124,12 @@ def test_given_bases_come_before_those_of_the_decay():
     assert "predicted with base 30,000" in labels(plot_heads(decay, (3e4, 3e4)))
     assert not any("predicted" in label for label in labels(plot_heads(made_up())))
     shown = plot_head(decay, 2, 3, (2e4, 3e4)).axes[0]
-    np.testing.assert_array_equal(line(shown, "predicted").get_ydata(), decay.predict((2e4, 3e4))[1, 3, 1:])
+    np.testing.assert_array_equal(line(shown, "predicted").get_ydata()[:40], decay.predict((2e4, 3e4))[1, 3, 1:41])
     assert not any("measured with" in str(line.get_label()) for line in shown.lines)
 
 
 def test_one_head_shows_what_was_measured():
-    decay = verified(made_up())
+    decay = verified(made_up(last=40))
     axes = plot_head(decay, 2, 3).axes[0]
     for label, values in {
         "measured score": decay.score,
@@ -137,26 +137,27 @@ def test_one_head_shows_what_was_measured():
         "measured with base 70,000": decay.verified,
         "predicted with base 70,000": decay.predict(BASES),
     }.items():
-        np.testing.assert_array_equal(line(axes, label).get_xdata(), np.arange(1, 201))
+        np.testing.assert_array_equal(line(axes, label).get_xdata(), np.arange(1, 41))
         np.testing.assert_array_equal(line(axes, label).get_ydata(), values[1, 3, 1:])
     parts = [line.get_ydata() for line in axes.lines[:2]]
     np.testing.assert_array_equal(parts, decay.parts[:, 1, 3, 1:])
 
     (outline,) = collection(axes, "± 2 standard errors").get_paths()
     score, error = (x[1, 3, 1:].astype(float) for x in (decay.score, decay.standard_error))
-    corners = {(x, y) for x, y in outline.vertices.tolist() if 1 < x < 200}
+    corners = {(x, y) for x, y in outline.vertices.tolist() if 1 < x < 40}
     expected = np.concatenate([score - 2 * error, score + 2 * error])
-    assert corners == {(x, y) for x, y in zip([*range(1, 201)] * 2, expected, strict=True) if 1 < x < 200}
+    assert corners == {(x, y) for x, y in zip([*range(1, 41)] * 2, expected, strict=True) if 1 < x < 40}
+    assert not any("lowest to highest" in str(shown.get_label()) for shown in axes.collections)
 
 
 def test_the_unit_waveform_is_brought_to_the_score_by_least_squares():
-    decay = made_up()
+    decay = made_up(last=40)
     at = decay.fit_distances
     axes = plot_head(decay, 5, 2).axes[0]
     score = decay.score[2, 2].astype(float)
     for label, values in (
         ("unit waveform", decay.unit_waveforms()[1]),
-        ("least-squares line", -np.log10(np.arange(201).clip(1))),
+        ("least-squares line", -np.log10(np.arange(41).clip(1))),
     ):
         expected = np.polyval(np.polyfit(values[at], score[at], 1), values)
         np.testing.assert_allclose(line(axes, label).get_ydata(), expected[1:], atol=1e-10)
@@ -181,7 +182,7 @@ def test_the_legend_has_the_figures():
 
 
 def test_attention_after_the_softmax_is_a_second_panel():
-    decay = made_up()
+    decay = made_up(last=40)
     assert len(plot_head(decay, 0, 0).axes) == 1
     mass = np.exp(decay.score)
     mass[0, 1, 7] = 0
@@ -194,13 +195,26 @@ def test_attention_after_the_softmax_is_a_second_panel():
     np.testing.assert_array_equal(below.lines[0].get_ydata(), expected)
 
 
-def test_a_long_line_is_thinned_and_keeps_its_ends():
+def test_where_distances_lie_close_lines_are_means_between_the_lowest_and_the_highest():
     decay = made_up(layers=(0,), heads=1, kv_heads=1, last=6000)
-    shown = line(plot_head(decay, 0, 0).axes[0], "measured score")
-    x = shown.get_xdata()
-    assert (x[0], x[-1]) == (1, 6000)
-    assert x.size <= 4000
-    np.testing.assert_array_equal(shown.get_ydata(), decay.score[0, 0, x])
+    axes = plot_head(replace(decay, mass=np.exp(decay.score)), 0, 0).axes[0]
+    score = decay.score[0, 0].astype(float)
+    x, y = line(axes, "measured score").get_data()
+    assert x[:40].tolist() == list(range(1, 41))
+    assert x.size < 400
+    middles = np.log(x[1:] / x[:-1])[60:]
+    assert middles.max() < 1.6 * middles.min()
+    (outline,) = collection(axes, "lowest to highest score, where lines are means").get_paths()
+    of_band = {place: [v for u, v in outline.vertices.tolist() if u == place] for place in x[1:-1]}
+    first = 1
+    for place, mean in zip(x, y, strict=True):
+        last = round(place**2 / first)  # a point stands at the geometric mean of its bin's ends
+        inside = score[first : last + 1]
+        assert abs(inside.mean() - mean) < 1e-9
+        if place in of_band:
+            assert (min(of_band[place]), max(of_band[place])) == (inside.min(), inside.max())
+        first = last + 1
+    assert first == 6001
 
 
 def test_the_heat_map_is_the_slopes_and_the_points_their_means():
