@@ -1,5 +1,7 @@
 """`ropesearch apply`."""
 
+from pathlib import Path
+
 import click
 
 from .options import Command, note_order, order_by_option, quiet_option, quiet_transformers, read_base_set, read_order
@@ -24,16 +26,18 @@ def apply(model: str, bases: str, output: str, order_by: str | None, quiet: bool
     from ropesearch.checkpoints import apply_to_checkpoint
 
     quiet_transformers(quiet=quiet)
+    source: str | Path = model
     if order_by is not None:
-        from ropesearch.checkpoints import read_config
+        from ropesearch.checkpoints import local_model, read_config
         from ropesearch.decay import order_by_decay
 
-        config = read_config(model)
+        source = local_model(model)
+        config = read_config(source)
         decay = read_order(order_by, config)
         base_set = order_by_decay(base_set, decay, config)
         if not quiet:
             click.echo("note: the bases are laid over the heads by measured slope, which is beyond the paper", err=True)
             note_order(decay)
-    apply_to_checkpoint(model, base_set, output)
+    apply_to_checkpoint(source, base_set, output)
     if not quiet:
         click.echo(f"wrote {output}", err=True)

@@ -81,19 +81,19 @@ def measure(
     base_set = None if bases is None else read_base_set(bases)
     contents = {name: _read_text(name) for name in texts} or None
 
-    from ropesearch.checkpoints import find_model, load_model
+    from ropesearch.checkpoints import load_model, local_model
     from ropesearch.device import find_device
     from ropesearch.measure import check_request, measure_decay
 
     quiet_transformers(quiet=quiet)
     found = find_device(device)
-    check_request(model, length=length, layers=wanted, base_set=base_set)
+    source = local_model(model)
+    check_request(source, model, length=length, layers=wanted, base_set=base_set)
     options = {} if dtype is None else {"dtype": dtype}
     on_device = {} if found is None else {"device_map": {"": found}}
-    loaded, tokenizer = load_model(model, keep_unpacked=True, **options, **on_device)
-    place = Path(loaded.name_or_path)
-    if find_model(model)[1] is not None and (place / "config.json").is_file() and not quiet:
-        click.echo(f"note: {model} is kept unpacked in {place}", err=True)
+    loaded, tokenizer = load_model(source, keep_unpacked=True, **options, **on_device)
+    if source.suffix == ".gguf" and Path(loaded.name_or_path) != source.parent and not quiet:
+        click.echo(f"note: {model} is kept unpacked in {loaded.name_or_path}", err=True)
     positions = getattr(loaded.config, "max_position_embeddings", None)
     if positions is not None and length > positions and not quiet:
         click.echo(f"warning: length {length} is beyond the {positions} positions that {model} is made for", err=True)

@@ -65,14 +65,14 @@ def plot_heads(decay: Decay, bases: BaseSet | Any = None) -> "Figure":
     rows, columns = slopes.shape
     width = _between(9 / columns, 0.55, 5.0, columns)
     height = _between(8 / rows, 0.5, 2.8, rows)
-    group = _group(decay)
+    group = decay.group
     gap = min(0.2, 1.5 * group / columns) / width if group > 1 else 0.0
     left = np.arange(columns) + gap * (np.arange(columns) // group)
     corners = np.stack(np.broadcast_arrays(left, np.arange(rows)[:, None]), axis=-1).reshape(-1, 1, 2)
     bold = min(max(width, 0.8), 1.2)
     drawn = [(decay.score, INK, 1.7 * bold, "measured score"), (decay.curve, BEST, 0.8 * bold, "model curve")]
-    if decay.bases is not None:
-        drawn.append((decay.predict(decay.bases), MEAN, 0.8 * bold, f"predicted with {_listed(decay.bases)}"))
+    if decay.bases is not None and decay.prediction is not None:
+        drawn.append((decay.prediction, MEAN, 0.8 * bold, f"predicted with {_listed(decay.bases)}"))
     lines = _in_cells(np.log(at), [curves[..., at].reshape(rows * columns, -1) for curves, *_ in drawn])
 
     with house_style():
@@ -154,7 +154,7 @@ def plot_head(decay: Decay, layer: int, head: int, bases: BaseSet | Any = None) 
         _draw_comparisons(axes, decay, row, head, bins)
         slope = f"slope {_number(decay.figures['slope'][row, head])} {SLOPE_UNIT}"
         _title(figure, f"Attention by distance, layer {layer}, head {head} of {_name(decay)}")
-        axes.set_title(f"{_read(decay)}; KV head {head // _group(decay)}; {slope}", loc="left", fontsize=9)
+        axes.set_title(f"{_read(decay)}; KV head {head // decay.group}; {slope}", loc="left", fontsize=9)
         axes.set_ylabel("mean q·k/√d (logits)")
         axes.set_axisbelow(True)
         axes.set_xscale("log")
@@ -198,7 +198,7 @@ def plot_slopes(decay: Decay) -> "Figure":
         heat, means = figure.subplots(1, 2, width_ratios=(max(width * columns, 2), 2.6))
         colours, norm = _slope_colours(slopes)
         image = heat.imshow(slopes, cmap=colours, norm=norm, aspect="auto", extent=(0, columns, rows, 0))
-        for edge in range(_group(decay), columns, _group(decay)) if _group(decay) > 1 else ():
+        for edge in range(decay.group, columns, decay.group) if decay.group > 1 else ():
             heat.axvline(edge, color="white", lw=4)
         if slopes.size <= MOST_NUMBERS and width >= 0.35 and height >= 0.18:
             for (row, column), slope in np.ndenumerate(slopes):
@@ -232,7 +232,7 @@ def _draw_score(axes: "Axes", decay: Decay, row: int, head: int, bins: "_Bins") 
 def _draw_comparisons(axes: "Axes", decay: Decay, row: int, head: int, bins: "_Bins") -> None:
     """What the score is compared with, each by its correlation."""
     r = {name: f"r {_number(values[row, head], 3)}" for name, values in decay.figures.items()}
-    at, kv_head = bins.at, head // _group(decay)
+    at, kv_head = bins.at, head // decay.group
     score = decay.score[row, head].astype(np.float64)
     minus_log = -np.log(np.maximum(np.arange(score.size), 1))
     unit = decay.unit_waveforms()[kv_head]
@@ -245,7 +245,7 @@ def _draw_comparisons(axes: "Axes", decay: Decay, row: int, head: int, bins: "_B
         fitted = bins.means(_fitted(values, score, decay.fit_distances))
         axes.plot(at, fitted, style, color=colour, lw=1, zorder=1.5, label=name)
     axes.plot(at, bins.means(decay.curve[row, head]), color=BEST, lw=1, label=f"model curve: {r['curve']}")
-    if decay.bases is None:
+    if decay.bases is None or decay.prediction is None:
         return
     base = f"base {decay.bases[kv_head]:,.12g}"
     name = f"predicted with {base}"
@@ -253,7 +253,7 @@ def _draw_comparisons(axes: "Axes", decay: Decay, row: int, head: int, bins: "_B
         measured = bins.means(decay.verified[row, head])
         axes.plot(at, measured, color=VERIFIED, lw=2, zorder=1.8, label=f"measured with {base}")
         name += f": {r['prediction']} with what was then measured"
-    axes.plot(at, bins.means(decay.predict(decay.bases)[row, head]), color=MEAN, lw=1, zorder=1.8, label=name)
+    axes.plot(at, bins.means(decay.prediction[row, head]), color=MEAN, lw=1, zorder=1.8, label=name)
 
 
 def _draw_mass(axes: "Axes", bins: "_Bins", mass: npt.NDArray[Any], sinks: float | None) -> None:
@@ -327,7 +327,7 @@ def _in_cells(x: Floats, curves: "Sequence[npt.NDArray[Any]]") -> list[Floats]:
 
 def _name_cells(axes: "Axes", decay: Decay, left: Floats | npt.NDArray[np.int_], width: float, height: float) -> None:
     """Layers down the side; query heads, and the KV heads that they share, along the top."""
-    group = _group(decay)
+    group = decay.group
     rows = range(0, len(decay.layers), math.ceil(0.18 / height))
     columns = range(0, len(left), math.ceil(0.25 / width))
     axes.grid(visible=False)
@@ -364,11 +364,6 @@ def _slope_colours(slopes: Floats) -> "tuple[Colormap, Normalize]":
 def _between(size: float, least: float, most: float, n: int, room: float = LARGEST) -> float:
     """Inches of a cell, of which n must find room."""
     return min(max(size, least), most, room / n)
-
-
-def _group(decay: Decay) -> int:
-    group: int = decay.model["heads"] // decay.model["kv_heads"]
-    return group
 
 
 class _Bins:

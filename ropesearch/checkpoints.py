@@ -174,6 +174,12 @@ def read_config(model: str | os.PathLike[str]) -> dict[str, Any]:
     return config
 
 
+def local_model(model: str | os.PathLike[str]) -> Path:
+    """Folder or .gguf file of a model, fetched from the hub where need be, for several uses; raises as `load_model`."""
+    folder, gguf_file = find_model(model)
+    return folder if gguf_file is None else folder / gguf_file
+
+
 def find_model(model: str | os.PathLike[str]) -> tuple[Path, str | None]:
     """Folder of a model, fetched from the hub where need be, and the name of the .gguf file in it that is meant."""
     path = Path(model)

@@ -122,6 +122,11 @@ class Decay:
         """The last distance, M."""
         return self.pairs.size - 1
 
+    @property
+    def group(self) -> int:
+        """Query heads to a KV head, H / K."""
+        return int(self.model["heads"] // self.model["kv_heads"])
+
     @cached_property
     def fit_distances(self) -> npt.NDArray[np.int64]:
         """60 distances from 1 to M, evenly spaced in their logarithm, rounded, and each of them once."""
@@ -131,6 +136,11 @@ class Decay:
     def curve(self) -> Curves:
         """The model curve, Re Σ_f c_f e^{imθ_f}/√d, float32, shape (L, H, M + 1)."""
         return self._curve(self.inv_freq)
+
+    @cached_property
+    def prediction(self) -> Curves | None:
+        """`predict(bases)` of the bases that a prediction is asked for, or None."""
+        return None if self.bases is None else self.predict(self.bases)
 
     def predict(self, bases: Any) -> Curves:
         """Return the model curve with other bases, without running the model.
@@ -191,8 +201,7 @@ class Decay:
         at = self.fit_distances
         log_m = np.log10(at)
         score, curve = (x[..., at].astype(np.float64) for x in (self.score, self.curve))
-        group = self.model["heads"] // self.model["kv_heads"]
-        unit = np.repeat(self.unit_waveforms()[:, at], group, axis=0)
+        unit = np.repeat(self.unit_waveforms()[:, at], self.group, axis=0)
         compared = at[at <= self.agreement_to]
         parts = self.parts[..., compared].astype(np.float64)
         pairs_of_parts = [(a, b) for b in range(len(parts)) for a in range(b)]
@@ -205,8 +214,8 @@ class Decay:
             "standard_error": np.median(self.standard_error[..., at], axis=-1).astype(np.float64),
             "spread": score.std(axis=-1),
         }
-        if self.bases is not None:
-            predicted = self.predict(self.bases)[..., at].astype(np.float64)
+        if self.prediction is not None:
+            predicted = self.prediction[..., at].astype(np.float64)
             found["predicted_slope"] = _slope(log_m, predicted)
             if self.verified is not None:
                 verified = self.verified[..., at].astype(np.float64)
@@ -275,8 +284,8 @@ class Decay:
         arrays_path = check_decay_path(path, overwrite=overwrite)
         arrays = {name: getattr(self, name) for name in _ARRAYS if getattr(self, name) is not None}
         arrays |= {"distances": np.arange(self.max_distance + 1), "curve": self.curve}
-        if self.bases is not None:
-            arrays["prediction"] = self.predict(self.bases)
+        if self.prediction is not None:
+            arrays["prediction"] = self.prediction
         file = io.BytesIO()
         np.savez(file, **arrays)
         content = file.getvalue()
@@ -349,19 +358,17 @@ class Decay:
 
     def _curve(self, theta: Floats) -> Curves:
         n_layers, heads, half = self.coefficients.shape
-        group = heads // len(theta)
         out = np.empty((n_layers, heads, self.max_distance + 1), np.float32)
         for kv_head, frequencies in enumerate(theta):
-            of_group = slice(kv_head * group, (kv_head + 1) * group)
+            of_group = slice(kv_head * self.group, (kv_head + 1) * self.group)
             c = self.coefficients[:, of_group] / np.sqrt(2 * half)
             turns = np.arange(self.max_distance + 1) * frequencies[:, None]  # (d/2, M + 1)
             out[:, of_group] = c.real @ np.cos(turns) - c.imag @ np.sin(turns)
         return out
 
     def _rows(self) -> list[dict[str, Any]]:
-        group = self.model["heads"] // self.model["kv_heads"]
         return [
-            {"layer": layer, "head": head, "kv_head": head // group}
+            {"layer": layer, "head": head, "kv_head": head // self.group}
             | {name: _plain(float(values[row, head])) for name, values in self.figures.items()}
             for row, layer in enumerate(self.layers)
             for head in range(self.model["heads"])

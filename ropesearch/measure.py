@@ -7,7 +7,6 @@ Shapes: S tokens, H query heads, K KV heads, G = H / K query heads to a KV head,
 """
 
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy.typing as npt
 from . import __version__, checks
 from ._auto import MODEL_TYPES
 from .base_set import BaseSet
-from .checkpoints import find_model, read_config
+from .checkpoints import read_config
 from .checks import InputError, ParameterError
 from .decay import BLOCKS, SINKS, Decay, model_identity
 from .memory import available_memory, readable_size
@@ -121,16 +120,20 @@ def measure_decay(
 
     passes = len(passages) * (2 if verify else 1)
     report = counter(progress, "layers", passes * len(rows))
-    sums = _Sums(rows, identity, n, len(passages), softmax=softmax)
-    verified = _Sums(rows, identity, n, len(passages), softmax=False)
-    with _running(model), _out_of_memory(n):
+
+    def summed(*, softmax: bool) -> _Sums:
+        sums = _Sums(rows, identity, n, len(passages), softmax=softmax)
         for i, passage in enumerate(passages):
             _run(decoder, passage.ids, rows, sums.taking(i), report)
+        return sums
+
+    verified = None
+    with _running(model), _out_of_memory(n):
+        sums = summed(softmax=softmax)
         theta, scale = _frequencies(decoder, identity["kv_heads"])
         if verify and base_set is not None:
             with apply_bases(model, base_set):
-                for i, passage in enumerate(passages):
-                    _run(decoder, passage.ids, rows, verified.taking(i), report)
+                verified = summed(softmax=False).score()
 
     weight = next(decoder.parameters())
     return Decay(
@@ -148,7 +151,7 @@ def measure_decay(
         coefficients=sums.coefficients() * scale**2,
         agreement_to=n // 2 if len(passages) > 1 else n // 4,
         bases=None if base_set is None else base_set.bases,
-        verified=verified.score() if verify else None,
+        verified=verified,
         made_by={
             "ropesearch": __version__,
             "torch": torch.__version__,
@@ -160,12 +163,12 @@ def measure_decay(
 
 
 def check_request(
-    model: str | os.PathLike[str], *, length: int, layers: Sequence[int] | None, base_set: BaseSet | None
+    model: Path, name: str, *, length: int, layers: Sequence[int] | None, base_set: BaseSet | None
 ) -> None:
     """Raise, before the weights are loaded, what `measure_decay` would raise over the config of a model on disk."""
     checks.integer("length", length, SHORTEST)
-    if find_model(model)[1] is None:  # a .gguf file is read as a whole or not at all
-        _checked(read_config(model), str(model), layers, base_set)
+    if model.suffix != ".gguf":  # which is read as a whole or not at all
+        _checked(read_config(model), name, layers, base_set)
 
 
 def _checked(
@@ -341,6 +344,7 @@ class _Sums:
         def take(taken: _Taken) -> None:
             row, kv_heads = taken.row, taken.key.shape[1]
             group = taken.query.shape[1] // kv_heads
+            window = _window(taken.attention)
             for means, values in ((self._query, taken.query), (self._key, taken.key)):
                 mean = values[SINKS:].double().mean(0).cpu().numpy()  # (H or K, D)
                 means[row] += (mean[:, : mean.shape[1] // 2] + 1j * mean[:, mean.shape[1] // 2 :]) / self._passages
@@ -356,7 +360,6 @@ class _Sums:
                 else:
                     self._parts[:, row, heads] = blocks.reshape(group, 2, -1, self._last + 1).sum(2).swapaxes(0, 1)
                 if self._mass is not None:
-                    window = _window(taken.attention)
                     mass, sinks = softmax_mass(query, key, self._last, taken.attention.scaling, window)
                     self._mass[row, heads] += mass.cpu().numpy() / self._passages
                     self._sink_mass[row, heads] += sinks.cpu().numpy() / self._passages
@@ -371,14 +374,16 @@ class _Sums:
 
     def score(self) -> npt.NDArray[np.float32]:
         """Means over all pairs, (L, H, M + 1)."""
-        mean: Floats = self._parts.sum(0) / (self._passages * self._pairs.sum(0))
-        return mean.astype(np.float32)
+        return self._means().astype(np.float32)
+
+    def _means(self) -> Floats:
+        means: Floats = self._parts.sum(0) / (self._passages * self._pairs.sum(0))
+        return means
 
     def arrays(self) -> dict[str, Any]:
         """What a Decay holds of these sums."""
         pairs = self._pairs.sum(0)
-        total, n = self._parts.sum(0), self._passages * pairs
-        mean = total / n
+        n, mean = self._passages * pairs, self._means()
         # The mean is a ratio of sums over blocks; its variance by the usual linearisation, Σ_b (N_b − n_b·mean)² / n².
         n_blocks = self._passages * (self._pairs > 0).sum(0)
         misses = (
@@ -509,11 +514,11 @@ def softmax_mass(query: Any, key: Any, last: int, scale: float, window: int | No
 
 def _window(attention: Any) -> int | None:
     """How many keys a query of this layer sees, or None for all."""
-    if hasattr(attention, "sliding_window"):  # Qwen's layers have one of their own, or None
-        window = attention.sliding_window
-    else:
-        window = attention.config.sliding_window if "mistral" in attention.config.model_type else None
-    return None if window is None else int(window)
+    from .modeling_harpe import FAMILIES
+
+    per_head = FAMILIES[attention.config.model_type.removeprefix("harpe_")][2]
+    window: int | None = per_head._window(attention)  # which knows where each family, stock or not, keeps it
+    return window
 
 
 def _frequencies(decoder: Any, kv_heads: int) -> tuple[Floats, float]:
