@@ -233,20 +233,21 @@ class Decay:
 
     def kv_head_slopes(self) -> Floats:
         """Return the slope of each KV head, averaged over layers and over the query heads that share it, (K,)."""
-        slopes = self.figures["slope"]
-        kv_heads = self.model["kv_heads"]
-        means: Floats = slopes.reshape(len(slopes), kv_heads, -1).mean(axis=(0, 2))
+        means: Floats = self._kv_head_slopes_by_layer().mean(axis=0)
         return means
 
     def kv_head_slope_errors(self) -> Floats:
         """Return the standard error of those means, between layers, (K,); NaN for one layer."""
-        slopes = self.figures["slope"]
-        n = len(slopes)
-        by_layer = slopes.reshape(n, self.model["kv_heads"], -1).mean(axis=2)
-        if n == 1:
+        by_layer = self._kv_head_slopes_by_layer()
+        if len(by_layer) == 1:
             return np.full(by_layer.shape[1], np.nan)
-        errors: Floats = by_layer.std(axis=0, ddof=1) / np.sqrt(n)
+        errors: Floats = by_layer.std(axis=0, ddof=1) / np.sqrt(len(by_layer))
         return errors
+
+    def _kv_head_slopes_by_layer(self) -> Floats:
+        slopes = self.figures["slope"]
+        means: Floats = slopes.reshape(len(slopes), self.model["kv_heads"], self.group).mean(axis=2)
+        return means
 
     def summary(self) -> dict[str, dict[str, float | None]]:
         """Return the quantiles 5 %, 50 % and 95 % of every figure, over all heads."""

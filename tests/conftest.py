@@ -20,6 +20,24 @@ def smollm2():
 
 
 @pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """Run the command line in an empty folder; gives (exit code, stdout, stderr)."""
+    from ropesearch.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr("ropesearch.cli.progress.SILENT_FOR", float("inf"))  # compiling may take over a second
+
+    def run(*args):
+        capsys.readouterr()
+        code = main([str(arg) for arg in args])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
 def one_thread():
     """Let torch use one thread: small products are slower on several, and far slower where other work has the cores."""
     import torch

@@ -60,17 +60,14 @@ def stock(tmp_path_factory):
 
 
 @pytest.fixture
-def run(capsys, tmp_path, monkeypatch):
-    """Run `apply` in an empty folder; gives (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
+def run(run):
+    """Run `apply` in a folder with a base-set file."""
     base_set(BASES[2]).save("bases.json")
 
-    def run(model, *options, bases="bases.json", output="out"):
-        code = main(["apply", str(model), "--bases", str(bases), "-o", str(output), *options])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
+    def apply(model, *options, bases="bases.json", output="out"):
+        return run("apply", model, "--bases", bases, "-o", output, *options)
 
-    return run
+    return apply
 
 
 def same_logits(model, other, ids):

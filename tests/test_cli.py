@@ -13,7 +13,6 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
-from ropesearch.cli import main
 from ropesearch.cli.main import cli
 
 import ropesearch
@@ -26,21 +25,6 @@ from ropesearch.search import ORDERS, STRATEGIES
 ROOT = Path(__file__).parent.parent
 GRID = ["--bmin", "10000", "--bmax", "30000", "--stride", "1000"]
 SMALL = [*GRID, "--heads", "8", "--head-dim", "32", "--max-distance", "2000"]
-
-
-@pytest.fixture
-def run(capsys, tmp_path, monkeypatch):
-    """Run the command line in an empty folder; gives (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setattr("ropesearch.cli.progress.SILENT_FOR", float("inf"))  # compiling may take over a second
-
-    def run(*args):
-        code = main([str(arg) for arg in args])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def all_commands(group=cli, names=()):

@@ -5,7 +5,6 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-from ropesearch.cli import main
 
 from ropesearch import BaseSet, Decay, order_by_decay, search_bases
 from ropesearch import decay as decay_module
@@ -225,18 +224,10 @@ SHAPE = ["--heads", "6", "--kv-heads", "3", "--head-dim", "16", "--max-distance"
 
 
 @pytest.fixture
-def run(capsys, tmp_path, monkeypatch):
-    """Run the command line in a folder with decay.json and config.json; gives (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ropesearch.cli.progress.SILENT_FOR", float("inf"))
-    made_decay().save("decay.json")
+def run(run, tmp_path):
+    """The same, with decay.json and config.json in the folder."""
+    made_decay().save(tmp_path / "decay.json")
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
-
-    def run(*args):
-        code = main([str(arg) for arg in args])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
     return run
 
 

@@ -4,7 +4,6 @@ import naive
 import numpy as np
 import pytest
 import torch
-from ropesearch.cli import main
 from toys import (
     BASE,
     BASES,
@@ -405,19 +404,9 @@ def test_a_gpu_measures_the_same(name):
 
 
 @pytest.fixture
-def run(capsys, tmp_path, monkeypatch):
-    """Run the command line in an empty folder; gives (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setattr("ropesearch.cli.progress.SILENT_FOR", float("inf"))
-    logging.disable_progress_bar()  # what a command does before transformers is imported
-
-    def run(*args):
-        capsys.readouterr()
-        code = main([str(arg) for arg in args])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
+def run(run):
+    """The same without the bars of transformers, which a command turns off before transformers is imported."""
+    logging.disable_progress_bar()
     yield run
     logging.enable_progress_bar()
 

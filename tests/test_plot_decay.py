@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ropesearch.cli import main
 from ropesearch.plots.decay import plot_head, plot_heads, plot_slopes
 
 from ropesearch import Decay, uniform_bases
@@ -286,21 +285,14 @@ def test_a_head_that_is_not_there(place, line):
 
 
 @pytest.fixture
-def run(capsys, tmp_path, monkeypatch):
-    """Run `ropesearch plot decay` in a folder with a decay file; gives (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
+def run(run):
+    """Run `ropesearch plot decay` in a folder with a decay file."""
     made_up().save("decay.json")
     uniform_bases(1e4, 2e4, 4, kv_heads=2, head_dim=8).save("bases.json")
     uniform_bases(1e4, 2e4, 4, head_dim=8).save("others.json")
     Path("cut.json").write_text('{"format": "ropesearch.dec')
     Path("alone.json").write_text(json.dumps(json.loads(Path("decay.json").read_text()) | {"arrays": {}}))
-
-    def run(*args):
-        code = main(["plot", "decay", *args])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return lambda *args: run("plot", "decay", *args)
 
 
 def test_the_command_draws(run):
