@@ -23,8 +23,8 @@ import numpy as np
 from machine import dgemm_rate, machine, processors, seconds
 
 from ropesearch import inv_freq, search_bases
+from ropesearch.curves.waveforms import Sampler
 from ropesearch.kernels.extrema import strict_extrema_of_waveforms
-from ropesearch.waveforms import Sampler
 
 HEAD_DIM = 128
 DEFAULT = {"bmin": 1e6, "bmax": 5e6, "stride": 30000, "heads": 32}

@@ -28,8 +28,8 @@ from machine import dgemm_rate, machine, processors, seconds
 from scipy.signal import find_peaks
 
 from ropesearch import find_extrema, inv_freq, search_bases, waveform
-from ropesearch.candidates import candidate_bases
-from ropesearch.waveforms import Sampler
+from ropesearch.core.grid import candidate_bases
+from ropesearch.curves.waveforms import Sampler
 
 SEARCH = (1e6, 5e6, 30000, 32)
 HEAD_DIM = 128

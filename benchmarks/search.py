@@ -19,7 +19,7 @@ import numba
 import numpy as np
 
 from ropesearch import inv_freq, search_bases
-from ropesearch.candidates import candidate_bases
+from ropesearch.core.grid import candidate_bases
 
 TABLE_2 = (1e6, 5e6, 30000, 32)
 

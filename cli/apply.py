@@ -20,16 +20,16 @@ def apply(model: str, bases: str, output: str, order_by: str | None, quiet: bool
 
     MODEL is a folder as transformers saves it, a .gguf file, or a hub name such as org/name; of type llama, mistral,
     qwen2 or qwen3, without RoPE scaling. Weights and tokenizer are copied as they are. AutoModelForCausalLM loads DIR
-    where ropesearch is imported, and elsewhere with trust_remote_code=True. Needs torch and transformers.
+    where ropesearch.model is imported, and elsewhere with trust_remote_code=True. Needs torch and transformers.
     """
     base_set = read_base_set(bases)
-    from ropesearch.checkpoints import apply_to_checkpoint
+    from ropesearch.model.checkpoints import apply_to_checkpoint
 
     quiet_transformers(quiet=quiet)
     source: str | Path = model
     if order_by is not None:
-        from ropesearch.checkpoints import local_model, read_config
-        from ropesearch.decay import order_by_decay
+        from ropesearch.decay.data import order_by_decay
+        from ropesearch.model.checkpoints import local_model, read_config
 
         source = local_model(model)
         config = read_config(source)

@@ -39,7 +39,7 @@ def compare(
     printed = ".json" if as_json else ".csv" if as_csv else ""
     suffix = output_suffix(output, printed, _WRITERS, overwrite=overwrite)
 
-    from ropesearch import compare as comparison
+    from ropesearch.search import compare as comparison
 
     with ProgressReport(quiet=quiet) as progress:
         lines = reading_inputs(lambda: comparison.compare([*names, *schemes], max_distance, progress=progress))

@@ -32,10 +32,10 @@ def export(file: str, output: str | None, text_format: str, dtype: str, overwrit
     Tensors are inv_freq, of shape (KV heads, head_dim / 2), and bases. The .pt format needs torch.
     """
     base_set = read_base_set(file)
-    from ropesearch import exporters
+    from ropesearch.exporters import formats
 
     if output is None:
-        click.echo(exporters.TEXT_FORMATS[text_format](base_set), nl=False)
+        click.echo(formats.TEXT_FORMATS[text_format](base_set), nl=False)
     else:
-        exporters.export(base_set, output, dtype=dtype, overwrite=overwrite)
+        formats.export(base_set, output, dtype=dtype, overwrite=overwrite)
         click.echo(f"wrote {output}", err=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ropesearch import checks
+from ropesearch.core.errors import shown
 
 from .options import (
     Command,
@@ -79,7 +79,7 @@ def _csv(found: "list[tuple[float | str, Extrema]]") -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["base", "kind", "distance", "value"])
     for base, extrema in found:
-        name = base if isinstance(base, str) else checks.shown(base)
+        name = base if isinstance(base, str) else shown(base)
         for kind, positions, values in (
             ("peak", extrema.peaks, extrema.peak_values),
             ("valley", extrema.valleys, extrema.valley_values),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import click
 
-from ropesearch import __version__
+from ropesearch._version import __version__
 
 from .apply import apply
 from .compare import compare

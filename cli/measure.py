@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ropesearch.checks import InputError, ParameterError
+from ropesearch.core.errors import InputError, ParameterError
 
 from .options import Command, overwrite_option, quiet_option, quiet_transformers, read_base_set, reading_inputs
 from .progress import ProgressReport
@@ -75,15 +75,15 @@ def measure(
     if dtype is not None and dtype not in DTYPES:
         raise ParameterError("dtype", dtype, "one of " + ", ".join(DTYPES))
     if output is not None:
-        from ropesearch.decay import check_decay_path
+        from ropesearch.decay.data import check_decay_path
 
         check_decay_path(output, overwrite=overwrite)
     base_set = None if bases is None else read_base_set(bases)
     contents = {name: _read_text(name) for name in texts} or None
 
-    from ropesearch.checkpoints import load_model, local_model
-    from ropesearch.device import find_device
-    from ropesearch.measure import check_request, measure_decay
+    from ropesearch.core.device import find_device
+    from ropesearch.decay.measure import check_request, measure_decay
+    from ropesearch.model.checkpoints import load_model, local_model
 
     quiet_transformers(quiet=quiet)
     found = find_device(device)
@@ -146,7 +146,7 @@ def _print(decay: "Decay", *, as_json: bool) -> None:
         return
     from rich.console import Console
 
-    from ropesearch.tables import decay_to_rich
+    from ropesearch.exporters.table import decay_to_rich
 
     for table in decay_to_rich(decay):
         Console().print(table)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ropesearch import checks
-from ropesearch.checks import InputError, MissingExtraError, ParameterError
-from ropesearch.files import check_output, write_whole
+from ropesearch.core import checks
+from ropesearch.core.errors import InputError, MissingExtraError, ParameterError
+from ropesearch.core.files import check_output, write_whole
+from ropesearch.core.machine import processors
 
 if TYPE_CHECKING:
     from ropesearch import BaseSet, Decay, Scheme
@@ -222,7 +223,7 @@ def quiet_transformers(*, quiet: bool) -> None:
 
 def note_if_cut(name: str, asked: int | None) -> None:
     """Say on stderr that more threads or worker processes were asked for than there are processors."""
-    lent = checks.threads(None)
+    lent = processors()
     if asked is not None and asked > lent:
         click.echo(f"note: --{name} {asked} is cut to {lent}, one for each processor", err=True)
 
@@ -243,11 +244,11 @@ def filled_in(
     filled = dict(options)
     sources: list[dict[str, Any]] = []
     if preset is not None:
-        from ropesearch.presets import PRESETS
+        from ropesearch.core.presets import PRESETS
 
         sources.append(PRESETS[checks.choice("preset", preset, PRESETS)])
     if model_config is not None:
-        from ropesearch.model_config import read_model_shape
+        from ropesearch.core.model_config import read_model_shape
 
         sources.append(asdict(reading_inputs(lambda: read_model_shape(model_config))))
     for source in sources:
@@ -281,7 +282,7 @@ order_by_option = click.option(
 
 def read_order(path: str, config: Mapping[str, Any] | None) -> "Decay":
     """Read a decay file that is to order bases, for a model with this config, if one is known."""
-    from ropesearch.decay import Decay, check_order
+    from ropesearch.decay.data import Decay, check_order
 
     decay: Decay = reading_inputs(lambda: Decay.load(path))
     check_order(decay, config)

@@ -4,7 +4,7 @@ import re
 
 import click
 
-from ropesearch.checks import ParameterError
+from ropesearch.core.errors import ParameterError
 
 from .options import Command, overwrite_option, quiet_option, read_base_set, read_schemes, reading_inputs
 from .progress import ProgressReport

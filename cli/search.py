@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ropesearch.files import check_output
+from ropesearch.core.files import check_output
 
 from .options import (
     Command,
@@ -138,7 +138,7 @@ def _decay_for(ctx: click.Context, path: str, model_config: str | None, options:
         raise click.UsageError("either --order or --order-by must be given")
     config = None
     if model_config is not None:
-        from ropesearch.model_config import read_config_file
+        from ropesearch.core.model_config import read_config_file
 
         config = reading_inputs(lambda: read_config_file(model_config))
     decay = read_order(path, config)

@@ -18,7 +18,7 @@ def print_base_set(base_set: "BaseSet", *, as_json: bool) -> None:
         return
     from rich.console import Console
 
-    from ropesearch.tables import coverage_to_rich, to_rich
+    from ropesearch.exporters.table import coverage_to_rich, to_rich
 
     console = Console()
     console.print(to_rich(base_set))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ropesearch import checks
-from ropesearch.files import check_output
+from ropesearch.core.errors import ParameterError, require_extra, shown
+from ropesearch.core.files import check_output
 
 from .options import (
     Command,
@@ -128,7 +128,7 @@ def sweep(
     options = filled_in(ctx, options, preset, model_config)
     check_output(output, overwrite=resume or overwrite)
 
-    from ropesearch.sweep import process_pool, sweep, sweep_points
+    from ropesearch.search.sweep import process_pool, sweep, sweep_points
 
     axes = {"stride": "strides", "bmin": "bmins", "bmax": "bmaxs", "heads": "heads"}
     axes |= {"max_distance": "max_distances", "strategy": "strategies"}
@@ -175,7 +175,7 @@ def cluster(address: str, *, quiet: bool) -> Iterator[Executor]:
     import asyncio
     import logging
 
-    checks.require_extra("--scheduler", "cluster", "distributed")
+    require_extra("--scheduler", "cluster", "distributed")
     import distributed
     from distributed.comm.addressing import parse_address, parse_host_port
     from distributed.comm.registry import get_backend
@@ -185,9 +185,7 @@ def cluster(address: str, *, quiet: bool) -> Iterator[Executor]:
         get_backend(scheme)
         parse_host_port(location)
     except ValueError:
-        raise checks.ParameterError(
-            "scheduler", address, "the address of a Dask scheduler, such as host:8786"
-        ) from None
+        raise ParameterError("scheduler", address, "the address of a Dask scheduler, such as host:8786") from None
     for name in ("distributed", "distributed.client"):  # what they have to say ends as an error of ours
         logging.getLogger(name).setLevel(logging.CRITICAL)
     # A client waits without end for a listener that stays silent, and makes noise when it is given up.
@@ -261,4 +259,4 @@ def print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
 def _shown(value: Any) -> str:
     if value is None:
         return "–"
-    return value if isinstance(value, str) else checks.shown(value)
+    return value if isinstance(value, str) else shown(value)

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from ropesearch import checks
+from ropesearch.core import checks
+from ropesearch.core.errors import shown
 
 from .options import (
     Command,
@@ -66,7 +67,7 @@ def waveform(
     import numpy as np
 
     import ropesearch
-    from ropesearch.memory import require_memory
+    from ropesearch.core.machine import require_memory
 
     first, last = checks.distances(min_distance, max_distance)
     n = last - first + 1
@@ -103,7 +104,7 @@ def waveform(
 def _csv(result: dict[str, Any]) -> Iterator[bytes]:
     """One row per distance, one column per base."""
     header = io.StringIO()
-    names = [*map(checks.shown, result["bases"]), *result["schemes"]]
+    names = [*map(shown, result["bases"]), *result["schemes"]]
     csv.writer(header, lineterminator="\n").writerow(["distance", *names])  # a scheme's name may hold a comma
     yield header.getvalue().encode()
     distances, values = result["distances"], result["values"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ropesearch import PRESETS, BaseSet, search_bases, uniform_bases
-from ropesearch.candidates import candidate_bases
+from ropesearch.core.grid import candidate_bases
 
 GRID = (1e6, 5e6, 30000)
 RANDOM_SETS = 300

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ropesearch import PRESETS, find_extrema, search_bases, uniform_bases, waveform
-from ropesearch.candidates import candidate_bases
+from ropesearch.core.grid import candidate_bases
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))

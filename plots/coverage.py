@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ropesearch import checks
-from ropesearch.base_set import BaseSet
-from ropesearch.progress import Progress, counter
-from ropesearch.schemes import Scheme
+from ropesearch.core import checks
+from ropesearch.core.arrays import Floats
+from ropesearch.core.base_set import BaseSet
+from ropesearch.core.progress import Progress, counter
+from ropesearch.schemes.rules import Scheme
 
 from .style import BEST, INK, MEAN, house_style
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Floats = npt.NDArray[np.float64]
 
 COLUMNS = 900  # bins of distance across the figure: about one in two pixels
 DETAIL = 300  # distances in the lower panel

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ropesearch import checks
-from ropesearch.base_set import BaseSet
-from ropesearch.decay import Decay
+from ropesearch.core import checks
+from ropesearch.core.arrays import Floats
+from ropesearch.core.base_set import BaseSet
+from ropesearch.core.errors import InputError
+from ropesearch.decay.data import Decay
 
 from .style import BEST, FAINT, INK, MEAN, house_style
 
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap, Normalize
     from matplotlib.figure import Figure
 
-Floats = npt.NDArray[np.float64]
 
 WAVEFORM = "#1b7837"
 VERIFIED = "#92c5de"
@@ -139,7 +140,7 @@ def plot_head(decay: Decay, layer: int, head: int, bases: BaseSet | Any = None) 
     checks.integer("head", head, 0)
     if head >= decay.model["heads"]:
         msg = f"head {head} is not there: {decay.model['name']} has the query heads 0 to {decay.model['heads'] - 1}"
-        raise checks.InputError(msg)
+        raise InputError(msg)
     decay = _with_bases(decay, bases)
     bins = _Bins(decay.max_distance)
 
@@ -298,7 +299,7 @@ def _row(decay: Decay, layer: int) -> int:
     if layer in decay.layers:
         return decay.layers.index(layer)
     msg = f"layer {layer} was not measured, only {_ranges(decay.layers)}"
-    raise checks.InputError(msg)
+    raise InputError(msg)
 
 
 def _ranges(numbers: "Sequence[int]") -> str:

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ropesearch import checks
-from ropesearch.files import check_output, write_whole
+from ropesearch.core import checks
+from ropesearch.core.files import check_output, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -28,7 +28,7 @@ import numpy as np
 from ropesearch.cli import main as command_line
 
 from ropesearch import find_extrema, search_bases, waveform
-from ropesearch.checks import InputError, ParameterError
+from ropesearch.core.errors import InputError, ParameterError
 
 SECONDS = 60  # for one case, before it counts as hanging
 ERROR = 1e-9  # of a waveform, in logits

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 from ropesearch import BaseSet, export, inv_freq, search_bases, to_csv, to_markdown, to_tensors, uniform_bases
-from ropesearch.base_set import FORMAT
+from ropesearch.core.base_set import FORMAT
 
 GROUPED = uniform_bases(10000, 40000, 8, kv_heads=4, head_dim=16)
 

@@ -20,10 +20,10 @@ from ropesearch import (
     apply_to_checkpoint,
     load_model,
     measure_decay,
-    modeling_harpe,
     order_by_decay,
 )
-from ropesearch.checks import InputError
+from ropesearch.core.errors import InputError
+from ropesearch.model import modeling_harpe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -83,7 +83,7 @@ def test_written_and_loaded_it_is_the_model_with_bases(name, tmp_path):
     apply_to_checkpoint(tmp_path / "stock", other, tmp_path / "out")
     loaded, info = AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not info["missing_keys"] | info["unexpected_keys"] | info["mismatched_keys"]
-    assert type(loaded).__module__ == "ropesearch.modeling_harpe"
+    assert type(loaded).__module__ == "ropesearch.model.modeling_harpe"
     assert type(loaded).__name__ == f"Harpe{type(model).__name__}"
     with apply_bases(model, other):
         assert same_logits(loaded, model, ids)
@@ -159,14 +159,14 @@ def test_it_loads_where_there_is_no_ropesearch(stock, tmp_path):
 @pytest.mark.parametrize(
     "imports",
     [
-        "from transformers import AutoModelForCausalLM; import ropesearch",
-        "import ropesearch; from transformers import LlamaForCausalLM",
+        "from transformers import AutoModelForCausalLM; import ropesearch.model",
+        "import ropesearch.model; from transformers import LlamaForCausalLM",
+        "from ropesearch import apply_bases; apply_bases",
     ],
 )
-def test_with_ropesearch_imported_no_flag_is_needed(stock, tmp_path, imports):
+def test_with_our_models_imported_no_flag_is_needed(stock, tmp_path, imports):
     apply_to_checkpoint(stock, base_set(BASES[2]), tmp_path / "out")
     code = f"""import sys; {imports}
-assert "ropesearch.modeling_harpe" not in sys.modules
 from transformers import AutoModelForCausalLM, AutoConfig, AutoTokenizer
 folder = sys.argv[1]
 print(AutoTokenizer.from_pretrained(folder)("abc").input_ids)
@@ -174,13 +174,32 @@ for options in ({{}}, {{"trust_remote_code": True}}):
     print(type(AutoModelForCausalLM.from_pretrained(folder, **options)).__module__)
 print(type(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))).__name__)
 """
-    ours = "ropesearch.modeling_harpe"
+    ours = "ropesearch.model.modeling_harpe"
     assert python(code, tmp_path / "out", cache=tmp_path / "modules").splitlines() == [
         "[1, 2, 3]",
         ours,
         ours,
         "HarpeLlamaForCausalLM",
     ]
+
+
+def test_importing_the_package_changes_nothing_in_the_process(stock, tmp_path):
+    apply_to_checkpoint(stock, base_set(BASES[2]), tmp_path / "out")
+    code = """import sys; from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+finders, known, kind = list(sys.meta_path), dict(CONFIG_MAPPING._extra_content), type(CONFIG_MAPPING._extra_content)
+import ropesearch; ropesearch.BaseSet, ropesearch.search_bases, ropesearch.export
+assert sys.meta_path == finders and CONFIG_MAPPING._extra_content == known
+assert type(CONFIG_MAPPING._extra_content) is kind
+try:
+    AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=False)
+except ValueError as error:
+    print("trust_remote_code" in str(error))
+import ropesearch.model
+print(type(AutoModelForCausalLM.from_pretrained(sys.argv[1])).__name__)
+"""
+    out = python(code, tmp_path / "out", cache=tmp_path / "modules").splitlines()
+    assert out == ["True", "HarpeLlamaForCausalLM"]
 
 
 def test_the_code_file_needs_nothing_from_here():
@@ -289,7 +308,7 @@ def test_a_gguf_file(refused, tmp_path):
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """An empty folder in place of the user's cache."""
-    monkeypatch.setattr("ropesearch.checkpoints.user_cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr("ropesearch.model.checkpoints.user_cache_folder", lambda: tmp_path / "cache")
     return tmp_path / "cache" / "models"
 
 
@@ -301,7 +320,7 @@ def test_a_gguf_file_is_kept_unpacked(cache, tmp_path, monkeypatch):
     assert same_logits(load_model(file, keep_unpacked=True)[0], model, ids)
     (kept,) = cache.iterdir()
     with monkeypatch.context() as patch:
-        patch.setattr("ropesearch.checkpoints._unpacked", None)  # it is not unpacked again
+        patch.setattr("ropesearch.model.checkpoints._unpacked", None)  # it is not unpacked again
         again, _ = load_model(file, keep_unpacked=True, dtype=torch.float64)
     assert again.dtype == torch.float64
     assert same_logits(again.float(), model, ids)
@@ -334,7 +353,7 @@ def test_a_gguf_file_that_cannot_be_kept_is_loaded_all_the_same(cache, tmp_path,
     elif broken == "no folder":
         cache.parent.touch()
     else:
-        monkeypatch.setattr("ropesearch.checkpoints.user_cache_folder", lambda: None)
+        monkeypatch.setattr("ropesearch.model.checkpoints.user_cache_folder", lambda: None)
     assert same_logits(load_model(file, keep_unpacked=True)[0], model, tokens(1, 30))
     assert not cache.exists() or not list(cache.iterdir())
 
@@ -376,7 +395,7 @@ def test_a_gguf_file_and_no_room_for_what_is_in_it(refused, tmp_path, monkeypatc
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b4.json", "bases.json", "model.gguf"]
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6, 0))
     capsys.readouterr()  # the bars of the unpacking
-    monkeypatch.setattr("ropesearch.checkpoints.load_model", None)  # it is not even unpacked
+    monkeypatch.setattr("ropesearch.model.checkpoints.load_model", None)  # it is not even unpacked
     assert "and the disk has 0 bytes free" in refused(1, "model.gguf", bases="b4.json")
 
 

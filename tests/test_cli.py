@@ -17,10 +17,10 @@ from ropesearch.cli.main import cli
 
 import ropesearch
 from ropesearch import BaseSet, decay_bound, find_extrema, parse_scheme, search_bases, uniform_bases, waveform
-from ropesearch.extrema import EXTREMA_RULES
-from ropesearch.matching import MATCHINGS
-from ropesearch.presets import PRESETS
-from ropesearch.search import ORDERS, STRATEGIES
+from ropesearch.core.presets import PRESETS
+from ropesearch.curves.extrema import EXTREMA_RULES
+from ropesearch.search.matching import MATCHINGS
+from ropesearch.search.run import ORDERS, STRATEGIES
 
 ROOT = Path(__file__).parent.parent
 GRID = ["--bmin", "10000", "--bmax", "30000", "--stride", "1000"]
@@ -356,7 +356,7 @@ def test_outputs_that_cannot_be_written_are_exit_1_before_the_work(run, tmp_path
     (tmp_path / f"there.{suffix}").write_text("precious")
     before = sorted(tmp_path.iterdir())
     with monkeypatch.context() as patch:
-        patch.setattr("ropesearch.search._landmarks", lambda *_: pytest.fail("the work was begun"))
+        patch.setattr("ropesearch.search.run._landmarks", lambda *_: pytest.fail("the work was begun"))
         for name, line in [
             (f"there.{suffix}", f"there.{suffix} exists already; overwrite (--overwrite) replaces it"),
             (f"nowhere/a.{suffix}", f"the folder nowhere of a.{suffix} does not exist"),
@@ -371,12 +371,12 @@ def test_outputs_that_cannot_be_written_are_exit_1_before_the_work(run, tmp_path
 
 
 def test_too_large_is_exit_1_and_says_how_much_it_needs(run, monkeypatch):
-    monkeypatch.setattr("ropesearch.memory.available_memory", lambda: 10**9)
+    monkeypatch.setattr("ropesearch.core.machine.available_memory", lambda: 10**9)
     huge = ["--max-distance", 2147483647]
     for args in (["search", *NEEDED, *huge], ["waveform", "1e4", *huge], ["extrema", "1e4", *huge]):
         code, out, err = run(*args)
         assert (code, out) == (1, "")
-        assert re.fullmatch(r"Error: .* needs [\d.]+ GB of memory, and 1 GB are free\n", err)
+        assert re.fullmatch(r"Error: .* needs [\d.]+ GB of memory, and 1 GB is free\n", err)
 
 
 def test_a_missing_extra_is_exit_1(run, monkeypatch):
@@ -393,7 +393,7 @@ def test_an_interrupt_is_exit_130_and_leaves_nothing(run, tmp_path, monkeypatch)
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ropesearch.search.choose", interrupted)
+    monkeypatch.setattr("ropesearch.search.run.choose", interrupted)
     assert run("search", *SMALL, "-o", "bases.json") == (130, "", "\nInterrupted.\n")
     assert list(tmp_path.iterdir()) == []
 

@@ -7,9 +7,9 @@ import pytest
 from ropesearch.plots.coverage import plot_coverage
 
 from ropesearch import BaseSet, find_extrema, search_bases, uniform_bases, waveform
-from ropesearch.candidates import candidate_bases
-from ropesearch.compare import compare
-from ropesearch.optimize import OBJECTIVES, choose, refine
+from ropesearch.core.grid import candidate_bases
+from ropesearch.search.compare import compare
+from ropesearch.search.optimize import OBJECTIVES, choose, refine
 
 SMALL = search_bases(10000, 30000, 1000, 6, head_dim=32, min_distance=50, max_distance=3000, count=12, tolerance=2)
 
@@ -65,7 +65,7 @@ def test_bad_arguments(monkeypatch):
     odd = BaseSet.from_json(SMALL.to_json().replace('"count": 12', '"count": "many"'))
     with pytest.raises(ValueError, match="count must be an integer of at least 1, not 'many'"):
         odd.coverage(2000)
-    monkeypatch.setattr("ropesearch.memory.available_memory", lambda: 10**6)
+    monkeypatch.setattr("ropesearch.core.machine.available_memory", lambda: 10**6)
     with pytest.raises(MemoryError, match="coverage over 131072 distances needs"):
         SMALL.coverage()
 
@@ -96,7 +96,7 @@ def objective_of_the_grid(name):
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_greedy_equals_its_twin(name, monkeypatch):
-    monkeypatch.setattr("ropesearch.optimize._best_exchange", lambda *_: None)
+    monkeypatch.setattr("ropesearch.search.optimize._best_exchange", lambda *_: None)
     expected = naive.greedy(FIGURES[name], len(GRID), 5)
     assert choose(objective_of_the_grid(name), len(GRID), 5, lambda *_: None) == expected
 

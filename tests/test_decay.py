@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from ropesearch import BaseSet, Decay, order_by_decay, search_bases
-from ropesearch import decay as decay_module
-from ropesearch.checks import InputError
-from ropesearch.decay import check_order, model_identity
-from ropesearch.rope import inv_freq
+from ropesearch.core.errors import InputError
+from ropesearch.core.rope import inv_freq
+from ropesearch.decay import data as decay_module
+from ropesearch.decay.data import check_order, model_identity
 
 LAYERS, HEADS, KV_HEADS, HEAD_DIM, LAST = 2, 6, 3, 16, 64
 CONFIG = {

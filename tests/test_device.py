@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from ropesearch.cli import main
 
-from ropesearch import device, search_bases, waveform
-from ropesearch.checks import DeviceError, MissingExtraError
+from ropesearch import search_bases, waveform
+from ropesearch.core.errors import DeviceError, MissingExtraError
+from ropesearch.core.rope import inv_freq
+from ropesearch.curves import gpu
 from ropesearch.kernels.waveform import BLOCK
-from ropesearch.rope import inv_freq
 
 torch = pytest.importorskip("torch")
 
@@ -27,7 +28,9 @@ RULES = [
 @pytest.fixture
 def _tensors_on_the_cpu(monkeypatch):
     """The path of a GPU, on tensors of the CPU."""
-    monkeypatch.setattr("ropesearch.search.find_device", lambda name: None if name == "cpu" else torch.device("cpu"))
+    monkeypatch.setattr(
+        "ropesearch.search.run.find_device", lambda name: None if name == "cpu" else torch.device("cpu")
+    )
 
 
 def without_versions(base_set):
@@ -46,7 +49,7 @@ def test_the_same_bases_in_the_same_order(options):
 def test_what_rounding_could_decide_is_settled_on_the_cpu(monkeypatch, options):
     """A device that is off by up to half a logit: many a threshold, and many a step, is then on the wrong side."""
     error = 0.5
-    exact = device.Survey._even_and_odd
+    exact = gpu.Survey._even_and_odd
 
     def off(self, theta):
         even, odd = exact(self, theta)
@@ -55,21 +58,21 @@ def test_what_rounding_could_decide_is_settled_on_the_cpu(monkeypatch, options):
             return even, odd + error * (2 * noise - 1)
         return even, odd - odd.clamp(-error, error)  # every bound too near to the middle of its block
 
-    monkeypatch.setattr(device.Survey, "_even_and_odd", off)
+    monkeypatch.setattr(gpu.Survey, "_even_and_odd", off)
     expected = without_versions(search_bases(**SMALL | options))
     # Taken at its word, that device gives other bases (unless tolerance 0 finds no pairs at all, or the window is so
     # short that all of it is computed on the CPU), ...
     if options.get("max_distance") != 300 and "tolerance" not in options:
         assert without_versions(search_bases(**SMALL | options, device="cuda")) != expected
     # ... and with its margin the same.
-    monkeypatch.setattr(device, "MARGIN", error)
-    monkeypatch.setattr("ropesearch.search.MARGIN", error)
+    monkeypatch.setattr(gpu, "MARGIN", error)
+    monkeypatch.setattr("ropesearch.search.run.MARGIN", error)
     assert without_versions(search_bases(**SMALL | options, device="cuda")) == expected
 
 
 def test_bounds_are_those_of_the_blocks():
     bases = [10000.0, 17000.0, 5e6]
-    survey = device.Survey(torch.device("cpu"), 64, 1000, 9000)
+    survey = gpu.Survey(torch.device("cpu"), 64, 1000, 9000)
     for base, (lowest, highest) in zip(bases, survey.bounds(inv_freq(bases, 64)), strict=True):
         end = 1000 + BLOCK * lowest.size - 1
         blocks = waveform(base, 64, end, min_distance=1000).reshape(-1, BLOCK)
@@ -79,9 +82,9 @@ def test_bounds_are_those_of_the_blocks():
 
 def test_batches_do_not_matter(monkeypatch):
     theta = inv_freq([1e4, 2e4, 3e4, 4e4, 5e4], 32)
-    whole = list(device.Survey(torch.device("cpu"), 32, 5, 2000).steps(theta))
-    monkeypatch.setattr(device, "SHARE", 2.5 * 8 * (6 * 1996 + 4 * 16 * (8 + 128)) / 2**31)
-    parts = list(device.Survey(torch.device("cpu"), 32, 5, 2000).steps(theta))
+    whole = list(gpu.Survey(torch.device("cpu"), 32, 5, 2000).steps(theta))
+    monkeypatch.setattr(gpu, "SHARE", 2.5 * 8 * (6 * 1996 + 4 * 16 * (8 + 128)) / 2**31)
+    parts = list(gpu.Survey(torch.device("cpu"), 32, 5, 2000).steps(theta))
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_array_equal(one.up, other.up)
         np.testing.assert_array_equal(one.down, other.down)

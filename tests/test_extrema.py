@@ -9,9 +9,9 @@ from hypothesis.extra.numpy import arrays
 from scipy.signal import find_peaks
 
 from ropesearch import find_extrema, waveform
-from ropesearch.extrema import EXTREMA_DEFAULTS, extrema_rule
+from ropesearch.curves.extrema import EXTREMA_DEFAULTS, extrema_rule
+from ropesearch.curves.waveforms import Samples
 from ropesearch.kernels.waveform import BLOCK
-from ropesearch.waveforms import Samples
 
 # Few levels, so that plateaus and ties are everywhere.
 stepped = arrays(np.float64, st.integers(0, 120), elements=st.integers(-3, 3).map(float))

@@ -3,8 +3,8 @@ import resource
 
 import pytest
 
-from ropesearch.files import check_output, new_folder, write_whole
-from ropesearch.memory import available_memory, readable_size, require_memory
+from ropesearch.core.files import check_output, new_folder, write_whole
+from ropesearch.core.machine import available_memory, readable_size, require_memory
 
 
 def test_written_whole_or_not_at_all(tmp_path):
@@ -67,13 +67,13 @@ def test_memory():
     assert available is not None
     assert 10**7 < available < 10**14
     require_memory(1000, "this")
-    with pytest.raises(MemoryError, match=r"this needs 1 EB of memory, and .* are free"):
+    with pytest.raises(MemoryError, match=r"this needs 1 EB of memory, and .* is free"):
         require_memory(10**18, "this")
 
 
 def test_a_limit_of_the_address_space_counts(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda _: (10**6, 10**6))
-    with pytest.raises(MemoryError, match="this needs 2 MB of memory, and 0 bytes are free"):
+    with pytest.raises(MemoryError, match="this needs 2 MB of memory, and 0 bytes is free"):
         require_memory(2 * 10**6, "this")
 
 

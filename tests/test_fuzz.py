@@ -17,6 +17,6 @@ def test_a_difference_would_be_seen(monkeypatch):
         patch.setattr("naive.dominant_peaks", lambda *_: [1])
         _, failures = fuzz.run(fuzz.check_valid, 20, seed=0)
         assert "FuzzError: peaks or valleys" in failures[0]
-    monkeypatch.setattr("ropesearch.checks.head_dim", lambda _: 2)
+    monkeypatch.setattr("ropesearch.core.checks.head_dim", lambda _: 2)
     _, failures = fuzz.run(fuzz.check_wrong, 200, seed=0)
     assert any("FuzzError: exit code 0" in failure for failure in failures)

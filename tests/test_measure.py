@@ -21,8 +21,9 @@ from toys import (
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
 
-from ropesearch import Decay, apply_bases, load_model, measure, measure_decay, shipped_texts, waveform
-from ropesearch.checks import InputError, ParameterError
+from ropesearch import Decay, apply_bases, load_model, measure_decay, shipped_texts, waveform
+from ropesearch.core.errors import InputError, ParameterError
+from ropesearch.decay import measure
 
 LENGTH = 96
 LAST = LENGTH // 2

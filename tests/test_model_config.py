@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from ropesearch.model_config import ModelShape, read_model_shape
+from ropesearch.core.model_config import ModelShape, read_model_shape
 
 # The numbers that the published configurations hold, reduced to the keys that matter here.
 PUBLISHED = {

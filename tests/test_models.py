@@ -10,8 +10,9 @@ from toys import BASE, BASES, HEAD_DIM, HEADS, TOYS, VOCABULARY, base_set, naive
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, StaticCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from ropesearch import AppliedBases, apply_bases, modeling_harpe
-from ropesearch.checks import InputError
+from ropesearch import AppliedBases, apply_bases
+from ropesearch.core.errors import InputError
+from ropesearch.model import modeling_harpe
 
 ATTENTIONS = ("eager", "sdpa")
 

@@ -7,7 +7,7 @@ import pytest
 from ropesearch.plots.decay import plot_head, plot_heads, plot_slopes
 
 from ropesearch import Decay, uniform_bases
-from ropesearch.rope import inv_freq
+from ropesearch.core.rope import inv_freq
 
 BASES = (20000.0, 70000.0)
 

@@ -63,7 +63,7 @@ def test_without_assertions_the_result_is_the_same(small):
 # Writes a file again and again, each time killed a line of code later, until it is not killed any more.
 KILLED_EVERYWHERE = """
 import os, pathlib, signal, sys
-from ropesearch.files import write_whole
+from ropesearch.core.files import write_whole
 
 def blocks():
     for letter in (b"n", b"e", b"w"):

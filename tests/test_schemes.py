@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ropesearch import PRESETS, Scheme, parse_scheme, search_bases, uniform_bases, waveform
-from ropesearch.checks import InputError, ParameterError
-from ropesearch.presets import TABLE_2
-from ropesearch.schemes import SCHEMES
+from ropesearch.core.errors import InputError, ParameterError
+from ropesearch.core.presets import TABLE_2
+from ropesearch.schemes.grammar import SCHEMES
 
 # The texts of the design that need no file.
 TEXTS = [
@@ -308,7 +308,7 @@ def test_self_extend_draws_the_waveform_at_the_distances_that_it_sees():
 
 
 def test_curves_that_cannot_fit_in_memory_say_how_much_they_need(monkeypatch):
-    monkeypatch.setattr("ropesearch.memory.available_memory", lambda: 10**9)
+    monkeypatch.setattr("ropesearch.core.machine.available_memory", lambda: 10**9)
     with pytest.raises(MemoryError, match=r"32 curves over 100000001 distances needs 30\.4 GB"):
         parse_scheme("table2").waveforms(10**8)
 

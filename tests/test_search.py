@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ropesearch import PRESETS, find_extrema, search_bases, uniform_bases, waveform
-from ropesearch.candidates import candidate_bases, widest_stride
+from ropesearch.core.grid import candidate_bases, widest_stride
 from ropesearch.kernels.matching import PEAK, VALLEY
-from ropesearch.matching import LandmarkBits, Landmarks, choose, matching_rule
+from ropesearch.search.matching import LandmarkBits, Landmarks, choose, matching_rule
 
 # HARPE, arXiv:2412.07171, Table 2.
 # fmt: off
@@ -315,6 +315,6 @@ def test_sums_that_would_overflow_are_refused(monkeypatch):
     ],
 )
 def test_what_cannot_fit_in_memory_says_how_much_it_needs(monkeypatch, arguments, message):
-    monkeypatch.setattr("ropesearch.memory.available_memory", lambda: 10**9)
+    monkeypatch.setattr("ropesearch.core.machine.available_memory", lambda: 10**9)
     with pytest.raises(MemoryError, match=message):
         search_bases(**SMALL | {"heads": 8, "threads": 1} | arguments)

@@ -12,7 +12,8 @@ from toys import base_set, naive_logits, naive_rotation
 from transformers import AutoModelForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from ropesearch import apply_bases, apply_to_checkpoint, inv_freq, load_model, measure_decay, modeling_harpe
+from ropesearch import apply_bases, apply_to_checkpoint, inv_freq, load_model, measure_decay
+from ropesearch.model import modeling_harpe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

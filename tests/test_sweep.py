@@ -17,8 +17,8 @@ import pytest
 from ropesearch.cli import main
 
 from ropesearch import BaseSet, search_bases
-from ropesearch.checks import InputError, ParameterError
-from ropesearch.sweep import process_pool, sweep, sweep_points
+from ropesearch.core.errors import InputError, ParameterError
+from ropesearch.search.sweep import process_pool, sweep, sweep_points
 
 FIXED = {"bmins": [10000], "bmaxs": [30000], "max_distances": [2000], "head_dim": 16}
 POINTS = sweep_points(strides=[1000, 2000], heads=[4, 8], strategies=["peak-valley", "uniform"], **FIXED)
@@ -55,7 +55,7 @@ def run(capsys, tmp_path, monkeypatch):
     """Run the command line in an empty folder, its searches in this process; gives (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("ropesearch.cli.progress.SILENT_FOR", float("inf"))
-    monkeypatch.setattr("ropesearch.sweep.ProcessPoolExecutor", lambda *_, **__: Here())
+    monkeypatch.setattr("ropesearch.search.sweep.ProcessPoolExecutor", lambda *_, **__: Here())
 
     def run(*args):
         code = main(["sweep", *map(str, args)])
@@ -226,7 +226,9 @@ def test_a_point_that_cannot_be_searched_is_a_row(run):
 
 
 def test_too_little_memory_is_a_row(tmp_path, monkeypatch):
-    monkeypatch.setattr("ropesearch.search.require_memory", lambda *_: (_ for _ in ()).throw(MemoryError("too large")))
+    monkeypatch.setattr(
+        "ropesearch.search.run.require_memory", lambda *_: (_ for _ in ()).throw(MemoryError("too large"))
+    )
     rows = sweep(POINTS[:1], tmp_path / "a.jsonl", executor=Here())
     assert rows == [{"point": POINTS[0], "error": "too large"}]
 

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import base_set
 
-from ropesearch import cache_row, cos_sin_cache, cos_sin_tables, modeling_harpe, uniform_bases
+from ropesearch import cache_row, cos_sin_cache, cos_sin_tables, uniform_bases
+from ropesearch.model import modeling_harpe
 
 
 def test_tables_are_the_cosines_and_sines_of_the_angles():

@@ -8,7 +8,6 @@ So here: a folder for every text of the kernels, and in it a file for every kern
 whole and led by its digest. Where a file or the folder cannot be used, the kernel is compiled, and nothing is said.
 """
 
-import os
 import pickle
 import shutil
 import sys
@@ -25,7 +24,8 @@ import numba
 from numba.core import serialize
 from numba.core.caching import NullCache
 from numba.core.compiler import CompileResult
-from numba.misc import appdirs
+
+from ropesearch.core.machine import user_cache_folder
 
 KEPT_FOR = 30 * 24 * 3600  # seconds; then the code of another text of the kernels goes
 DIGEST = sha256().digest_size
@@ -35,13 +35,6 @@ config: Any = numba.config
 reduce: Any = CompileResult._reduce
 rebuild: Any = CompileResult._rebuild
 dumps: Any = serialize.dumps
-app_dirs: Any = appdirs.AppDirs
-
-
-def user_cache_folder() -> Path | None:
-    """The package's place in the user's cache folder; None for a user without one."""
-    place = app_dirs(appname="", appauthor=False).user_cache_dir
-    return Path(place, "ropesearch") if os.path.isabs(place) else None  # not absolute: a user without a home
 
 
 def cache_folder() -> Path | None:

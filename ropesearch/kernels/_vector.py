@@ -9,14 +9,12 @@ from typing import Any
 
 import numba
 import numpy as np
-import numpy.typing as npt
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
 from numba.core import cgutils as _cgutils
 from numba.extending import intrinsic as _intrinsic
 
-Floats = npt.NDArray[np.float64]
-Words = npt.NDArray[np.uint64]
+from ropesearch.core.arrays import Floats, Words
 
 # numba types some of these in part.
 cgutils: Any = _cgutils

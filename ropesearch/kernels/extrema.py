@@ -1,17 +1,12 @@
 """Positions of the maxima and minima of a sampled curve, by the rules of `ropesearch.extrema`."""
 
 import numpy as np
-import numpy.typing as npt
+
+from ropesearch.core.arrays import Counts, Flags, Floats, Positions, Words
 
 from ._jit import inner, kernel
 from ._vector import steps
 from .waveform import BLOCK, STRIP, Workspace, fill, prepare
-
-Floats = npt.NDArray[np.float64]
-Positions = npt.NDArray[np.int32]
-Flags = npt.NDArray[np.bool_]
-Words = npt.NDArray[np.uint64]
-Counts = npt.NDArray[np.int64]
 
 
 @kernel

@@ -10,15 +10,11 @@ holds bit b of every number, and the sum is Σ_b 2^b · (bits that row and plane
 """
 
 import numpy as np
-import numpy.typing as npt
+
+from ropesearch.core.arrays import Counts, Flags, Positions, Words
 
 from ._jit import kernel
 from ._vector import common_bits
-
-Positions = npt.NDArray[np.int32]
-Counts = npt.NDArray[np.int64]
-Flags = npt.NDArray[np.bool_]
-Words = npt.NDArray[np.uint64]
 
 PEAK = 0
 VALLEY = 1

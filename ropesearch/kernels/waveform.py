@@ -17,12 +17,11 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+
+from ropesearch.core.arrays import Floats
 
 from ._jit import inner, kernel
 from ._vector import LANES, ROWS, multiply, multiply_and_unfold, rotate
-
-Floats = npt.NDArray[np.float64]
 
 HALF = 128
 BLOCK = 2 * HALF

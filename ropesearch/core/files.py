@@ -1,0 +1,150 @@
+"""Files: outputs are refused before the work if they cannot be written, then written whole or not at all."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from . import checks
+from .errors import InputError, shown
+
+
+def check_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Raise the OSError that writing `path` would end with.
+
+    Raises
+    ------
+    FileExistsError
+        If the file exists and `overwrite` is false.
+    FileNotFoundError, NotADirectoryError, IsADirectoryError
+        If the folder is not there, or `path` is a folder or no regular file.
+    PermissionError, OSError
+        If the folder cannot be written to.
+    """
+    target = Path(path)
+    if os.path.isdir(target):  # unlike Path.is_dir, no error for a name that cannot be
+        msg = f"{target} is a folder, not a file to write"
+        raise IsADirectoryError(msg)
+    if os.path.exists(target) and not os.path.isfile(target):
+        msg = f"{target} is no regular file"
+        raise FileExistsError(msg)
+    if os.path.exists(target) and not overwrite:
+        msg = f"{target} exists already; overwrite (--overwrite) replaces it"
+        raise FileExistsError(msg)
+    _check_parent(target)
+
+
+def write_whole(
+    path: str | os.PathLike[str], content: str | bytes | Iterable[bytes], *, overwrite: bool = False
+) -> None:
+    """Write `content` to a file beside `path`, then rename it: at no time is there half a file.
+
+    Raises
+    ------
+    OSError
+        As `check_output`, or if the disk is full.
+    """
+    check_output(path, overwrite=overwrite)
+    target = Path(path).resolve()  # through a symbolic link: the file it names is replaced, not the link
+    temporary = _beside(target)
+    if isinstance(content, str):
+        content = content.encode()
+    try:
+        with temporary.open("xb") as file:
+            file.writelines([content] if isinstance(content, bytes) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_versioned(text: str, expected: str, newest: int, keys: Iterable[str]) -> dict[str, Any]:
+    """Content of a JSON file that names its format and version.
+
+    Raises
+    ------
+    ValueError
+        If it is not JSON, holds what is no number, is of another format or a version above `newest`, or lacks one of
+        `keys`; the message is one line.
+    """
+    try:
+        content = json.loads(text, parse_constant=_refuse_constant)
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:
+        msg = f"it is not JSON, or is cut off: {error}"
+        raise InputError(msg) from None
+    if not isinstance(content, dict) or content.get("format") != expected:
+        found = content.get("format") if isinstance(content, dict) else content
+        msg = f"its format must be {expected!r}, not {shown(found)}"
+        raise InputError(msg)
+    missing = [key for key in ("version", *keys) if key not in content]
+    if "version" in content:  # a newer one may well have other keys
+        version = checks.integer("version", content["version"], 1)
+        if version > newest:
+            msg = f"it is of version {version}, and this ropesearch reads up to version {newest}; a newer one may"
+            raise InputError(msg)
+    if missing:
+        msg = f"it has no key {missing[0]!r}"
+        raise InputError(msg)
+    return content
+
+
+def _refuse_constant(name: str) -> None:
+    msg = f"there is {name} in it, which is no number"
+    raise InputError(msg)
+
+
+def check_new_folder(path: str | os.PathLike[str]) -> None:
+    """Raise the OSError that writing the folder `path` would end with; one that exists is never replaced."""
+    target = Path(path)
+    if os.path.lexists(target):
+        msg = f"{target} exists already, and is not replaced: name another folder, or remove it first"
+        raise FileExistsError(msg)
+    _check_parent(target)
+
+
+@contextmanager
+def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a folder beside `path` to fill, which gets that name at the end; after an error there is neither.
+
+    Raises
+    ------
+    OSError
+        As `check_new_folder`.
+    """
+    check_new_folder(path)
+    target = Path(path)
+    temporary = _beside(target)
+    try:
+        temporary.mkdir()
+        yield temporary
+        check_new_folder(path)
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_parent(target: Path) -> None:
+    folder = target.parent
+    if not os.path.exists(folder):
+        msg = f"the folder {folder} of {target.name} does not exist"
+        raise FileNotFoundError(msg)
+    if not os.path.isdir(folder):
+        msg = f"{folder} is not a folder"
+        raise NotADirectoryError(msg)
+    probe = _beside(target)
+    try:
+        probe.touch(exist_ok=False)
+    except OSError as error:
+        msg = f"{target} cannot be written: {error.strerror or error}"
+        raise type(error)(msg) from None
+    probe.unlink()
+
+
+def _beside(target: Path) -> Path:
+    return target.with_name(f".ropesearch-{os.urandom(6).hex()}.tmp")

@@ -1,0 +1,113 @@
+"""The grids of bases that a search chooses from."""
+
+import math
+from fractions import Fraction
+from typing import Any
+
+from . import checks
+from .errors import ParameterError, shown
+from .machine import require_memory
+
+
+def search_range(bmin: Any, bmax: Any) -> tuple[float, float]:
+    """Check the ends of a range of bases: 1 < b_min < b_max."""
+    low, high = checks.base("bmin", bmin), checks.base("bmax", bmax)
+    if high <= low:
+        raise ParameterError("bmax", high, f"greater than bmin, {shown(low)}")
+    return low, high
+
+
+def candidate_bases(bmin: float, bmax: float, stride: float) -> list[float]:
+    """Candidate set B_c = {b_min + i·s, i = 1…⌊(b_max−b_min)/s⌋}, in ascending order, without b_min itself.
+
+    The arithmetic is decimal, on the numbers as they are written: 0.1 is a tenth here.
+
+    Parameters
+    ----------
+    bmin, bmax : float
+        Ends of the range, dimensionless, 1 < bmin < bmax.
+    stride : float
+        Step s, greater than 0, not wider than the range.
+
+    Returns
+    -------
+    list of float
+        Each the float nearest to b_min + i·s.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the message names it and shows its value.
+    MemoryError
+        If there are more candidates than memory holds.
+
+    References
+    ----------
+    HARPE, arXiv:2412.07171, Eq. 10.
+    """
+    low, high = search_range(bmin, bmax)
+    step = checks.number("stride", stride, "a finite number above 0", above=0.0)
+    (first, last, s), unit = _in_one_unit(low, high, step)
+    if s > last - first:
+        raise ParameterError("stride", step, f"at most the width of the range, {shown(high - low)}")
+    n = (last - first) // s
+    require_memory(200 * n, f"a grid of {n} candidates")
+    return [(first + i * s) / unit for i in range(1, n + 1)]
+
+
+def candidate_grid(bmin: float, bmax: float, stride: float | None, n: int, name: str) -> list[float]:
+    """b_min and the candidates, checked to be at least `n`; `name` is the parameter that asks for so many."""
+    if stride is None:
+        raise ParameterError("stride", stride, "given: the step of the candidate grid")
+    grid = [bmin, *candidate_bases(bmin, bmax, stride)]
+    if n > len(grid):
+        raise ParameterError(
+            name,
+            n,
+            f"at most {len(grid)}, for stride {shown(float(stride))} gives {len(grid) - 1} candidates beside"
+            f" bmin (a stride of {shown(widest_stride(bmin, bmax, n - 1))} would do)",
+        )
+    return grid
+
+
+def evenly_spaced_bases(bmin: float, bmax: float, n: int) -> list[float]:
+    """Uniform base set b_min + h·(b_max−b_min)/(n−1), h = 0…n−1, ascending; {b_min} for n = 1.
+
+    Parameters
+    ----------
+    bmin, bmax : float
+        Ends of the range, dimensionless, 1 < bmin < bmax.
+    n : int
+        How many bases, at least 1.
+
+    Returns
+    -------
+    list of float
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the message names it and shows its value.
+
+    References
+    ----------
+    HARPE, arXiv:2412.07171, Eq. 9.
+    """
+    low, high = search_range(bmin, bmax)
+    (first, last), unit = _in_one_unit(low, high)
+    steps = max(n - 1, 1)
+    return [(first * steps + h * (last - first)) / (unit * steps) for h in range(n)]
+
+
+def widest_stride(bmin: float, bmax: float, n: int) -> float:
+    """Return a stride, rounded down to three digits, that gives at least `n` candidates."""
+    stride = (bmax - bmin) / n
+    digits = Fraction(10) ** (len(str(int(stride))) - 3) if stride >= 1 else Fraction(1, 1000)
+    return float(stride // digits * digits) or stride
+
+
+def _in_one_unit(*values: float) -> tuple[list[int], int]:
+    """Integers k and one n so that k / n are the values as they are written; Python divides integers exactly."""
+    fractions = [Fraction(repr(value)) for value in values]
+    unit = math.lcm(*(f.denominator for f in fractions))
+    return [f.numerator * (unit // f.denominator) for f in fractions], unit

@@ -1,0 +1,1 @@
+"""How attention decays over distance in a real model: measured, kept in a file, predicted for other bases."""

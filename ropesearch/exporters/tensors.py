@@ -1,0 +1,142 @@
+"""A base set as tensors that training code loads: safetensors, .npz and .pt."""
+
+import io
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ropesearch.core import checks
+from ropesearch.core.base_set import BaseSet
+from ropesearch.core.errors import ParameterError, require_extra
+
+DTYPES = ("float32", "float64")
+
+
+def to_tensors(base_set: BaseSet, dtype: str = "float32") -> dict[str, npt.NDArray[Any]]:
+    """Frequencies and bases as arrays.
+
+    Parameters
+    ----------
+    base_set : BaseSet
+    dtype : {'float32', 'float64'}
+        Of the frequencies, which are computed in float64 and rounded once.
+
+    Returns
+    -------
+    dict
+        `inv_freq`, shape (kv_heads, head_dim / 2), in radians per token, and `bases`, float64, shape (kv_heads,).
+
+    Raises
+    ------
+    ValueError
+        If `dtype` is neither of the two.
+    """
+    checks.choice("dtype", dtype, DTYPES)
+    return {"inv_freq": base_set.inv_freq().astype(dtype), "bases": np.array(base_set.bases, dtype=np.float64)}
+
+
+def cos_sin_tables(base_set: BaseSet, length: int, dtype: str = "float32") -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Cosine and sine of every angle at positions 0 … `length` − 1, for every KV head.
+
+    Parameters
+    ----------
+    base_set : BaseSet
+    length : int
+        Positions, S, in tokens.
+    dtype : {'float32', 'float64'}
+        Of the tables, which are computed in float64 and rounded once.
+
+    Returns
+    -------
+    cos, sin : ndarray, shape (S, kv_heads, head_dim / 2)
+        Of position · θ_i: channels i and i + head_dim / 2 of a query or key turn by them.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the message names it and shows its value.
+
+    References
+    ----------
+    HARPE, arXiv:2412.07171, Eq. 5; Su et al., arXiv:2104.09864, section 3.4.2.
+    """
+    checks.choice("dtype", dtype, DTYPES)
+    positions = np.arange(checks.integer("length", length, 1), dtype=np.float64)
+    angles = positions[:, None, None] * base_set.inv_freq()
+    return np.cos(angles).astype(dtype), np.sin(angles).astype(dtype)
+
+
+def cos_sin_cache(base_set: BaseSet, length: int, dtype: str = "float32") -> npt.NDArray[Any]:
+    """Stack the tables of `cos_sin_tables` head by head, as a cache that is looked up by one row number.
+
+    Parameters
+    ----------
+    base_set, length, dtype
+        As for `cos_sin_tables`.
+
+    Returns
+    -------
+    ndarray, shape (kv_heads · S, head_dim)
+        Row h·S + p, which `cache_row` gives, belongs to KV head h and position p: head_dim / 2 cosines, then as many
+        sines. A query head takes the rows of the KV head whose keys it uses.
+
+    Raises
+    ------
+    ValueError
+        As `cos_sin_tables`.
+    """
+    rows = np.concatenate(cos_sin_tables(base_set, length, dtype), axis=-1)  # (S, kv_heads, head_dim)
+    return np.ascontiguousarray(rows.swapaxes(0, 1)).reshape(-1, base_set.head_dim)
+
+
+def cache_row(kv_head: Any, position: Any, length: int) -> npt.NDArray[np.int64]:
+    """Row of a `cos_sin_cache` made for `length` positions: kv_head · length + position.
+
+    Parameters
+    ----------
+    kv_head, position : int or array_like of int
+        Broadcast against each other.
+    length : int
+        That of the cache.
+
+    Returns
+    -------
+    ndarray of int64
+
+    Raises
+    ------
+    ValueError
+        If a position is not in 0 … `length` − 1, where the row would be another head's, or a head is below 0.
+    """
+    rows = checks.integer("length", length, 1)
+    heads, positions = np.asarray(kv_head, dtype=np.int64), np.asarray(position, dtype=np.int64)
+    if positions.size and not 0 <= positions.min() <= positions.max() < rows:
+        raise ParameterError("position", position, f"from 0 to {rows - 1}")
+    if heads.size and heads.min() < 0:
+        raise ParameterError("kv_head", kv_head, "at least 0")
+    return np.asarray(heads * rows + positions)
+
+
+def safetensors_bytes(tensors: dict[str, npt.NDArray[Any]]) -> bytes:
+    """Content of a file for `safetensors.torch.load_file`; needs no torch."""
+    from safetensors.numpy import save
+
+    return bytes(save(tensors))
+
+
+def npz_bytes(tensors: dict[str, npt.NDArray[Any]]) -> bytes:
+    """Content of a file for `numpy.load`."""
+    file = io.BytesIO()
+    np.savez(file, **tensors)  # type: ignore[arg-type]  # the keywords are arrays, by name
+    return file.getvalue()
+
+
+def pt_bytes(tensors: dict[str, npt.NDArray[Any]]) -> bytes:
+    """Content of a file for `torch.load`; raises MissingExtraError where there is no torch."""
+    require_extra("a .pt file", "torch", "torch")
+    import torch
+
+    file = io.BytesIO()
+    torch.save({name: torch.from_numpy(tensor) for name, tensor in tensors.items()}, file)
+    return file.getvalue()

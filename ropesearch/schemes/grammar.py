@@ -1,0 +1,317 @@
+"""The one line of text that names a position scheme, `NAME[:VALUE][,key=value…]`, and the table of names."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple, NoReturn
+
+from ropesearch.core import checks
+from ropesearch.core.base_set import BaseSet
+from ropesearch.core.errors import InputError, ParameterError, shown
+from ropesearch.core.grid import evenly_spaced_bases
+from ropesearch.core.model_config import read_long_rope
+from ropesearch.core.presets import PRESETS, TABLE_2
+
+from .rules import (
+    ABF_STAGES,
+    Dynamic,
+    Llama3,
+    LongRopeScheme,
+    NtkByParts,
+    PositionInterpolation,
+    Scheme,
+    SelfExtend,
+    Yarn,
+    ntk_base,
+)
+
+
+def parse_scheme(text: str) -> Scheme:
+    """Position scheme out of a line of text, `NAME[:VALUE][,key=value…]`.
+
+    Parameters
+    ----------
+    text : str
+        A name of `SCHEMES`, its value where it has one, and options. `original` is the trained length in tokens
+        (4096), `head_dim` the channels per head (128), `base` the RoPE theta that a scheme starts from (10000). A
+        scheme that brings one of them, in its value, its file or its bases, does not take it as an option too.
+        `self-extend` needs `group`; `llama3` has `low_freq_factor` (1) and `high_freq_factor` (4).
+
+    Returns
+    -------
+    Scheme
+        `parse_scheme(scheme.name)` is the same scheme again.
+
+    Raises
+    ------
+    OSError
+        If a file that the text names cannot be read.
+    ValueError
+        If there is no such scheme, or a value or an option is missing, unknown or out of range, or a file does not
+        hold what it should; the message is one line that says what would be right.
+
+    Examples
+    --------
+    >>> float(parse_scheme("pi:32").inv_freq()[0, 0])
+    0.03125
+    """
+    if not isinstance(text, str):
+        raise ParameterError("scheme", text, "a text such as 'yarn:32'")
+    return _Words(text).scheme()
+
+
+class SchemeKind(NamedTuple):
+    """A name that `parse_scheme` knows.
+
+    `description` is one line, `example` a text to start from, `value` what the value is ("" where there is none),
+    `keys` are the options.
+    """
+
+    description: str
+    example: str
+    value: str
+    keys: tuple[str, ...]
+    make: Callable[["_Words"], Scheme]
+
+
+class _Words:
+    """The parts of a scheme's text; those that are read make up its canonical name."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        name = re.split("[:,]", text, maxsplit=1)[0]
+        rest = text[len(name) :]
+        self.name = name.strip()
+        if self.name not in SCHEMES:
+            hint = checks.nearest(self.name, SCHEMES)
+            msg = f"there is no position scheme {shown(self.name)}, only {', '.join(SCHEMES)}{hint}"
+            raise InputError(msg)
+        self.kind = SCHEMES[self.name]
+        self.given: dict[str, str] = {}
+        # Options are taken off the end, for the value may be a path with commas in it.
+        while found := re.search(r",\s*(\w+)\s*=([^,]*)\Z", rest):
+            self._give(found[1], found[2])
+            rest = rest[: found.start()]
+        if rest.startswith(","):
+            self.refuse(f"an option must be key=value, not {shown(rest[1:])}")
+        self.value = rest[1:]
+        if self.value.strip() and not self.kind.value:
+            self.refuse(f"{self.name} takes no value, not {shown(self.value)}")
+        self.written: dict[str, str] = {}
+
+    def _give(self, key: str, value: str) -> None:
+        if key not in self.kind.keys:
+            known = f", only {', '.join(self.kind.keys)}" if self.kind.keys else ", for the file says all there is"
+            self.refuse(f"there is no option {key}{known}")
+        if key in self.given:
+            self.refuse(f"the option {key} is given twice")
+        self.given[key] = value
+
+    def refuse(self, what: str) -> NoReturn:
+        msg = f"scheme {shown(self.text)}: {what}"
+        raise InputError(msg) from None
+
+    def scheme(self) -> Scheme:
+        try:
+            made = self.kind.make(self)
+        except ParameterError as error:
+            # Not as a ParameterError: what it names is a word of this text, not a parameter of whoever called.
+            self.refuse(str(error))
+        options = [self.written[key] for key in self.kind.keys if key in self.written]
+        return replace(made, name=",".join([self.name + self.written.get("", ""), *options]))
+
+    def file(self) -> str:
+        if not self.value.strip():
+            self.refuse(f"a {self.kind.value} is missing, as in {self.kind.example}")
+        self.written[""] = f":{self.value}"
+        return self.value
+
+    def number(self, check: Callable[[str, Any], Any], default: float | None = None) -> Any:
+        """Value of the scheme as a number; None as the default says that it must be given."""
+        if default is not None and not self.value.strip():
+            return default
+        value = check(self.kind.value, _number(self.file()))
+        self.written[""] = f":{_written(value)}" if value != default else ""
+        return value
+
+    def option(self, key: str, check: Callable[[str, Any], Any], default: float | None = None) -> Any:
+        if key in self.given:
+            value = check(key, _number(self.given[key]))
+        elif default is not None:
+            value = default
+        else:
+            self.refuse(f"the option {key} is missing, as in {self.kind.example}")
+        if value != default:
+            self.written[key] = f"{key}={_written(value)}"
+        return value
+
+    def base(self) -> tuple[float]:
+        return (self.option("base", checks.base, 10000.0),)
+
+    def head_dim(self) -> int:
+        return int(self.option("head_dim", lambda _, value: checks.head_dim(value), 128))
+
+    def original(self) -> int:
+        return int(self.option("original", _at_least_one, 4096))
+
+    def factor(self) -> float:
+        factor = float(self.number(lambda name, value: checks.number(name, value, "a number of at least 1", least=1.0)))
+        most = checks.LARGEST_INTEGER // self.original()
+        if factor > most:
+            raise ParameterError("factor", factor, f"at most {most} with original {self.original()}")
+        return factor
+
+    def common(self) -> dict[str, Any]:
+        return {"name": self.name, "head_dim": self.head_dim(), "original": self.original()}
+
+
+def _number(text: str) -> int | float | str:
+    """Return the number that a text says, or the text, for a message to show."""
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        value = float(text)
+    except ValueError:
+        return text
+    return int(value) if value.is_integer() else value
+
+
+def _written(value: float) -> str:
+    """Return a number in its shortest words: 5e6, 10000, 0.5."""
+    text = re.sub(r"e\+0*", "e", f"{value:g}")
+    return text if float(text) == value else shown(value)
+
+
+def _at_least_one(name: str, value: Any) -> int:
+    return checks.integer(name, value, 1)
+
+
+def _stretched(kind: Callable[..., Scheme]) -> Callable[[_Words], Scheme]:
+    return lambda words: kind(bases=words.base(), factor=words.factor(), **words.common())
+
+
+def _of_bases(bases: Callable[[_Words], tuple[float, ...]]) -> Callable[[_Words], Scheme]:
+    return lambda words: Scheme(bases=bases(words), **words.common())
+
+
+def _stage(words: _Words) -> tuple[float, ...]:
+    stages = len(ABF_STAGES)
+    stage = words.number(lambda name, value: checks.integer(name, value, 1, stages), stages)
+    return (ABF_STAGES[stage - 1][0],)
+
+
+def _ntk(words: _Words) -> tuple[float, ...]:
+    (base,) = words.base()
+    return (ntk_base(base, words.factor(), words.head_dim()),)
+
+
+def _dynamic(words: _Words) -> Scheme:
+    scheme = Dynamic(bases=words.base(), factor=words.factor(), **words.common())
+    scheme.inv_freq()  # what is out of range is said now
+    return scheme
+
+
+def _llama3(words: _Words) -> Scheme:
+    low, high = (
+        words.option(key, lambda name, value: checks.number(name, value, "a finite number above 0", above=0.0), default)
+        for key, default in (("low_freq_factor", 1.0), ("high_freq_factor", 4.0))
+    )
+    if high <= low:
+        raise ParameterError("high_freq_factor", high, f"greater than low_freq_factor, {shown(low)}")
+    return Llama3(
+        bases=words.base(), factor=words.factor(), low_freq_factor=low, high_freq_factor=high, **words.common()
+    )
+
+
+def _long_rope(words: _Words) -> Scheme:
+    rule = read_long_rope(words.file())
+    return LongRopeScheme(words.name, rule.head_dim, rule.original, (rule.base,), rule)
+
+
+def _self_extend(words: _Words) -> Scheme:
+    return SelfExtend(
+        bases=words.base(),
+        window=words.number(_at_least_one),
+        group=words.option("group", _at_least_one),
+        **words.common(),
+    )
+
+
+def _uniform(words: _Words) -> tuple[float, ...]:
+    published = PRESETS["table2"]
+    return tuple(evenly_spaced_bases(published["bmin"], published["bmax"], published["heads"]))
+
+
+def _harpe(words: _Words) -> Scheme:
+    base_set = BaseSet.load(words.file())
+    return Scheme(words.name, base_set.head_dim, words.original(), base_set.bases)
+
+
+_SHAPE = ("original", "head_dim")
+_KEYS = ("original", "base", "head_dim")
+
+SCHEMES: Mapping[str, SchemeKind] = {
+    "rope": SchemeKind(
+        "plain rotary position embedding of the given base (arXiv:2104.09864)",
+        "rope:10000", "base", _SHAPE, _of_bases(lambda words: (words.number(checks.base),)),
+    ),
+    "pi": SchemeKind(
+        "position interpolation: positions divided by the factor (arXiv:2306.15595)",
+        "pi:32", "factor", _KEYS, _stretched(PositionInterpolation),
+    ),
+    "abf": SchemeKind(
+        "adjusted base frequency: another base (arXiv:2309.16039)",
+        "abf:5e6", "base", _SHAPE, _of_bases(lambda words: (words.number(checks.base),)),
+    ),
+    "abf-multi-stage": SchemeKind(
+        "ABF in stages, 1e6 to 32k, 2e6 to 64k, 5e6 to 128k: the base of the last, or of the stage 1, 2 or 3",
+        "abf-multi-stage", "stage", _SHAPE, _of_bases(_stage),
+    ),
+    "ntk": SchemeKind(
+        "NTK-aware: the base times factor^(d/(d-2)), which divides the lowest frequency by the factor",
+        "ntk:32", "factor", _KEYS, _of_bases(_ntk),
+    ),
+    "dynamic": SchemeKind(
+        "dynamic NTK: NTK-aware with a factor that grows with the sequence beyond the trained length",
+        "dynamic:32", "factor", _KEYS, _dynamic,
+    ),
+    "ntk-by-parts": SchemeKind(
+        "NTK-by-parts: YaRN with an attention factor of 1 (arXiv:2309.00071)",
+        "ntk-by-parts:32", "factor", _KEYS, _stretched(NtkByParts),
+    ),
+    "yarn": SchemeKind(
+        "YaRN: low frequencies divided by the factor, high ones kept, scores scaled (arXiv:2309.00071)",
+        "yarn:32", "factor", _KEYS, _stretched(Yarn),
+    ),
+    "llama3": SchemeKind(
+        "Llama 3.1: frequencies divided by the factor where they turn less than once over the trained length",
+        "llama3:8,original=8192,base=5e5", "factor", (*_KEYS, "low_freq_factor", "high_freq_factor"), _llama3,
+    ),
+    "longrope": SchemeKind(
+        "LongRoPE: one divisor per frequency, out of a model's config.json (arXiv:2402.13753)",
+        "longrope:config.json", "file", (), _long_rope,
+    ),
+    "self-extend": SchemeKind(
+        "Self-Extend: distances beyond a window counted in groups (arXiv:2401.01325)",
+        "self-extend:1024,group=32", "window", ("group", *_KEYS), _self_extend,
+    ),
+    "uniform": SchemeKind(
+        "32 bases evenly spaced from 1e6 to 5e6, one per head (HARPE, arXiv:2412.07171, Eq. 9)",
+        "uniform", "", _SHAPE, _of_bases(_uniform),
+    ),
+    "uniform-descending": SchemeKind(
+        "the same from 5e6 down to 1e6",
+        "uniform-descending", "", _SHAPE, _of_bases(lambda words: _uniform(words)[::-1]),
+    ),
+    "table2": SchemeKind(
+        "the 32 bases of HARPE's Table 2, one per head (arXiv:2412.07171)",
+        "table2", "", _SHAPE, _of_bases(lambda _: TABLE_2),
+    ),
+    "harpe": SchemeKind(
+        "the bases of a base-set file, one per KV head",
+        "harpe:bases.json", "file", ("original",), _harpe,
+    ),
+}  # fmt: skip
+"""What `parse_scheme` knows, by name."""

@@ -1,0 +1,377 @@
+"""Position schemes: what turns positions into angles, read from one line of text such as `yarn:32`.
+
+`parse_scheme` reads the text; what comes back gives frequencies, an attention factor, the distances that the model
+sees, and the attention waveform of all that. Where Hugging Face transformers has a rule, this is the same rule.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ropesearch.core import checks
+from ropesearch.core.arrays import Distances, Floats
+from ropesearch.core.errors import ParameterError
+from ropesearch.core.machine import require_memory
+from ropesearch.core.model_config import LongRope
+from ropesearch.core.progress import Progress
+from ropesearch.core.rope import inv_freq
+from ropesearch.curves.coverage import Coverage, coverage_of
+from ropesearch.curves.extrema import EXTREMA_DEFAULTS, extrema_rule
+from ropesearch.curves.waveforms import decay_bound_of, waveform_memory, waveform_of
+
+ABF_STAGES = ((1e6, 32768), (2e6, 65536), (5e6, 131072))
+"""Multi-stage ABF: the base that is set at each stage, and the length that is trained with it, in tokens."""
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A way to turn positions into angles; `parse_scheme` makes one.
+
+    Rows are heads: one row per base for a set of
+    bases, in head order, and one row that stands for every head otherwise.
+
+    Attributes
+    ----------
+    name : str
+        The text that `parse_scheme` reads as this scheme: only options that are not the default.
+    head_dim : int
+        Channels per head, even.
+    original : int
+        Length that the model was trained on before its context was extended, in tokens.
+    bases : tuple of float
+        RoPE theta of each row, dimensionless; `inv_freq` may be more than what follows from them alone.
+    """
+
+    name: str
+    head_dim: int
+    original: int
+    bases: tuple[float, ...]
+
+    def inv_freq(self, length: int | None = None) -> Floats:
+        """Frequencies of every row.
+
+        Parameters
+        ----------
+        length : int, optional
+            Length of the sequence in tokens, positions 0 … length − 1. Only `dynamic` and `longrope` depend on it.
+            If left out, it is the length that the scheme extends to: `original` times the factor for `dynamic`,
+            max_position_embeddings of the model for `longrope`.
+
+        Returns
+        -------
+        ndarray of float64, shape (rows, head_dim / 2)
+            In radians per token.
+
+        Raises
+        ------
+        ValueError
+            If `length` is no integer of at least 1.
+        """
+        return self._frequencies(self._length(length))
+
+    def attention_factor(self, length: int | None = None) -> float:
+        """What cosines and sines are multiplied by; the scores are multiplied by its square.
+
+        Parameters
+        ----------
+        length : int, optional
+            As for `inv_freq`. Only `longrope` may depend on it.
+
+        Returns
+        -------
+        float
+            Dimensionless, 1 for most schemes.
+
+        Raises
+        ------
+        ValueError
+            If `length` is no integer of at least 1.
+        """
+        return self._attention_factor(self._length(length))
+
+    def distances(self, m: npt.ArrayLike, *, upper: bool = False) -> Distances:
+        """Distances as the model sees them.
+
+        Parameters
+        ----------
+        m : array_like of int, any shape
+            Query position − key position, in tokens, ≥ 0.
+        upper : bool
+            `self-extend` sees one of two distances, by where query and key fall in their groups: the smaller one,
+            or with `upper` the greater one. The others see the distance itself.
+
+        Returns
+        -------
+        ndarray of int64, the shape of `m`
+            In tokens.
+
+        Raises
+        ------
+        ValueError
+            If `m` holds anything but integers of at least 0.
+        """
+        given = np.asarray(m)
+        if given.dtype.kind not in "iu" or (given.size and given.min() < 0):
+            raise ParameterError("m", m, "integers of at least 0")
+        return self._distances(given.astype(np.int64), upper)
+
+    def waveforms(
+        self, max_distance: int, *, min_distance: int = 0, length: int | None = None, upper: bool = False
+    ) -> Floats:
+        """Pre-softmax attention of an all-ones query and key, by distance, for every row.
+
+        Parameters
+        ----------
+        max_distance, min_distance : int
+            First and last distance, in tokens, both included.
+        length : int, optional
+            As for `inv_freq`: the length is the same all along the curve, and is not taken from `max_distance`.
+        upper : bool
+            As for `distances`.
+
+        Returns
+        -------
+        ndarray of float64, shape (rows, max_distance - min_distance + 1)
+            f²·(2/√d)·Σ_i cos(m'·θ_i) with the attention factor f and the distance m' that the model sees, in logits.
+
+        Raises
+        ------
+        ValueError
+            If an argument is out of range; the message names it and shows its value.
+        MemoryError
+            If the curves do not fit in memory; the message says how much they need.
+
+        References
+        ----------
+        Su et al., arXiv:2104.09864, sections 3.4.2-3.4.3, with q = k = 1; the scheme's own are at its name in
+        `SCHEMES`.
+        """
+        return self._curves(waveform_of, min_distance, max_distance, length, upper)
+
+    def decay_bounds(
+        self, max_distance: int, *, min_distance: int = 0, length: int | None = None, upper: bool = False
+    ) -> Floats:
+        """RoFormer's upper bound on how attention decays, by distance, for every row.
+
+        Parameters
+        ----------
+        max_distance, min_distance, length, upper
+            As for `waveforms`.
+
+        Returns
+        -------
+        ndarray of float64, shape (rows, max_distance - min_distance + 1)
+            f²·(2/d)·Σ_j |Σ_{i≤j} e^{i·m'·θ_i}|, dimensionless; see `waveforms`.
+
+        Raises
+        ------
+        ValueError, MemoryError
+            As for `waveforms`.
+
+        References
+        ----------
+        Su et al., arXiv:2104.09864, section 3.4.3.
+        """
+        return self._curves(decay_bound_of, min_distance, max_distance, length, upper)
+
+    def coverage(
+        self,
+        max_distance: int = 131072,
+        *,
+        length: int | None = None,
+        upper: bool = False,
+        progress: Progress | None = None,
+    ) -> Coverage:
+        """How the waveforms of the rows cover the distances 1 … `max_distance` − 1.
+
+        Peaks and valleys are those of the defaults of `search_bases`.
+
+        Parameters
+        ----------
+        max_distance : int
+            One more than the last distance, in tokens, at least 2.
+        length, upper
+            As for `waveforms`.
+        progress : callable, optional
+            Called as progress("coverage", rows done, rows).
+
+        Returns
+        -------
+        Coverage
+
+        Raises
+        ------
+        ValueError
+            If an argument is out of range; the message names it and shows its value.
+        MemoryError
+            If it does not fit in memory; the message says how much it needs.
+        """
+        last = checks.integer("max_distance", max_distance, 2) - 1
+        return coverage_of(
+            self.row_waveforms(last, length=length, upper=upper),
+            len(self.bases),
+            rule=extrema_rule(**EXTREMA_DEFAULTS),
+            min_distance=min(1000, last),
+            max_distance=last + 1,
+            tolerance=3,
+            progress=progress,
+        )
+
+    def row_waveforms(
+        self, max_distance: int, *, min_distance: int = 0, length: int | None = None, upper: bool = False
+    ) -> Callable[[int], Floats]:
+        """Return a function that gives one row of `waveforms`, for whoever need not hold all of them at once."""
+        return self._rows(waveform_of, min_distance, max_distance, length, upper)
+
+    def _curves(
+        self,
+        curve: Callable[[Floats, int, int], Floats],
+        min_distance: Any,
+        max_distance: Any,
+        length: Any,
+        upper: bool,
+    ) -> Floats:
+        first, last = checks.distances(min_distance, max_distance)
+        n_rows, n = len(self.bases), last - first + 1
+        # Beside the rows and the curve being computed: distances before and after, and what it takes to map them.
+        needed = 8 * n_rows * n + waveform_memory(self.head_dim, n) + 40 * n
+        require_memory(needed, f"{n_rows} curve{'s' * (n_rows > 1)} over {n} distances")
+        row_of = self._rows(curve, first, last, length, upper)
+        out = np.empty((n_rows, n))
+        for i, row in enumerate(out):
+            row[:] = row_of(i)
+        return out
+
+    def _rows(
+        self, curve: Callable[[Floats, int, int], Floats], first: int, last: int, length: int | None, upper: bool
+    ) -> Callable[[int], Floats]:
+        """One row at a time; what the rows share is computed once."""
+        thetas, scale = self.inv_freq(length), self.attention_factor(length) ** 2
+        seen = self.distances(np.arange(first, last + 1), upper=upper)
+        start, end = int(seen[0]), int(seen[-1])  # no scheme changes the order of distances
+        seen -= start
+        return lambda i: curve(thetas[i], start, end)[seen] * scale
+
+    def _length(self, length: int | None) -> int:
+        return self._target() if length is None else checks.integer("length", length, 1)
+
+    # What a scheme changes of plain rotary position embedding.
+
+    def _target(self) -> int:
+        return self.original
+
+    def _frequencies(self, length: int) -> Floats:
+        return inv_freq(self.bases, self.head_dim)
+
+    def _attention_factor(self, length: int) -> float:
+        return 1.0
+
+    def _distances(self, m: Distances, upper: bool) -> Distances:
+        return m
+
+
+@dataclass(frozen=True)
+class PositionInterpolation(Scheme):
+    """Positions divided by a factor (Chen et al., arXiv:2306.15595)."""
+
+    factor: float
+
+    def _frequencies(self, length: int) -> Floats:
+        return super()._frequencies(length) / self.factor
+
+
+@dataclass(frozen=True)
+class Dynamic(Scheme):
+    """NTK-aware scaling that grows with the sequence."""
+
+    factor: float
+
+    def _target(self) -> int:
+        return round(self.original * self.factor)
+
+    def _frequencies(self, length: int) -> Floats:
+        stretch = self.factor * max(length, self.original) / self.original - (self.factor - 1)
+        return inv_freq([ntk_base(base, stretch, self.head_dim) for base in self.bases], self.head_dim)
+
+
+@dataclass(frozen=True)
+class NtkByParts(Scheme):
+    """Slow frequencies divided by a factor, fast ones kept, a ramp in between (YaRN, arXiv:2309.00071, section 3.2)."""
+
+    factor: float
+
+    def _frequencies(self, length: int) -> Floats:
+        theta = super()._frequencies(length)
+        (base,) = self.bases
+        # Index of the frequency that turns 32 times, and of the one that turns once, over the trained length.
+        fast, slow = (
+            self.head_dim * math.log(self.original / (turns * 2 * math.pi)) / (2 * math.log(base)) for turns in (32, 1)
+        )
+        first, last = float(max(math.floor(fast), 0)), float(min(math.ceil(slow), self.head_dim - 1))
+        width = last - first or 1  # a ramp of whole indices that begins and ends at one is a step
+        ramp: Floats = np.clip((np.arange(self.head_dim // 2) - first) / width, 0, 1)
+        return theta * (1 - ramp) + theta / self.factor * ramp
+
+
+@dataclass(frozen=True)
+class Yarn(NtkByParts):
+    """NTK-by-parts with YaRN's attention factor (arXiv:2309.00071, section 3.4)."""
+
+    def _attention_factor(self, length: int) -> float:
+        return 0.1 * math.log(self.factor) + 1
+
+
+@dataclass(frozen=True)
+class Llama3(Scheme):
+    """Llama 3.1's ramp, over turns within the trained length."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+
+    def _frequencies(self, length: int) -> Floats:
+        theta = super()._frequencies(length)
+        turns = self.original * theta / (2 * math.pi)
+        kept: Floats = np.clip((turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor), 0, 1)
+        return theta * kept + theta / self.factor * (1 - kept)
+
+
+@dataclass(frozen=True)
+class LongRopeScheme(Scheme):
+    """A divisor for every frequency, of two lists by length (LongRoPE, arXiv:2402.13753)."""
+
+    rule: LongRope
+
+    def _target(self) -> int:
+        return self.rule.longest
+
+    def _frequencies(self, length: int) -> Floats:
+        divisors = self.rule.long_factor if length > self.original else self.rule.short_factor
+        return super()._frequencies(length) / np.array(divisors, dtype=np.float64)
+
+    def _attention_factor(self, length: int) -> float:
+        return self.rule.long_attention_factor if length > self.original else self.rule.short_attention_factor
+
+
+@dataclass(frozen=True)
+class SelfExtend(Scheme):
+    """Distances beyond a window in groups (Jin et al., arXiv:2401.01325)."""
+
+    window: int
+    group: int
+
+    def _distances(self, m: Distances, upper: bool) -> Distances:
+        # ⌊q/G⌋ − ⌊k/G⌋ is ⌊(q−k)/G⌋ or ⌈(q−k)/G⌉, which are one where the group divides q − k.
+        groups = -(-m // self.group) if upper else m // self.group
+        return np.where(m < self.window, m, groups + (self.window - self.window // self.group))
+
+
+def ntk_base(base: float, factor: float, head_dim: int) -> float:
+    """Base that stretches the longest wavelength by a factor: base·factor^(d/(d−2))."""
+    if head_dim < 4:
+        raise ParameterError("head_dim", head_dim, "at least 4 here, for the exponent head_dim / (head_dim - 2)")
+    return checks.base("base", base * factor ** (head_dim / (head_dim - 2)))
