@@ -4,23 +4,27 @@ from pathlib import Path
 
 import click
 
-from .options import Command, note_order, order_by_option, quiet_option, quiet_transformers, read_base_set, read_order
+from .errors import Command
+from .inputs import quiet_transformers, read_base_set, read_order
+from .notes import certainty_of_order
+from .options import order_by_option, quiet_option
+from .output import note, say
 
 
 @click.command(cls=Command)
 @click.argument("model")
-@click.option("--bases", required=True, type=click.Path(), metavar="FILE", help="The base-set file.")
+@click.option("--bases", required=True, type=click.Path(), metavar="FILE", help="The base-set file to apply.")
 @click.option(
-    "-o", "--output", required=True, type=click.Path(), metavar="DIR", help="The new folder; never one that exists."
+    "-o", "--output", required=True, type=click.Path(), metavar="DIR", help="The folder to create; it must not exist."
 )
 @order_by_option
 @quiet_option
 def apply(model: str, bases: str, output: str, order_by: str | None, quiet: bool) -> None:
-    """Write the model MODEL with a base set in it: every KV head rotates by its own base.
+    """Write a copy of the model MODEL in which every KV head rotates by its own base.
 
-    MODEL is a folder as transformers saves it, a .gguf file, or a hub name such as org/name; of type llama, mistral,
-    qwen2 or qwen3, without RoPE scaling. Weights and tokenizer are copied as they are. AutoModelForCausalLM loads DIR
-    where ropesearch.model is imported, and elsewhere with trust_remote_code=True. Needs torch and transformers.
+    MODEL is a folder as transformers saves it, a .gguf file or a hub name such as org/name. Its type must be llama,
+    mistral, qwen2 or qwen3, without RoPE scaling. Weights and tokenizer are copied unchanged. AutoModelForCausalLM
+    loads DIR once ropesearch.model is imported, or with trust_remote_code=True. Needs torch and transformers.
     """
     base_set = read_base_set(bases)
     from ropesearch.model.checkpoints import apply_to_checkpoint
@@ -35,9 +39,8 @@ def apply(model: str, bases: str, output: str, order_by: str | None, quiet: bool
         config = read_config(source)
         decay = read_order(order_by, config)
         base_set = order_by_decay(base_set, decay, config)
-        if not quiet:
-            click.echo("note: the bases are laid over the heads by measured slope, which is beyond the paper", err=True)
-            note_order(decay)
+        note("the bases are assigned to the heads by measured slope, which is beyond the paper", quiet=quiet)
+        for text in certainty_of_order(decay):
+            note(text, quiet=quiet)
     apply_to_checkpoint(source, base_set, output)
-    if not quiet:
-        click.echo(f"wrote {output}", err=True)
+    say(f"wrote {output}", quiet=quiet)

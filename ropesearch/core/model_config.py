@@ -73,7 +73,7 @@ def read_model_shape(path: str | os.PathLike[str]) -> ModelShape:
         If it is not JSON, describes a model without RoPE or one that rotates only part of each head, or lacks
         or contradicts itself in a number; the message names the file and says why.
     """
-    return _read(path, lambda config: _shape(config, ": give --heads and --head-dim"))
+    return _read(path, lambda config: _shape(config, ": give `heads` and `head_dim`"))
 
 
 def model_shape(config: Any) -> ModelShape:

@@ -184,7 +184,7 @@ def find_model(model: str | os.PathLike[str]) -> tuple[Path, str | None]:
     """Folder of a model, fetched from the hub where need be, and the name of the .gguf file in it that is meant."""
     path = Path(model)
     if not os.fspath(model):  # which as a path would be the current folder
-        msg = "MODEL must be a model's folder, a .gguf file or a hub name such as org/name, not ''"
+        msg = "`model` must be a model's folder, a .gguf file or a hub name such as org/name, not ''"
         raise InputError(msg)
     if os.path.isdir(path):
         if os.path.exists(path / "config.json"):
@@ -197,12 +197,12 @@ def find_model(model: str | os.PathLike[str]) -> tuple[Path, str | None]:
         raise InputError(msg)
     if os.path.isfile(path):
         if path.suffix != ".gguf":
-            msg = f"{model} is a file: MODEL must be a model's folder, a .gguf file or a hub name such as org/name"
+            msg = f"{model} is a file: `model` must be a model's folder, a .gguf file or a hub name such as org/name"
             raise InputError(msg)
         return path.parent, path.name
     if HUB_NAME.fullmatch(str(model)) and path.suffix not in FILE_SUFFIXES:
         return _fetch(str(model)), None
-    msg = f"{model} does not exist: MODEL must be a model's folder, a .gguf file or a hub name such as org/name"
+    msg = f"{model} does not exist: `model` must be a model's folder, a .gguf file or a hub name such as org/name"
     raise InputError(msg)
 
 

@@ -154,7 +154,7 @@ def sweep(
     Worker processes import the main module: in a script, call this under `if __name__ == "__main__":`.
     """
     if resume and overwrite:
-        raise InputError("resume goes on with a file and overwrite replaces it: give one of the two")
+        raise InputError("`resume` goes on with a file and `overwrite` replaces it: give one of the two")
     wanted = _distinct(points)
     if not wanted:
         raise InputError("a sweep needs at least one point")
@@ -244,9 +244,7 @@ def _ended(
             yield futures[future], future.result()
     except (BrokenExecutor, CancelledError) as error:
         why = f": {error}" if str(error) else ""
-        msg = (
-            f"the workers of the sweep are gone{why}; {path} keeps what ended, and resume (--resume) goes on from there"
-        )
+        msg = f"the workers of the sweep are gone{why}; {path} keeps what ended, and `resume` goes on from there"
         raise OSError(msg) from None
     finally:
         for future in futures:
@@ -396,7 +394,7 @@ def _begun(
         raise _unusable(path, "its first line is not the header of a sweep")
     rows = _read_rows(path, data[:whole].split(b"\n")[:-1], header, wanted)
     if whole < len(data):
-        note(f"note: {path} ended in half a line, which is dropped")
+        note(f"{path} ended in half a line, which is dropped")
         file.truncate(whole)
     if not whole:
         _append(file, header)
