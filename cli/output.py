@@ -22,14 +22,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
 from ropesearch.core.errors import ParameterError
 from ropesearch.core.files import check_output, write_whole
 
-from .options import F, quiet_option
+from .options import F, combined, overwrite_option, quiet_option
 
 Content = str | Iterable[bytes]
 Formats = Mapping[str, Callable[[], Content]]
@@ -136,35 +136,39 @@ def _options(
         def command(*args: Any, output: str | None, overwrite: bool, quiet: bool, **others: Any) -> Any:
             flags = {suffix: others.pop(name, False) for suffix, name in FLAGS.items()}
             asked = {suffix: f"--{suffix[1:]}" for suffix, given in flags.items() if given}
-            path = None if output == "-" else output
-            if path is not None:
-                suffix = Path(path).suffix
-                if suffix not in written:
-                    raise ParameterError("output", path, f"a {_either(written)} file")
-                if not beside:
-                    asked.setdefault(suffix, f"--output {path}")
-            elif output is not None and beside:
-                asked.setdefault(written[0], "--output -")
-            if len(asked) > 1:
-                msg = f"{' and '.join(asked.values())} ask for two formats; give one of them"
-                raise click.UsageError(msg)
+            path, printed = _decide(output, asked, default, written, beside=beside)
             if path is not None:
                 check_output(path, overwrite=overwrite or others.get("resume", False))
-            printed = None if path is not None and not beside else next(iter(asked), default)
             return function(*args, out=Output(path, printed, overwrite, quiet), **others)
 
-        for option in reversed(
-            [
-                click.option("-o", "--output", type=click.Path(), metavar="FILE", required=required, help=help_text),
-                *(_format_option(suffix, default) for suffix in formats),
-                click.option("--overwrite", is_flag=True, help="Replace a file that exists."),
-                quiet_option,
-            ]
-        ):
-            command = option(command)
-        return command  # type: ignore[return-value]
+        return cast(F, options(command))
 
+    options = combined(
+        click.option("-o", "--output", type=click.Path(), metavar="FILE", required=required, help=help_text),
+        *(_format_option(suffix, default) for suffix in formats),
+        overwrite_option,
+        quiet_option,
+    )
     return decorate
+
+
+def _decide(
+    output: str | None, asked: dict[str, str], default: str, written: Sequence[str], *, beside: bool
+) -> tuple[str | None, str | None]:
+    """Return the file to write and the format to print; `asked` has the flag for each format that was asked for."""
+    path = None if output == "-" else output
+    if path is not None:
+        suffix = Path(path).suffix
+        if suffix not in written:
+            raise ParameterError("output", path, f"a {_either(written)} file")
+        if not beside:
+            asked.setdefault(suffix, f"--output {path}")
+    elif output is not None and beside:
+        asked.setdefault(written[0], "--output -")
+    if len(asked) > 1:
+        msg = f"{' and '.join(asked.values())} ask for two formats; give one of them"
+        raise click.UsageError(msg)
+    return path, None if path is not None and not beside else next(iter(asked), default)
 
 
 def _format_option(suffix: str, default: str) -> Callable[[F], F]:

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -170,6 +169,8 @@ def _file(out: Output) -> Iterator[str]:
     if out.path is not None:
         yield out.path
         return
+    import tempfile
+
     folder = tempfile.mkdtemp(prefix="ropesearch-")
     try:
         yield str(Path(folder, "sweep.jsonl"))

@@ -2,7 +2,6 @@
 
 import math
 import os
-import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +108,8 @@ def of_decay(decay: "Decay") -> str:
 
 
 def _decay(decay: "Decay", title: str, names: Mapping[str, str]) -> "Table":
+    import statistics
+
     columns = {key: name for key, name in names.items() if key in decay.figures}
     caption = "layers: the median head; below: quantiles over all heads"
     table = _table("layer", *columns.values(), title=title, caption=caption)

@@ -103,7 +103,7 @@ def test_a_device_that_is_not_there(monkeypatch):
         search_bases(**SMALL, device="cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(DeviceError, match="device cuda:3: there are 1 CUDA devices, counted from 0"):
+    with pytest.raises(DeviceError, match="device cuda:3: 1 CUDA device found, counted from 0"):
         search_bases(**SMALL, device="cuda:3")
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtraError, match=r"device cuda needs torch: pip install 'ropesearch\[torch\]'"):

@@ -7,13 +7,14 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import click
 import pytest
 from ropesearch.cli.errors import Command, with_flags
 from ropesearch.cli.main import cli
-from ropesearch.cli.tables import as_text, of_comparison
+from ropesearch.cli.tables import of_comparison
 
 from ropesearch import BaseSet, search_bases, to_csv, to_markdown, uniform_bases
 from ropesearch.core.errors import InputError, ParameterError
@@ -124,8 +125,6 @@ def test_show_and_export_print_what_the_library_gives(run):
 @pytest.fixture
 def run_sweep(run, monkeypatch, tmp_path):
     """Run a sweep in this process, its temporary files in a folder of the test."""
-    from concurrent.futures import ThreadPoolExecutor
-
     monkeypatch.setattr("ropesearch.search.sweep.ProcessPoolExecutor", lambda n, **_: ThreadPoolExecutor(n))
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
@@ -138,20 +137,18 @@ def test_a_sweep_as_csv(run_sweep):
     rows = list(csv.DictReader(io.StringIO(out)))
     written = [json.loads(line) for line in Path("a.jsonl").read_text().splitlines()[1:]]
     assert len(rows) == len(written) == 4
+    by_options = {(w["point"]["strategy"], str(w["point"]["max_distance"])): w for w in written}
+    failed = 0
     for row in rows:
-        (same,) = [
-            w
-            for w in written
-            if [str(w["point"][k]) for k in ("strategy", "max_distance")] == [row["strategy"], row["max_distance"]]
-        ]
+        same = by_options[row["strategy"], row["max_distance"]]
         if "error" in same:
-            assert row["error"] == same["error"]
-            assert row["bases"] == row["floor"] == row["seconds"] == ""
+            assert (row["error"], row["bases"], row["floor"], row["seconds"]) == (same["error"], "", "", "")
+            failed += 1
         else:
             assert [float(b) for b in row["bases"].split()] == same["base_set"]["bases"]
             assert float(row["floor"]) == same["coverage"]["floor"]
             assert row["error"] == ""
-    assert "error" in written[0] or "error" in written[1] or "error" in written[2] or "error" in written[3]
+    assert failed == 1  # from 1000 to 1002 there is no peak and no valley; uniform asks for none
 
 
 def test_a_sweep_on_stdout_is_its_file(run_sweep, tmp_path):
@@ -166,8 +163,6 @@ def test_a_sweep_on_stdout_is_its_file(run_sweep, tmp_path):
 
 
 def test_what_a_sweep_on_stdout_had_found_is_not_lost_with_its_workers(run_sweep, tmp_path, monkeypatch):
-    from concurrent.futures import BrokenExecutor
-
     def broken(*_):
         raise BrokenExecutor
 
@@ -182,15 +177,13 @@ def test_what_a_sweep_on_stdout_had_found_is_not_lost_with_its_workers(run_sweep
 # Closed pipes
 
 
-def with_closed_stdout(folder, *args, **streams):
+def with_closed_stdout(folder, *args):
     """Run a command with a stdout that nobody reads."""
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-P", "-m", "ropesearch", *args]
     try:
-        return subprocess.run(
-            command, cwd=folder, stdout=writer, stderr=streams.get("stderr", subprocess.PIPE), text=True
-        )
+        return subprocess.run(command, cwd=folder, stdout=writer, stderr=subprocess.PIPE, text=True)
     finally:
         os.close(writer)
 
@@ -328,4 +321,3 @@ def test_tables_in_a_pipe_are_not_folded(monkeypatch):
     coverage = uniform_bases(1e4, 2e4, 2).coverage(900)
     name = "a/" + "long/" * 20 + "bases.json"
     assert f" {name} " in of_comparison([Compared(name, 2, coverage)])
-    assert as_text() == ""

@@ -258,7 +258,7 @@ def test_every_cut_of_the_file_is_completed(expected, tmp_path):
         whole = max(sum(end <= size for end in ends) - 1, 0)
         assert calls == [("points", n + 1, 6 - whole) for n in range(6 - whole)]
         torn = size not in (0, *ends)
-        assert notes == ([f"note: {cut} ended in half a line, which is dropped"] if torn else [])
+        assert notes == ([f"{cut} ended in half a line, which is dropped"] if torn else [])
         assert unordered(result) == unordered(rows)
         assert unordered(lines(cut)) == unordered(lines(path))
         assert cut.read_bytes().startswith(content[: max((end for end in ends if end <= size), default=0)])

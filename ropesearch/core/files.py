@@ -96,7 +96,7 @@ def read_versioned(text: str, expected: str, newest: int, keys: Iterable[str]) -
 
 
 def _refuse_constant(name: str) -> None:
-    msg = f"it holds {name}, which is not a number"
+    msg = f"it holds {name}, which JSON does not allow"
     raise InputError(msg)
 
 
