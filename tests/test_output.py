@@ -213,8 +213,10 @@ def test_a_reader_that_is_gone_ends_the_command_silently(tmp_path, args):
 def test_messages_that_nobody_reads_do_not_end_the_work(tmp_path):
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-P", "-m", "ropesearch", "search", *SMALL, "--gap", "5", "--extrema", "local"]
-    done = subprocess.run([*command, "-o", "a.json"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=writer, text=True)
+    # Lines of progress from the second step on.
+    code = "import sys; from ropesearch.cli import main, progress; progress.LINES_AFTER = 0; sys.exit(main())"
+    command = [sys.executable, "-P", "-c", code, "search", *SMALL, "-o", "a.json"]
+    done = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=writer, text=True)
     os.close(writer)
     assert done.returncode == 0
     assert "peak-valley: 8 heads" in done.stdout
