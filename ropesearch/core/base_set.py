@@ -15,6 +15,7 @@ from .errors import InputError, ParameterError
 from .files import read_versioned, write_whole
 from .progress import Progress
 from .rope import inv_freq
+from .spec import COVERED_TO
 
 if TYPE_CHECKING:
     from ropesearch.curves.coverage import Coverage
@@ -110,8 +111,8 @@ class BaseSet:
         """Frequencies of every KV head, shape (kv_heads, head_dim / 2), in radians per token."""
         return inv_freq(self.bases, self.head_dim)
 
-    def coverage(self, max_distance: int = 131072, *, progress: Progress | None = None) -> "Coverage":
-        """How the waveforms of the bases cover the distances 1 … `max_distance` − 1.
+    def coverage(self, max_distance: int = COVERED_TO, *, progress: Progress | None = None) -> "Coverage":
+        """How the waveforms of the bases cover the distances 1 … `max_distance`.
 
         Which peaks and valleys count, from which distance on, and how far apart they may be, is taken from the options
         that shaped the set, and for a set that has none, from the defaults of `search_bases`.
@@ -119,7 +120,7 @@ class BaseSet:
         Parameters
         ----------
         max_distance : int
-            One more than the last distance, in tokens, at least 2.
+            The last distance, in tokens, included.
         progress : callable, optional
             Called as progress("coverage", heads done, heads).
 
@@ -138,7 +139,7 @@ class BaseSet:
 
         return coverage_of_bases(self, max_distance, progress=progress)
 
-    def with_coverage(self, max_distance: int = 131072, *, progress: Progress | None = None) -> "BaseSet":
+    def with_coverage(self, max_distance: int = COVERED_TO, *, progress: Progress | None = None) -> "BaseSet":
         """Return the same set with the figures of `coverage` in the file."""
         return replace(self, coverage_figures=self.coverage(max_distance, progress=progress).to_dict())
 
