@@ -19,7 +19,7 @@ from ropesearch.core.arrays import Curves, Floats
 from ropesearch.core.base_set import BaseSet
 from ropesearch.core.errors import InputError, ParameterError
 from ropesearch.core.files import check_output, read_versioned, write_whole
-from ropesearch.core.model_config import model_shape
+from ropesearch.core.model_config import ModelConfig
 from ropesearch.core.rope import inv_freq
 from ropesearch.curves.waveforms import waveform_of
 
@@ -31,9 +31,6 @@ SINKS = 4
 BLOCKS = 16
 """Blocks of query positions in each text, between which the standard error is taken."""
 FIT_POINTS = 60
-
-IDENTITY = ("model_type", "num_hidden_layers", "hidden_size", "vocab_size")
-"""Keys of a config by which one model differs from another, beside its heads and its base."""
 
 
 # Arrays of the .npz file by the attribute that they fill.
@@ -385,16 +382,7 @@ def check_decay_path(path: str | os.PathLike[str], *, overwrite: bool = False) -
     return arrays
 
 
-def model_identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What tells one model from another, out of the content of its config.json; raises ValueError as `model_shape`."""
-    shape = model_shape(config)
-    rule = config.get("rope_parameters") or config.get("rope_scaling")
-    nested = rule if isinstance(rule, Mapping) else {}
-    base = nested.get("rope_theta", config.get("rope_theta"))
-    return {key: config.get(key) for key in IDENTITY} | vars(shape) | {"base": base}
-
-
-def order_by_decay(base_set: BaseSet, decay: Decay, config: Mapping[str, Any] | None = None) -> BaseSet:
+def order_by_decay(base_set: BaseSet, decay: Decay, config: Mapping[str, Any] | ModelConfig | None = None) -> BaseSet:
     """Lay the bases of a set over the KV heads by measured slope: the smallest base to the steepest.
 
     Beyond the paper, which lays them over the heads in ascending order and gives no reason: whether it makes a better
@@ -406,7 +394,7 @@ def order_by_decay(base_set: BaseSet, decay: Decay, config: Mapping[str, Any] | 
     decay : Decay
         Of the model that the set is for; the slopes are averaged over its measured layers and over the query heads
         that share a KV head. Among equal slopes the lower KV head gets the smaller base.
-    config : mapping, optional
+    config : mapping or ModelConfig, optional
         Content of the config.json of the model that the set is for, to be held against that of `decay`.
 
     Returns
@@ -441,14 +429,14 @@ def order_by_decay(base_set: BaseSet, decay: Decay, config: Mapping[str, Any] | 
     )
 
 
-def check_order(decay: Decay, config: Mapping[str, Any] | None = None) -> None:
+def check_order(decay: Decay, config: Mapping[str, Any] | ModelConfig | None = None) -> None:
     """Raise ValueError unless a decay can order the bases of the model with this config, as in `order_by_decay`."""
     model = decay.model
     if str(model["model_type"]).startswith("harpe_"):
         msg = f"the decay was measured on {model['name']}, which carries bases already: order by that of the model "
         msg += "before, for a slope is a matter of its base too"
         raise InputError(msg)
-    for key, value in {} if config is None else model_identity(config).items():
+    for key, value in {} if config is None else ModelConfig.of(config).identity().items():
         if value is not None and model[key] is not None and value != model[key]:
             msg = f"the decay is of another model: {model['name']} has {key} {model[key]}, and this one {value}"
             raise InputError(msg)
