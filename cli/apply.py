@@ -28,7 +28,7 @@ def apply(model: str, bases: str, output: str, order_by: str | None, quiet: bool
     quiet_transformers(quiet=quiet)
     source: str | Path = model
     if order_by is not None:
-        from ropesearch.decay.data import order_by_decay
+        from ropesearch.decay.order import order_by_decay
         from ropesearch.model.checkpoints import local_model, read_config
 
         source = local_model(model)
