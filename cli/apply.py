@@ -40,7 +40,7 @@ def apply(model: str, bases: str, output: str, order_by: str | None, quiet: bool
     from ropesearch.model.write import apply_to_checkpoint
 
     if order_by is not None:
-        from ropesearch.decay.data import order_by_decay
+        from ropesearch.decay.order import order_by_decay
 
         config = as_kept(source).config()
         decay = read_order(order_by, config)

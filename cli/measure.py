@@ -84,7 +84,7 @@ def measure(
     if dtype is not None and dtype not in DTYPES:
         raise ParameterError("dtype", dtype, "one of " + ", ".join(DTYPES))
     if output is not None:
-        from ropesearch.decay.data import check_decay_path
+        from ropesearch.decay.file import check_decay_path
 
         check_decay_path(output, overwrite=overwrite)
     base_set = None if bases is None else read_base_set(bases)

@@ -306,7 +306,8 @@ order_by_option = click.option(
 
 def read_order(path: str, config: "ModelConfig | None") -> "Decay":
     """Read a decay file that is to order bases, for a model with this config, if one is known."""
-    from ropesearch.decay.data import Decay, check_order
+    from ropesearch.decay.data import Decay
+    from ropesearch.decay.order import check_order
 
     decay: Decay = reading_inputs(lambda: Decay.load(path))
     check_order(decay, config)

@@ -8,9 +8,9 @@ from .curves.extrema import find_extrema as find_extrema
 from .curves.waveforms import decay_bound as decay_bound
 from .curves.waveforms import waveform as waveform
 from .decay.data import Decay as Decay
-from .decay.data import order_by_decay as order_by_decay
 from .decay.measure import measure_decay as measure_decay
-from .decay.measure import shipped_texts as shipped_texts
+from .decay.order import order_by_decay as order_by_decay
+from .decay.passages import shipped_texts as shipped_texts
 from .exporters.formats import export as export
 from .exporters.table import to_csv as to_csv
 from .exporters.table import to_markdown as to_markdown
