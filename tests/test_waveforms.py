@@ -90,7 +90,7 @@ def test_inv_freq():
         ({"max_distance": 0}, "max_distance must be an integer of at least 1, not 0"),
         ({"max_distance": True}, "max_distance must be an integer"),
         ({"max_distance": 2**40}, "max_distance must be at most 2147483647"),
-        ({"min_distance": 10}, "min_distance must be less than max_distance, 10, not 10"),
+        ({"min_distance": 10}, "min_distance must be less than `max_distance`, 10, not 10"),
         ({"min_distance": -1}, "min_distance must be an integer of at least 0, not -1"),
     ],
 )
