@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ropesearch.core.machine import processors
-from ropesearch.core.spec import SearchSpec, unmet
+from ropesearch.core.spec import SearchSpec, conditions, unmet
 
 from .inputs import by_hand
 
@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 
 def options_without_effect(ctx: click.Context, options: Mapping[str, Any]) -> Iterator[str]:
     """Name the options of the search that were given by hand and have nothing to work on."""
-    for name in (str(parameter.name) for parameter in ctx.command.params):
-        if name in ("stride", "max_distance"):  # beside uniform they say no wrong: coverage has a use for the second
-            continue
-        if name in SearchSpec.__dataclass_fields__ and name in options and by_hand(ctx, name):
-            missing = unmet(name, options)
-            if missing is not None:
-                other, values = missing
-                yield f"--{name.replace('_', '-')} has no effect unless --{other} is {' or '.join(values)}"
+    # Beside uniform, --stride says nothing wrong, and coverage has a use for --max-distance.
+    silent = ("stride", "max_distance")
+    names = [str(p.name) for p in ctx.command.params if p.name in options and p.name not in silent]
+    given = [name for name in names if name in SearchSpec.__dataclass_fields__ and by_hand(ctx, name)]
+    for name in sorted(given, key=lambda name: len(conditions(name))):  # choices before what belongs to them
+        missing = unmet(name, options)
+        if missing is not None:
+            other, values = missing
+            yield f"--{name.replace('_', '-')} has no effect unless --{other} is {' or '.join(values)}"
 
 
 def cut_to_processors(name: str, asked: int | None) -> Iterator[str]:

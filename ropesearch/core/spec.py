@@ -230,9 +230,15 @@ def has_effect(name: str, options: Mapping[str, Any]) -> bool:
     return unmet(name, options) is None
 
 
+def conditions(name: str) -> dict[str, tuple[str, ...]]:
+    """Return the options that one belongs to, with the values of theirs that give it an effect."""
+    found: dict[str, tuple[str, ...]] = SearchSpec.__dataclass_fields__[name].metadata["when"]
+    return found
+
+
 def unmet(name: str, options: Mapping[str, Any]) -> tuple[str, tuple[str, ...]] | None:
     """Return the first option that leaves another without an effect, and the values that it would have to have."""
-    for other, values in SearchSpec.__dataclass_fields__[name].metadata["when"].items():
+    for other, values in conditions(name).items():
         given = options.get(other, getattr(SearchSpec, other))
         if not any(value in values for value in ([given] if isinstance(given, str) else given)):
             return other, values
