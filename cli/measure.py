@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING
 import click
 
 from ropesearch.core.errors import InputError, ParameterError
+from ropesearch.core.model_source import ModelSource
 
-from .options import Command, overwrite_option, quiet_option, quiet_transformers, read_base_set, reading_inputs
-from .progress import ProgressReport
+from .options import (
+    Command,
+    note_kept,
+    overwrite_option,
+    quiet_option,
+    quiet_transformers,
+    read_base_set,
+    reading_inputs,
+)
+from .progress import ProgressReport, announce
 
 if TYPE_CHECKING:
     from ropesearch import Decay
@@ -81,19 +90,20 @@ def measure(
     base_set = None if bases is None else read_base_set(bases)
     contents = {name: _read_text(name) for name in texts} or None
 
+    source = ModelSource.find(model)
+    quiet_transformers(quiet=quiet)
     from ropesearch.core.device import find_device
     from ropesearch.decay.measure import check_request, measure_decay
-    from ropesearch.model.checkpoints import load_model, local_model
+    from ropesearch.model.load import as_kept, kept_folder, load_model
 
-    quiet_transformers(quiet=quiet)
     found = find_device(device)
-    source = local_model(model)
-    check_request(source, model, length=length, layers=wanted, base_set=base_set)
+    check_request(as_kept(source), length=length, layers=wanted, base_set=base_set)
     options = {} if dtype is None else {"dtype": dtype}
     on_device = {} if found is None else {"device_map": {"": found}}
-    loaded, tokenizer = load_model(source, keep_unpacked=True, **options, **on_device)
-    if source.suffix == ".gguf" and Path(loaded.name_or_path) != source.parent and not quiet:
-        click.echo(f"note: {model} is kept unpacked in {loaded.name_or_path}", err=True)
+    tell = None if quiet else announce
+    loaded, tokenizer = load_model(source, keep_unpacked=True, progress=tell, **options, **on_device)
+    if not quiet:
+        note_kept(model, kept_folder(source))
     positions = getattr(loaded.config, "max_position_embeddings", None)
     if positions is not None and length > positions and not quiet:
         click.echo(f"warning: length {length} is beyond the {positions} positions that {model} is made for", err=True)

@@ -17,6 +17,7 @@ from ropesearch.core.machine import processors
 
 if TYPE_CHECKING:
     from ropesearch import BaseSet, Decay, Scheme
+    from ropesearch.core.model_config import ModelConfig, ModelShape
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -73,9 +74,8 @@ scheme_option = click.option(
 kv_heads_option = click.option("--kv-heads", type=int, help="KV heads, one base each.  [default: as many as heads]")
 model_config_option = click.option(
     "--model-config",
-    type=click.Path(),
-    metavar="PATH",
-    help="Take heads, KV heads and head_dim from a Hugging Face config.json, or the folder that holds it.",
+    metavar="MODEL",
+    help="Take heads, KV heads and head_dim from a model: its folder or config.json, a .gguf file, a name on the hub.",
 )
 preset_option = click.option(
     "--preset",
@@ -233,6 +233,8 @@ def reading_inputs(read: Callable[[], Any]) -> Any:
     try:
         return read()
     except OSError as error:
+        if error.filename is None:  # the hub
+            raise
         msg = f"{error.filename} cannot be read: {error.strerror or error}"
         raise InputError(msg) from None
 
@@ -248,9 +250,7 @@ def filled_in(
 
         sources.append(PRESETS[checks.choice("preset", preset, PRESETS)])
     if model_config is not None:
-        from ropesearch.core.model_config import read_model_shape
-
-        sources.append(asdict(reading_inputs(lambda: read_model_shape(model_config))))
+        sources.append(asdict(_shape_of(model_config)))
     for source in sources:
         filled |= {name: value for name, value in source.items() if not by_hand(ctx, name)}
     if by_hand(ctx, "heads") and not by_hand(ctx, "kv_heads"):
@@ -262,6 +262,31 @@ def filled_in(
         msg = f"{' and '.join(missing)} must be given{instead}"
         raise click.UsageError(msg)
     return filled
+
+
+def read_config(model: str) -> "ModelConfig":
+    """Read the config of a model that a command was given."""
+    from ropesearch.core.model_source import find_config
+
+    quiet_transformers(quiet=True)  # it is small, wherever it comes from
+    config: ModelConfig = reading_inputs(lambda: find_config(model))
+    return config
+
+
+def _shape_of(model: str) -> "ModelShape":
+    from ropesearch.core.model_config import PartialRotationError
+
+    try:
+        return read_config(model).shape
+    except PartialRotationError as error:
+        msg = f"{error}: give --heads and --head-dim"
+        raise InputError(msg) from None
+
+
+def note_kept(model: str, folder: Path | None) -> None:
+    """Say on stderr where a .gguf file is kept unpacked."""
+    if folder is not None and folder.exists():
+        click.echo(f"note: {model} is kept unpacked in {folder}", err=True)
 
 
 def read_base_set(path: str) -> "BaseSet":
@@ -280,7 +305,7 @@ order_by_option = click.option(
 )
 
 
-def read_order(path: str, config: Mapping[str, Any] | None) -> "Decay":
+def read_order(path: str, config: "ModelConfig | None") -> "Decay":
     """Read a decay file that is to order bases, for a model with this config, if one is known."""
     from ropesearch.decay.data import Decay
     from ropesearch.decay.order import check_order

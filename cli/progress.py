@@ -14,6 +14,12 @@ SILENT_FOR = 1.0  # seconds
 BETWEEN_LINES = 5.0  # seconds at least, where stderr is a file; later a tenth of the time it took so far
 
 
+def announce(what: str, done: int, total: int) -> None:
+    """Say on stderr, as a library's `progress`, what begins that may take long and tells of no steps."""
+    if done == 0:
+        click.echo(f"{what}; a large one takes minutes", err=True)
+
+
 class ProgressReport:
     """A callable for the library's `progress` argument: a bar on a terminal, now and then a line in a file."""
 

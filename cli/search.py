@@ -29,8 +29,8 @@ from .options import (
     overwrite_option,
     preset_option,
     quiet_option,
+    read_config,
     read_order,
-    reading_inputs,
     refine_option,
 )
 from .progress import ProgressReport
@@ -136,12 +136,7 @@ def _decay_for(ctx: click.Context, path: str, model_config: str | None, options:
     """Read a decay file, and refuse one of another model, as far as that is known, before the work."""
     if by_hand(ctx, "order"):
         raise click.UsageError("either --order or --order-by must be given")
-    config = None
-    if model_config is not None:
-        from ropesearch.core.model_config import read_config_file
-
-        config = reading_inputs(lambda: read_config_file(model_config))
-    decay = read_order(path, config)
+    decay = read_order(path, None if model_config is None else read_config(model_config))
     decay.check_heads(options["heads"], options["kv_heads"] or options["heads"], options["head_dim"])
     return decay
 

@@ -128,7 +128,8 @@ def sweep(
     options = filled_in(ctx, options, preset, model_config)
     check_output(output, overwrite=resume or overwrite)
 
-    from ropesearch.search.sweep import process_pool, sweep, sweep_points
+    from ropesearch.search.sweep import sweep, sweep_points
+    from ropesearch.search.workers import process_pool
 
     axes = {"stride": "strides", "bmin": "bmins", "bmax": "bmaxs", "heads": "heads"}
     axes |= {"max_distance": "max_distances", "strategy": "strategies"}

@@ -18,9 +18,7 @@ from ropesearch.cli.main import cli
 import ropesearch
 from ropesearch import BaseSet, decay_bound, find_extrema, parse_scheme, search_bases, uniform_bases, waveform
 from ropesearch.core.presets import PRESETS
-from ropesearch.curves.extrema import EXTREMA_RULES
-from ropesearch.search.matching import MATCHINGS
-from ropesearch.search.run import ORDERS, STRATEGIES
+from ropesearch.core.spec import EXTREMA_RULES, MATCHINGS, ORDERS, STRATEGIES
 
 ROOT = Path(__file__).parent.parent
 GRID = ["--bmin", "10000", "--bmax", "30000", "--stride", "1000"]
@@ -305,7 +303,7 @@ NEEDED = ["--bmin", "1e6", "--bmax", "5e6", "--stride", "30000", "--heads", "32"
         (["compare", "tabel2"], "'tabel2' is no file that is there, no preset and no position scheme (table2, att"),
         (["compare", "good.json", "rope:1e4,head_dim=64"], "only sets of one head_dim can be compared, not good.json"),
         (["compare", "harpe:nowhere.json"], "nowhere.json cannot be read: No such file or directory"),
-        (["compare", "table2", "--max-distance", "1"], "--max-distance must be an integer of at least 2, not 1"),
+        (["compare", "table2", "--max-distance", "0"], "--max-distance must be an integer of at least 1, not 0"),
         (["compare", "table2", "-o", "a.txt"], "--output must be one of .csv, .json, not '.txt'"),
         (
             ["waveform", "good.json", "other.json"],
@@ -356,7 +354,7 @@ def test_outputs_that_cannot_be_written_are_exit_1_before_the_work(run, tmp_path
     (tmp_path / f"there.{suffix}").write_text("precious")
     before = sorted(tmp_path.iterdir())
     with monkeypatch.context() as patch:
-        patch.setattr("ropesearch.search.run._landmarks", lambda *_: pytest.fail("the work was begun"))
+        patch.setattr("ropesearch.search.run.find_landmarks", lambda *_, **__: pytest.fail("the work was begun"))
         for name, line in [
             (f"there.{suffix}", f"there.{suffix} exists already; overwrite (--overwrite) replaces it"),
             (f"nowhere/a.{suffix}", f"the folder nowhere of a.{suffix} does not exist"),

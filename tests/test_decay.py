@@ -8,9 +8,9 @@ import pytest
 
 from ropesearch import BaseSet, Decay, order_by_decay, search_bases
 from ropesearch.core.errors import InputError
+from ropesearch.core.model_config import ModelConfig
 from ropesearch.core.rope import inv_freq
 from ropesearch.decay import file
-from ropesearch.decay.data import model_identity
 from ropesearch.decay.order import check_order
 
 LAYERS, HEADS, KV_HEADS, HEAD_DIM, LAST = 2, 6, 3, 16, 64
@@ -34,7 +34,7 @@ def made_decay(slopes=SLOPES, **more):
     log_m = np.log10(np.maximum(np.arange(LAST + 1), 1))
     score = (slopes[..., None] * log_m).astype(np.float32)
     return Decay(
-        model={"name": "a toy", **model_identity(CONFIG), "bases": None},
+        model={"name": "a toy", **ModelConfig.of(CONFIG).identity(), "bases": None},
         texts=({"name": "a", "tokens": 200, "from": 0}, {"name": "b", "tokens": 300, "from": 0}),
         length=2 * LAST,
         layers=(1, 4),

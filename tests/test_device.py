@@ -66,7 +66,6 @@ def test_what_rounding_could_decide_is_settled_on_the_cpu(monkeypatch, options):
         assert without_versions(search_bases(**SMALL | options, device="cuda")) != expected
     # ... and with its margin the same.
     monkeypatch.setattr(gpu, "MARGIN", error)
-    monkeypatch.setattr("ropesearch.search.run.MARGIN", error)
     assert without_versions(search_bases(**SMALL | options, device="cuda")) == expected
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from ropesearch import PRESETS, find_extrema, search_bases, uniform_bases, waveform
 from ropesearch.core.grid import candidate_bases, widest_stride
 from ropesearch.kernels.matching import PEAK, VALLEY
-from ropesearch.search.matching import LandmarkBits, Landmarks, choose, matching_rule
+from ropesearch.search.landmarks import LandmarkBits, Landmarks
+from ropesearch.search.matching import Coincidence, Distance, choose
 
 # HARPE, arXiv:2412.07171, Table 2.
 # fmt: off
@@ -116,11 +117,11 @@ def test_choice_among_arbitrary_extrema_equals_its_twin(data, matching):
     extrema = data.draw(st.lists(peaks_and_valleys(), min_size=1, max_size=7))
     n = data.draw(st.integers(1, len(extrema)))
     landmarks = Landmarks.join([tuple(np.array(p, dtype=np.int32) for p in pair) for pair in extrema])
-    options = {"tolerance": 3, "normalize": False} | matching
-    rule = matching_rule(options.pop("matching"), **options)
     if matching["matching"] == "coincidence":
+        rule = Coincidence(matching["tolerance"])
         expected = naive.choose_by_coincidence(extrema, n, matching["tolerance"])
     else:
+        rule = Distance(matching["normalize"])
         expected = naive.choose_by_distance(extrema, n, matching["normalize"])
     assert choose(landmarks, n, 41, rule, lambda: None) == expected
 
@@ -302,7 +303,7 @@ def test_bad_arguments(arguments, message):
 def test_sums_that_would_overflow_are_refused(monkeypatch):
     landmarks = Landmarks.join([(np.arange(2**16, dtype=np.int32), np.arange(2**16, dtype=np.int32))] * 2)
     with pytest.raises(ValueError, match="tolerance must be smaller: the sums of squared distances"):
-        choose(landmarks, 2, 2**30, matching_rule("coincidence", tolerance=2**29, normalize=False), lambda: None)
+        choose(landmarks, 2, 2**30, Coincidence(2**29), lambda: None)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from ropesearch.core import checks
 from ropesearch.core.arrays import Complexes, Counts, Curves, Distances, Floats
 from ropesearch.core.base_set import BaseSet
 from ropesearch.core.errors import InputError, ParameterError
-from ropesearch.core.model_config import model_shape
 from ropesearch.core.rope import inv_freq
 from ropesearch.curves.waveforms import waveform_of
 
@@ -20,9 +19,6 @@ from .figures import compute_figures, mean_slopes, slope_errors, summarize
 from .file import decay_json, read_fields, write_decay
 
 FIT_POINTS = 60
-
-IDENTITY = ("model_type", "num_hidden_layers", "hidden_size", "vocab_size")
-"""Keys of a config that tell models apart, beside their heads and their base."""
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no one truth of ==
@@ -219,12 +215,3 @@ class Decay:
             If it is not a decay file, or the arrays are not those written with it; the message says why.
         """
         return cls(**read_fields(path))
-
-
-def model_identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what tells a model apart, from the content of its config.json; raises ValueError as `model_shape`."""
-    shape = model_shape(config)
-    rule = config.get("rope_parameters") or config.get("rope_scaling")
-    nested = rule if isinstance(rule, Mapping) else {}
-    base = nested.get("rope_theta", config.get("rope_theta"))
-    return {key: config.get(key) for key in IDENTITY} | vars(shape) | {"base": base}

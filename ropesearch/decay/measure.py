@@ -6,20 +6,19 @@ pairs, and let go: no matrix of S × S is made, and nothing but the result grows
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ropesearch._version import __version__
 from ropesearch.core import checks
 from ropesearch.core.base_set import BaseSet
 from ropesearch.core.errors import InputError, ParameterError
-from ropesearch.core.model_config import MODEL_TYPES, SUPPORTED
+from ropesearch.core.model_config import MODEL_TYPES, SUPPORTED, ModelConfig
+from ropesearch.core.model_source import ModelSource
 from ropesearch.core.progress import Progress, counter
-from ropesearch.model.apply import apply_bases, check_fit, find_decoder, require_torch
-from ropesearch.model.checkpoints import read_config
+from ropesearch.model.apply import apply_bases, check_fit, find_decoder
 
 from .capture import capture_layers, evaluating, read_frequencies
-from .data import Decay, model_identity
+from .data import Decay
 from .memory import SHORTEST, Demand, explaining_lack, require_memory
 from .passages import read_passages, shipped_texts
 from .sums import PairSums
@@ -91,14 +90,13 @@ def measure_decay(
     if checks.truth("verify", verify) and base_set is None:
         raise ParameterError("verify", verify, "false unless a base_set is given")
     checks.truth("softmax", softmax)
-    require_torch("measuring a model")
     import torch
     import transformers
 
     decoder = find_decoder(model)
-    config = decoder.config.to_dict()
     called = name or getattr(decoder.config, "_name_or_path", "") or type(model).__name__
-    identity, measured = check_model(config, called, layers, base_set)
+    config = ModelConfig.of(decoder.config.to_dict(), called)
+    identity, measured = check_model(config, layers, base_set)
     given = shipped_texts() if texts is None else texts
     passages = read_passages(tokenizer, given, n, decoder.embed_tokens.num_embeddings)
     weight = next(decoder.parameters())
@@ -127,8 +125,8 @@ def measure_decay(
         model={
             "name": called,
             **identity,
-            "bases": (config.get("rope_parameters") or {}).get("bases"),
-            "max_position_embeddings": config.get("max_position_embeddings"),
+            "bases": None if config.bases is None else list(config.bases),
+            "max_position_embeddings": config.max_position_embeddings,
             "dtype": str(weight.dtype).removeprefix("torch."),
         },
         texts=tuple({"name": p.name, "tokens": p.tokens, "from": p.start} for p in passages),
@@ -149,31 +147,26 @@ def measure_decay(
     )
 
 
-def check_request(
-    model: Path, name: str, *, length: int, layers: Sequence[int] | None, base_set: BaseSet | None
-) -> None:
+def check_request(source: ModelSource, *, length: int, layers: Sequence[int] | None, base_set: BaseSet | None) -> None:
     """Raise, before the weights are loaded, what `measure_decay` would raise over the config of a model on disk."""
     checks.integer("length", length, SHORTEST)
-    if model.suffix != ".gguf":  # which is read as a whole or not at all
-        check_model(read_config(model), name, layers, base_set)
+    check_model(source.config(), layers, base_set)
 
 
 def check_model(
-    config: Mapping[str, Any], name: str, layers: Sequence[int] | None, base_set: BaseSet | None
+    config: ModelConfig, layers: Sequence[int] | None, base_set: BaseSet | None
 ) -> tuple[dict[str, Any], tuple[int, ...]]:
     """Return what tells a model apart and the layers to measure; raises ValueError as `measure_decay`."""
-    if config.get("model_type") not in (*SUPPORTED, *MODEL_TYPES):
-        msg = f"{name} is a model of type {config.get('model_type')}; only {', '.join(SUPPORTED)} can be measured"
+    name = config.name
+    if config.model_type not in (*SUPPORTED, *MODEL_TYPES):
+        msg = f"{name} is a model of type {config.model_type}; only {', '.join(SUPPORTED)} can be measured"
         raise InputError(msg)
     if base_set is not None:
-        check_fit(base_set, config, name)
-    try:
-        identity = model_identity(config)
-        n_layers = checks.integer("num_hidden_layers", config.get("num_hidden_layers"), 1)
-    except InputError as error:
-        msg = f"{name}: {error}"
-        raise InputError(msg) from None
-    return identity, _check_layers(layers, n_layers, name)
+        check_fit(base_set, config)
+    if config.num_hidden_layers is None:
+        msg = f"{name}: it has no num_hidden_layers"
+        raise InputError(msg)
+    return config.identity(), _check_layers(layers, config.num_hidden_layers, name)
 
 
 def _check_layers(layers: Sequence[int] | None, n_layers: int, name: str) -> tuple[int, ...]:

@@ -56,7 +56,7 @@ class Demand:
     def of_decoder(
         cls, decoder: Any, identity: Mapping[str, Any], *, n_layers: int, n_passages: int, softmax: bool, verify: bool
     ) -> "Demand":
-        """Return the demand of a model in memory; `identity` as of `model_identity`."""
+        """Return the demand of a model in memory; `identity` as of `ModelConfig.identity`."""
         weight, config = next(decoder.parameters()), decoder.config
         eager = config._attn_implementation == "eager"
         return cls(

@@ -8,12 +8,13 @@ import numpy as np
 
 from ropesearch.core.base_set import BaseSet
 from ropesearch.core.errors import InputError
+from ropesearch.core.model_config import ModelConfig
 
-from .data import Decay, model_identity
+from .data import Decay
 from .figures import null_for_nan
 
 
-def order_by_decay(base_set: BaseSet, decay: Decay, config: Mapping[str, Any] | None = None) -> BaseSet:
+def order_by_decay(base_set: BaseSet, decay: Decay, config: Mapping[str, Any] | ModelConfig | None = None) -> BaseSet:
     """Lay the bases of a set over the KV heads by measured slope: the smallest base to the steepest.
 
     This goes beyond the paper, which lays them over the heads in ascending order and gives no reason. Only training
@@ -25,7 +26,7 @@ def order_by_decay(base_set: BaseSet, decay: Decay, config: Mapping[str, Any] | 
     decay : Decay
         Measured on the model that the set is for. The slopes are averaged over its layers and over the query heads
         that share a KV head. Among equal slopes, the lower KV head gets the smaller base.
-    config : mapping, optional
+    config : mapping or ModelConfig, optional
         Content of the config.json of the model that the set is for, to check that `decay` was measured on it.
 
     Returns
@@ -60,14 +61,14 @@ def order_by_decay(base_set: BaseSet, decay: Decay, config: Mapping[str, Any] | 
     )
 
 
-def check_order(decay: Decay, config: Mapping[str, Any] | None = None) -> None:
+def check_order(decay: Decay, config: Mapping[str, Any] | ModelConfig | None = None) -> None:
     """Raise ValueError unless `decay` can order the bases of the model with this config, as in `order_by_decay`."""
     model = decay.model
     if str(model["model_type"]).startswith("harpe_"):
         msg = f"the decay was measured on {model['name']}, which carries bases already; slopes depend on the bases, so "
         msg += "order by a decay of the model before it got them"
         raise InputError(msg)
-    for key, value in {} if config is None else model_identity(config).items():
+    for key, value in {} if config is None else ModelConfig.of(config).identity().items():
         if value is not None and model[key] is not None and value != model[key]:
             msg = f"the decay is of another model: {model['name']} has {key} {model[key]}, this one has {value}"
             raise InputError(msg)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from ropesearch.core.base_set import BaseSet
 from ropesearch.core.errors import InputError, shown
-from ropesearch.decay.data import Decay
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from ropesearch.decay.data import Decay
 
 COLUMNS = {
     "kv_head": "KV head",
@@ -99,7 +100,7 @@ def to_rich(base_set: BaseSet) -> "Table":
     return table
 
 
-def decay_to_rich(decay: Decay) -> "list[Table]":
+def decay_to_rich(decay: "Decay") -> "list[Table]":
     """Return the median head of every layer, and quantiles over all heads, for a rich console; and so with bases."""
     model = os.path.basename(os.path.normpath(str(decay.model["name"])))
     n = len(decay.texts)
@@ -111,7 +112,7 @@ def decay_to_rich(decay: Decay) -> "list[Table]":
     return tables
 
 
-def _decay_table(decay: Decay, title: str, names: Mapping[str, str]) -> "Table":
+def _decay_table(decay: "Decay", title: str, names: Mapping[str, str]) -> "Table":
     from rich.table import Table
 
     columns = {key: name for key, name in names.items() if key in decay.figures}
