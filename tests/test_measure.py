@@ -1,5 +1,11 @@
 """Attention by distance, measured on toys of every family and held against dense sums of a twin's scores."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import naive
 import numpy as np
 import pytest
@@ -380,6 +386,25 @@ def test_out_of_memory_says_which_length_would_fit(monkeypatch):
     monkeypatch.setattr(memory, "available_memory", lambda: 1000)
     with pytest.raises(MemoryError, match=r"no length would fit$"):
         measure_decay(model, None, texts, length=64)
+
+
+def test_on_a_cpu_the_softmax_needs_no_more_than_a_cache_holds(monkeypatch):
+    model, texts = toy("llama-grouped"), passages(length=512)
+    monkeypatch.setattr(memory, "available_memory", lambda: 2 * 10**7)  # a GPU's chunk takes 671 MB
+    assert measure_decay(model, None, texts, length=512, softmax=True).mass is not None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read as Linux tells it")
+def test_the_memory_demanded_is_what_a_run_takes_at_its_peak():
+    script = Path(__file__).with_name("peaks.py")
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    found = subprocess.run([sys.executable, "-P", script], env=environment, capture_output=True, text=True, check=True)
+    results = [json.loads(line) for line in found.stdout.splitlines()]
+    assert len(results) == 8
+    for result in results:
+        assert result["peak"] > 5 * 10**7, result  # well above what else varies
+        assert result["peak"] < result["demanded"] < 2.5 * result["peak"], result
 
 
 @pytest.mark.parametrize(
