@@ -312,7 +312,7 @@ def test_sums_that_would_overflow_are_refused(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"max_distance": 2**31 - 1}, "a search over 2147482648 distances with 1 threads needs 17.6 GB"),
+        ({"max_distance": 2**31 - 1}, "a search over 2147482648 distances with 1 threads needs 17.4 GB"),
         ({"bmax": 1e9, "stride": 1e-3}, "a grid of 999990000000 candidates needs 200 TB"),
         ({"bmax": 9e6, "stride": 5, "extrema": "local"}, "keeping the extrema of 1798001 bases needs"),
         ({"strategy": "uniform", "heads": 10**9}, "a set of 1000000000 bases needs 200 GB"),
