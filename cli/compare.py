@@ -7,7 +7,7 @@ import click
 from . import tables
 from .errors import Command
 from .inputs import read_input
-from .options import scheme_option
+from .options import covered_option, scheme_option
 from .output import Output, result_options
 from .progress import progress_on_stderr
 
@@ -15,7 +15,7 @@ from .progress import progress_on_stderr
 @click.command(cls=Command)
 @click.argument("names", nargs=-1)
 @scheme_option
-@click.option("--max-distance", type=int, default=131072, show_default=True, help="One more than the last distance.")
+@covered_option()
 @result_options("", ".csv", ".json")
 def compare(names: tuple[str, ...], schemes: tuple[str, ...], max_distance: int, out: Output) -> None:
     """Compare what NAMES cover: base-set files, presets and position schemes.

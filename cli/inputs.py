@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from ropesearch.core.errors import InputError
 
 if TYPE_CHECKING:
     from ropesearch import BaseSet, Decay, Scheme
+    from ropesearch.core.model_config import ModelConfig, ModelShape
 
 T = TypeVar("T")
 
@@ -30,6 +31,8 @@ def read_input(read: Callable[[], T]) -> T:
     try:
         return read()
     except OSError as error:
+        if error.filename is None:  # the hub
+            raise
         msg = f"{error.filename} cannot be read: {error.strerror or error}"
         raise InputError(msg) from None
 
@@ -48,9 +51,28 @@ def read_decay(path: str) -> "Decay":
     return read_input(lambda: Decay.load(path))
 
 
-def read_order(path: str, config: Mapping[str, Any] | None) -> "Decay":
+def read_config(model: str) -> "ModelConfig":
+    """Read the config of a model."""
+    from ropesearch.core.model_source import find_config
+
+    quiet_transformers(quiet=True)  # it is small, wherever it comes from
+    return read_input(lambda: find_config(model))
+
+
+def read_shape(model: str) -> "ModelShape":
+    """Read how many heads and KV heads a model has, and their channels."""
+    from ropesearch.core.model_config import PartialRotationError
+
+    try:
+        return read_config(model).shape
+    except PartialRotationError as error:
+        msg = f"{error}: give `heads` and `head_dim`"
+        raise InputError(msg) from None
+
+
+def read_order(path: str, config: "ModelConfig | None") -> "Decay":
     """Read a decay file that is to order bases, for a model with this config, if one is known."""
-    from ropesearch.decay.data import check_order
+    from ropesearch.decay.order import check_order
 
     decay = read_decay(path)
     check_order(decay, config)
@@ -118,9 +140,7 @@ def filled_in(
 
         sources.append(PRESETS[checks.choice("preset", preset, PRESETS)])
     if model_config is not None:
-        from ropesearch.core.model_config import read_model_shape
-
-        sources.append(asdict(read_input(lambda: read_model_shape(model_config))))
+        sources.append(asdict(read_shape(model_config)))
     for source in sources:
         filled |= {name: value for name, value in source.items() if not by_hand(ctx, name)}
     if by_hand(ctx, "heads") and not by_hand(ctx, "kv_heads"):

@@ -6,12 +6,14 @@ from pathlib import Path
 import click
 
 from ropesearch.core.errors import ParameterError
+from ropesearch.core.model_source import ModelSource
 
 from . import tables
 from .errors import Command
 from .inputs import quiet_transformers, read_base_set, read_text
+from .notes import where_kept
 from .output import Output, file_options, note, say
-from .progress import progress_on_stderr
+from .progress import announce, progress_on_stderr
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -71,25 +73,26 @@ def measure(
     if dtype is not None and dtype not in DTYPES:
         raise ParameterError("dtype", dtype, "one of " + ", ".join(DTYPES))
     if out.path is not None:
-        from ropesearch.decay.data import check_decay_path
+        from ropesearch.decay.file import check_decay_path
 
         check_decay_path(out.path, overwrite=out.overwrite)
     base_set = None if bases is None else read_base_set(bases)
     contents = {name: read_text(name) for name in texts} or None
 
+    source = ModelSource.find(model)
+    quiet_transformers(quiet=out.quiet)
     from ropesearch.core.device import find_device
     from ropesearch.decay.measure import check_request, measure_decay
-    from ropesearch.model.checkpoints import load_model, local_model
+    from ropesearch.model.load import as_kept, kept_folder, load_model
 
-    quiet_transformers(quiet=out.quiet)
     found = find_device(device)
-    source = local_model(model)
-    check_request(source, model, length=length, layers=wanted, base_set=base_set)
+    check_request(as_kept(source), length=length, layers=wanted, base_set=base_set)
     options = {} if dtype is None else {"dtype": dtype}
     on_device = {} if found is None else {"device_map": {"": found}}
-    loaded, tokenizer = load_model(source, keep_unpacked=True, **options, **on_device)
-    if source.suffix == ".gguf" and Path(loaded.name_or_path) != source.parent:
-        note(f"{model} is kept unpacked in {loaded.name_or_path}", quiet=out.quiet)
+    tell = None if out.quiet else announce
+    loaded, tokenizer = load_model(source, keep_unpacked=True, progress=tell, **options, **on_device)
+    for text in where_kept(model, kept_folder(source)):
+        note(text, quiet=out.quiet)
     positions = getattr(loaded.config, "max_position_embeddings", None)
     if positions is not None and length > positions:
         line = f"warning: length {length} is beyond the {positions} positions that {model} is made for"

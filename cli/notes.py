@@ -6,36 +6,27 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ropesearch.core.machine import processors
+from ropesearch.core.spec import SearchSpec, conditions, unmet
 
 from .inputs import by_hand
 
 if TYPE_CHECKING:
-    from ropesearch import Decay
+    from pathlib import Path
 
-# Options that only one value of another option gives a meaning.
-BELONGS_TO = {
-    "count": ("extrema", "dominant"),
-    "gap": ("extrema", "dominant"),
-    "valley_gap": ("extrema", "dominant"),
-    "look_ahead": ("extrema", "dominant"),
-    "level_tolerance": ("extrema", "dominant"),
-    "prominence": ("extrema", "local"),
-    "min_separation": ("extrema", "local"),
-    "tolerance": ("matching", "coincidence"),
-    "normalize": ("matching", "distance"),
-}
+    from ropesearch import Decay
 
 
 def options_without_effect(ctx: click.Context, options: Mapping[str, Any]) -> Iterator[str]:
-    """Name the options that were given by hand and have nothing to work on."""
-    if "peak-valley" not in options.get("strategy", "peak-valley"):  # of one strategy, or of a list of them
-        for name in ("min_distance", "extrema", "matching", *BELONGS_TO):
-            if by_hand(ctx, name):
-                yield f"--{name.replace('_', '-')} has no effect unless --strategy is peak-valley"
-        return
-    for name, (other, value) in BELONGS_TO.items():
-        if name in options and by_hand(ctx, name) and options[other] != value:
-            yield f"--{name.replace('_', '-')} has no effect unless --{other} is {value}"
+    """Name the options of the search that were given by hand and have nothing to work on."""
+    # Beside uniform, --stride says nothing wrong, and coverage has a use for --max-distance.
+    silent = ("stride", "max_distance")
+    names = [str(p.name) for p in ctx.command.params if p.name in options and p.name not in silent]
+    given = [name for name in names if name in SearchSpec.__dataclass_fields__ and by_hand(ctx, name)]
+    for name in sorted(given, key=lambda name: len(conditions(name))):  # choices before what belongs to them
+        missing = unmet(name, options)
+        if missing is not None:
+            other, values = missing
+            yield f"--{name.replace('_', '-')} has no effect unless --{other} is {' or '.join(values)}"
 
 
 def cut_to_processors(name: str, asked: int | None) -> Iterator[str]:
@@ -54,3 +45,9 @@ def certainty_of_order(decay: "Decay") -> Iterator[str]:
             f"the slopes of the KV heads are at most {apart:.2f} apart, and their standard error between layers"
             f" is {error:.2f}: the order may be due to chance"
         )
+
+
+def where_kept(model: str, folder: "Path | None") -> Iterator[str]:
+    """Say where a .gguf file is kept unpacked."""
+    if folder is not None and folder.exists():
+        yield f"{model} is kept unpacked in {folder}"

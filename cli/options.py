@@ -1,9 +1,12 @@
 """Options that several commands share. Where results go is in `output`."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from dataclasses import MISSING
+from typing import Any, TypeVar, get_args
 
 import click
+
+from ropesearch.core.spec import COVERED_TO, EXTREMA_OPTIONS, SearchSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -19,7 +22,6 @@ def combined(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
-head_dim_option = click.option("--head-dim", type=int, default=128, show_default=True, help="Channels per head, even.")
 scheme_option = click.option(
     "--scheme",
     "schemes",
@@ -27,14 +29,10 @@ scheme_option = click.option(
     metavar="SPEC",
     help="A position scheme, such as pi:32, yarn:32 or self-extend:1024,group=32. Repeat it for several.",
 )
-kv_heads_option = click.option(
-    "--kv-heads", type=int, help="KV heads; each gets one base.  [default: as many as --heads]"
-)
 model_config_option = click.option(
     "--model-config",
-    type=click.Path(),
-    metavar="PATH",
-    help="Take heads, KV heads and head_dim from a Hugging Face config.json, or the folder that holds it.",
+    metavar="MODEL",
+    help="Take heads, KV heads and head_dim from a model: its folder or config.json, a .gguf file, a name on the hub.",
 )
 preset_option = click.option(
     "--preset",
@@ -50,90 +48,53 @@ order_by_option = click.option(
 figure_option = click.option(
     "-o", "--output", type=click.Path(), metavar="FILE", required=True, help="The figure: .png, .svg or .pdf."
 )
+device_option = click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    metavar="NAME",
+    help="Where waveforms are computed: cpu, or with torch, cuda or cuda:N.",
+)
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
 quiet_option = click.option("--quiet", is_flag=True, help="Print no progress and no notes on stderr.")
 
 
+def spec_option(name: str, *flags: str, note: str = "", **changes: Any) -> Callable[[F], F]:
+    """Return an option of the search, of whose type, default and help `SearchSpec` is the one home.
+
+    Parameters
+    ----------
+    name : str
+        The field.
+    *flags : str
+        Its flags, where one with its name is not all.
+    note : str
+        What the help says beside: when it is required, or what stands for a default of None.
+    **changes
+        Other settings of `click.option` that differ, such as a list as its type.
+    """
+    field = SearchSpec.__dataclass_fields__[name]
+    kind = (get_args(field.type) or (field.type,))[0]  # float of `float | None`
+    settings: dict[str, Any] = {"help": field.metadata["help"] + (f"  [{note}]" if note else "")}
+    settings["default"] = None if field.default is MISSING else field.default
+    settings |= {"is_flag": True} if kind is bool else {"type": kind, "show_default": settings["default"] is not None}
+    if kind is str:
+        settings["metavar"] = "NAME"
+    return click.option(*(flags or [f"--{name.replace('_', '-')}"]), name, **settings | changes)
+
+
+head_dim_option = spec_option("head_dim")
+kv_heads_option = spec_option("kv_heads", note="default: as many as --heads")
+extrema_options = combined(*map(spec_option, EXTREMA_OPTIONS))
+matching_options = combined(*map(spec_option, ("matching", "tolerance", "normalize")))
+
+
 def distance_options(min_distance: int) -> Callable[[F], F]:
     """--min-distance and --max-distance, both included."""
-    return combined(
-        click.option(
-            "--min-distance", type=int, default=min_distance, show_default=True, help="First distance, in tokens."
-        ),
-        click.option("--max-distance", type=int, default=131072, show_default=True, help="Last distance, in tokens."),
-    )
+    last = "Last distance, in tokens, included."
+    return combined(spec_option("min_distance", default=min_distance), spec_option("max_distance", help=last))
 
 
-extrema_options = combined(
-    click.option(
-        "--extrema",
-        default="dominant",
-        show_default=True,
-        metavar="RULE",
-        help="Which peaks and valleys count: dominant (those on the waveform's upper and lower edge) or local (all).",
-    ),
-    click.option(
-        "--count", type=int, default=30, show_default=True, help="dominant: the most peaks, and valleys, to keep."
-    ),
-    click.option(
-        "--gap",
-        type=int,
-        default=50,
-        show_default=True,
-        help="dominant: peaks must be more than this far apart, in tokens.",
-    ),
-    click.option(
-        "--valley-gap",
-        type=int,
-        default=60,
-        show_default=True,
-        help="dominant: valleys must be more than this far apart, in tokens.",
-    ),
-    click.option(
-        "--look-ahead",
-        type=int,
-        default=500,
-        show_default=True,
-        help="dominant: how many tokens ahead to look for the level that the next peak must reach.",
-    ),
-    click.option(
-        "--level-tolerance",
-        type=float,
-        default=1e-3,
-        show_default=True,
-        help="dominant: how far from the level a peak or valley may be, in logits.",
-    ),
-    click.option("--prominence", type=float, help="local: the least prominence, in logits."),
-    click.option(
-        "--min-separation", type=int, help="local: the least distance between two peaks, or two valleys, in tokens."
-    ),
-)
-
-matching_options = combined(
-    click.option(
-        "--matching",
-        default="coincidence",
-        show_default=True,
-        metavar="NAME",
-        help="How candidates are scored: coincidence (most peaks on valleys) or distance (smallest sum of distances"
-        " from each to the nearest).",
-    ),
-    click.option(
-        "--tolerance",
-        type=int,
-        default=3,
-        show_default=True,
-        help="coincidence: how far apart a peak and a valley may be, in tokens.",
-    ),
-    click.option("--normalize", is_flag=True, help="distance: divide each sum by its number of terms."),
-)
-refine_option = click.option(
-    "--refine", is_flag=True, help="floor, ripple: once the bases are chosen, also move them off the grid."
-)
-order_option = click.option(
-    "--order",
-    default="ascending",
-    show_default=True,
-    metavar="NAME",
-    help="Order of the bases over the heads: ascending, descending or selection (as they were chosen).",
-)
+def covered_option(text: str = "Last distance, in tokens, included.") -> Callable[[F], F]:
+    """--max-distance of what computes coverage."""
+    return click.option("--max-distance", type=int, default=COVERED_TO, show_default=True, help=text)

@@ -21,6 +21,12 @@ LINES_AFTER = 5.0  # seconds that one piece of work has taken
 Clock = Callable[[], float]
 
 
+def announce(what: str, done: int, total: int) -> None:
+    """Say on stderr, as a library's `progress`, that work begins which may take long and tells of no steps."""
+    if done == 0:
+        echo(f"{what}; a large one takes minutes\n", err=True)
+
+
 @contextmanager
 def progress_on_stderr(*, quiet: bool) -> Iterator[Progress]:
     """Give a callable for the `progress` argument of the library."""

@@ -7,6 +7,7 @@ import click
 from . import tables
 from .errors import Command
 from .inputs import read_base_set
+from .options import covered_option
 from .output import Formats, Output, result_options
 from .progress import progress_on_stderr
 
@@ -24,9 +25,7 @@ def forms_of(base_set: "BaseSet") -> Formats:
 @click.command(cls=Command)
 @click.argument("file", type=click.Path())
 @click.option("--coverage", is_flag=True, help="Also say how well the set covers the distances up to --max-distance.")
-@click.option(
-    "--max-distance", type=int, default=131072, show_default=True, help="For coverage: one more than the last distance."
-)
+@covered_option("For coverage: the last distance, in tokens, included.")
 @result_options("", ".json", ".csv")
 def show(file: str, coverage: bool, max_distance: int, out: Output) -> None:
     """Show the base-set file FILE as a table.

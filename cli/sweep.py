@@ -19,14 +19,14 @@ from .errors import Command, with_flags
 from .inputs import by_hand, filled_in
 from .notes import cut_to_processors, options_without_effect
 from .options import (
+    device_option,
     extrema_options,
     head_dim_option,
     kv_heads_option,
     matching_options,
     model_config_option,
-    order_option,
     preset_option,
-    refine_option,
+    spec_option,
 )
 from .output import Output, file_options, note
 from .progress import progress_on_stderr
@@ -52,45 +52,22 @@ class ListOf(ListType):
 
 
 @click.command(cls=Command)
-@click.option(
-    "--bmins", "--bmin", "bmin", type=ListOf(click.FLOAT), help="Smallest base, above 1; always chosen.  [required]"
-)
-@click.option("--bmaxs", "--bmax", "bmax", type=ListOf(click.FLOAT), help="Largest base allowed.  [required]")
-@click.option(
-    "--strides",
-    "--stride",
-    "stride",
-    type=ListOf(click.FLOAT),
-    help="Step of the candidate grid.  [required unless --strategy uniform]",
-)
-@click.option("--heads", type=ListOf(click.INT), help="Query heads of the model.  [required unless --model-config]")
+@spec_option("bmin", "--bmins", "--bmin", type=ListOf(click.FLOAT), note="required")
+@spec_option("bmax", "--bmaxs", "--bmax", type=ListOf(click.FLOAT), note="required")
+@spec_option("stride", "--strides", "--stride", type=ListOf(click.FLOAT), note="required unless --strategy uniform")
+@spec_option("heads", type=ListOf(click.INT), note="required unless --model-config")
 @kv_heads_option
 @head_dim_option
 @model_config_option
 @preset_option
-@click.option(
-    "--strategies",
-    "--strategy",
-    "strategy",
-    type=ListOf(click.STRING),
-    default="peak-valley",
-    show_default=True,
-    help="peak-valley (Algorithm 1 of HARPE), uniform, floor or ripple; see search --help.",
-)
-@click.option("--min-distance", type=int, default=1000, show_default=True, help="First distance, in tokens.")
-@click.option(
-    "--max-distances",
-    "--max-distance",
-    "max_distance",
-    type=ListOf(click.INT),
-    default="131072",
-    show_default=True,
-    help="Last distance, in tokens.",
-)
+@spec_option("strategy", "--strategies", "--strategy", type=ListOf(click.STRING), metavar=None)
+@spec_option("min_distance")
+@spec_option("max_distance", "--max-distances", "--max-distance", type=ListOf(click.INT))
 @extrema_options
 @matching_options
-@refine_option
-@order_option
+@spec_option("refine")
+@spec_option("order")
+@device_option
 @click.option(
     "--workers", type=int, help="Processes on this machine, at most one per processor.  [default: one per processor]"
 )
@@ -102,6 +79,7 @@ def sweep(
     ctx: click.Context,
     /,
     workers: int | None,
+    device: str,
     scheduler: str | None,
     resume: bool,
     preset: str | None,
@@ -121,8 +99,8 @@ def sweep(
     if resume and out.path is None:
         raise click.UsageError("--resume needs --output FILE: there is nothing to continue on stdout")
 
-    from ropesearch.search.sweep import process_pool, sweep, sweep_points
-    from ropesearch.search.workers import dask_cluster
+    from ropesearch.search.sweep import sweep, sweep_points
+    from ropesearch.search.workers import dask_cluster, process_pool
 
     axes = {"stride": "strides", "bmin": "bmins", "bmax": "bmaxs", "heads": "heads"}
     axes |= {"max_distance": "max_distances", "strategy": "strategies"}
@@ -138,6 +116,7 @@ def sweep(
             executor=executor,
             resume=resume,
             overwrite=out.overwrite,
+            device=device,
             progress=progress,
             note=notes.append,
         )

@@ -8,9 +8,9 @@ from .curves.extrema import find_extrema as find_extrema
 from .curves.waveforms import decay_bound as decay_bound
 from .curves.waveforms import waveform as waveform
 from .decay.data import Decay as Decay
-from .decay.data import order_by_decay as order_by_decay
 from .decay.measure import measure_decay as measure_decay
-from .decay.measure import shipped_texts as shipped_texts
+from .decay.order import order_by_decay as order_by_decay
+from .decay.passages import shipped_texts as shipped_texts
 from .exporters.formats import export as export
 from .exporters.table import to_csv as to_csv
 from .exporters.table import to_markdown as to_markdown
@@ -20,8 +20,8 @@ from .exporters.tensors import cos_sin_tables as cos_sin_tables
 from .exporters.tensors import to_tensors as to_tensors
 from .model.apply import AppliedBases as AppliedBases
 from .model.apply import apply_bases as apply_bases
-from .model.checkpoints import apply_to_checkpoint as apply_to_checkpoint
-from .model.checkpoints import load_model as load_model
+from .model.load import load_model as load_model
+from .model.write import apply_to_checkpoint as apply_to_checkpoint
 from .schemes.grammar import parse_scheme as parse_scheme
 from .schemes.rules import Scheme as Scheme
 from .search.run import search_bases as search_bases

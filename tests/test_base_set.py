@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -121,6 +122,71 @@ def test_it_is_a_sequence_of_bases():
         GROUPED.heads = 3
 
 
+def test_it_indexes_as_the_tuple_of_its_bases():
+    assert (GROUPED[0], GROUPED[-1], GROUPED[np.int64(1)]) == (10000, 40000, 20000)
+    assert GROUPED[1:3] == (20000, 30000)
+    assert 30000 in GROUPED
+    assert list(reversed(GROUPED)) == [40000, 30000, 20000, 10000]
+    with pytest.raises(IndexError):
+        _ = GROUPED[4]
+
+
+def test_equal_sets_have_one_hash():
+    again = BaseSet.from_json(GROUPED.to_json())
+    assert again is not GROUPED
+    assert again == GROUPED
+    assert hash(again) == hash(GROUPED)
+    others = [
+        replace(GROUPED, strategy="by hand"),
+        replace(GROUPED, heads=4),
+        replace(GROUPED, head_dim=8),
+        BaseSet.of(GROUPED[::-1], heads=8, head_dim=16),
+        GROUPED.bases,
+    ]
+    assert all(other != GROUPED for other in others)
+    assert len({GROUPED, again, *others}) == 6
+
+
+def test_a_set_from_plain_numbers():
+    found = BaseSet.of([20000, np.float32(5e6)])
+    assert found == BaseSet(2, 2, 128, (2e4, 5e6), (2e4, 5e6), "given")
+    assert type(found.bases[1]) is float
+    assert BaseSet.of(GROUPED, heads=8, head_dim=16, strategy="mine").selection == GROUPED.bases
+    assert BaseSet.of(base for base in (3e4, 2e4)).selection == (3e4, 2e4)
+    assert BaseSet.from_json(found.to_json()) == found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"bases": []}, r"bases must be a list of bases, not \[\]"),
+        ({"bases": np.array(5e6)}, r"bases must be a list of bases, not array\(5000000\.\)"),
+        ({"bases": 5e6}, "bases must be a list of bases, not 5000000"),
+        ({"bases": "5e6"}, "bases must be a list of bases, not '5e6'"),
+        ({"bases": [1e6, 1]}, "every one of bases must be a finite number above 1, not 1"),
+        ({"bases": [1e6] * 3, "heads": 4}, "kv_heads must be a divisor of the 4 heads, not 3"),
+        ({"bases": [1e6], "heads": 0}, "heads must be an integer of at least 1, not 0"),
+        ({"bases": [1e6], "heads": 2.0}, "heads must be an integer of at least 1, not 2"),
+        ({"bases": [1e6], "head_dim": 7}, "head_dim must be even, not 7"),
+    ],
+)
+def test_plain_numbers_that_make_no_set(arguments, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        BaseSet.of(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        (GROUPED, "BaseSet((10000, 20000, 30000, 40000), heads=8, kv_heads=4, head_dim=16)"),
+        (BaseSet.of([3e5]), "BaseSet((300000,), heads=1, head_dim=128)"),
+        (BaseSet.of([1e6, 1.5e6, 2e6, 3e6, 4e6]), "BaseSet((1000000, 1500000, 2000000, ...), heads=5, head_dim=128)"),
+    ],
+)
+def test_it_prints_short(found, text):
+    assert repr(found) == text
+
+
 def test_tables():
     rows = list(csv.DictReader(io.StringIO(to_csv(GROUPED))))
     assert [row["base"] for row in rows] == ["10000", "20000", "30000", "40000"]
@@ -150,7 +216,7 @@ def test_tensors_in_every_format(tmp_path, dtype):
     loaded = {
         "safetensors": safetensors.torch.load_file(tmp_path / "a.safetensors"),
         "npz": dict(np.load(tmp_path / "a.npz")),
-        "pt": torch.load(tmp_path / "a.pt"),
+        "pt": torch.load(tmp_path / "a.pt", weights_only=True),
     }
     for tensors in loaded.values():
         assert set(tensors) == {"inv_freq", "bases"}

@@ -11,7 +11,7 @@ import pytest
 import torch
 from ropesearch.cli import main
 from safetensors import SafetensorError
-from toys import BASES, TOYS, base_set, sets, tokens, toy
+from toys import BASES, TOYS, base_set, save_gguf, sets, tokens, toy
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from ropesearch import (
@@ -57,6 +57,14 @@ def stock(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "stock"
     save_toy(folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    """An empty folder in place of the user's cache, for every test; gives the one in it for models."""
+    folder = tmp_path_factory.mktemp("user") / "cache"
+    monkeypatch.setattr("ropesearch.model.load.user_cache_folder", lambda: folder)
+    return folder / "models"
 
 
 @pytest.fixture
@@ -131,7 +139,7 @@ for load, options in ((LlamaForCausalLM, {}), (AutoModelForCausalLM, {"trust_rem
     except (KeyError, ValueError) as error:
         print(type(error).__name__)
 model = AutoModelForCausalLM.from_pretrained(folder + "-again", **flag)
-assert torch.equal(model(ids).logits, torch.load(out))
+assert torch.equal(model(ids).logits, torch.load(out, weights_only=True))
 print(type(model).__name__, sorted(name for name in sys.modules if name.startswith("ropesearch")))
 """
 
@@ -153,7 +161,9 @@ def test_it_loads_where_there_is_no_ropesearch(stock, tmp_path):
     model, _ = load_model(tmp_path / "out")
     with torch.no_grad():
         here = model(torch.arange(1, 40)[None]).logits
-    torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), here, rtol=0, atol=1e-5)  # perhaps more threads
+    torch.testing.assert_close(
+        torch.load(tmp_path / "logits.pt", weights_only=True), here, rtol=0, atol=1e-5
+    )  # perhaps more threads
 
 
 @pytest.mark.parametrize(
@@ -256,42 +266,6 @@ def test_a_bare_model_and_an_old_config(tmp_path):
     assert loaded.config.rope_parameters["rope_theta"] == 10000.0
 
 
-def save_gguf(model, file):
-    """What llama.cpp makes of a Llama: other names, and the rows of q and k in the order in which it rotates them."""
-    from gguf import GGUFWriter
-
-    config, weights = model.config, {key: w.numpy() for key, w in model.state_dict().items()}
-    writer = GGUFWriter(file, "llama")
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    writer.add_rope_dimension_count(config.head_dim)
-    writer.add_vocab_size(config.vocab_size)
-    parts = {"self_attn": "attn", "mlp": "ffn", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
-    names = {"q_proj": "q", "k_proj": "k", "v_proj": "v", "o_proj": "output"}
-    names |= {"gate_proj": "gate", "up_proj": "up", "down_proj": "down"}
-    top = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-    for key, weight in weights.items():
-        name = key.removesuffix(".weight")
-        if name in top:
-            writer.add_tensor(f"{top[name]}.weight", weight)
-            continue
-        _, _, layer, part, *projection = name.split(".")
-        if projection and projection[0] in ("q_proj", "k_proj"):
-            halves = weight.reshape(-1, 2, config.head_dim // 2, config.hidden_size)
-            weight = halves.swapaxes(1, 2).reshape(weight.shape).copy()
-        writer.add_tensor("_".join([f"blk.{layer}.{parts[part]}", *(names[p] for p in projection)]) + ".weight", weight)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
 def test_a_gguf_file(refused, tmp_path):
     model = toy("llama-multi-head")
     (tmp_path / "packed").mkdir()
@@ -305,13 +279,6 @@ def test_a_gguf_file(refused, tmp_path):
         assert same_logits(load_model(tmp_path / folder)[0], model, tokens(1, 30))
 
 
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    """An empty folder in place of the user's cache."""
-    monkeypatch.setattr("ropesearch.model.checkpoints.user_cache_folder", lambda: tmp_path / "cache")
-    return tmp_path / "cache" / "models"
-
-
 def test_a_gguf_file_is_kept_unpacked(cache, tmp_path, monkeypatch):
     model, file, ids = toy("llama-multi-head"), tmp_path / "model.gguf", tokens(1, 30)
     save_gguf(model, file)
@@ -320,7 +287,7 @@ def test_a_gguf_file_is_kept_unpacked(cache, tmp_path, monkeypatch):
     assert same_logits(load_model(file, keep_unpacked=True)[0], model, ids)
     (kept,) = cache.iterdir()
     with monkeypatch.context() as patch:
-        patch.setattr("ropesearch.model.checkpoints._unpacked", None)  # it is not unpacked again
+        patch.setattr("ropesearch.model.load._unpacking", None)  # it is not unpacked again
         again, _ = load_model(file, keep_unpacked=True, dtype=torch.float64)
     assert again.dtype == torch.float64
     assert same_logits(again.float(), model, ids)
@@ -334,6 +301,38 @@ def test_a_gguf_file_is_kept_unpacked(cache, tmp_path, monkeypatch):
     assert newer != kept
 
 
+def test_unpacking_reports_its_begin_and_its_end(stock, tmp_path):
+    save_gguf(toy("llama-multi-head"), tmp_path / "model.gguf")
+    told = []
+    for _ in range(2):  # the second time there is nothing to unpack
+        load_model(tmp_path / "model.gguf", keep_unpacked=True, progress=lambda *step: told.append(step))
+    load_model(stock, progress=lambda *step: told.append(step))
+    what = f"unpacking {tmp_path / 'model.gguf'}"
+    assert told == [(what, 0, 1), (what, 1, 1)]
+
+
+def test_apply_uses_and_keeps_the_unpacked_copy(cache, run, tmp_path, monkeypatch):
+    model, ids, other = toy("llama-multi-head"), tokens(1, 30), base_set(BASES[4])
+    save_gguf(model, tmp_path / "model.gguf")
+    other.save(tmp_path / "b4.json")
+    code, _, err = run("model.gguf", bases="b4.json")
+    (kept,) = cache.iterdir()
+    lines = err.splitlines()  # with bars of transformers between them, in a process that showed some before
+    assert (code, lines[0]) == (0, "unpacking model.gguf; a large one takes minutes")
+    assert lines[-2:] == [f"note: model.gguf is kept unpacked in {kept}", "wrote out"]
+    with monkeypatch.context() as patch:
+        patch.setattr("ropesearch.model.load._unpacking", None)  # it is not unpacked again, by nobody
+        load_model(tmp_path / "model.gguf", keep_unpacked=True)
+        assert run("model.gguf", "--quiet", bases="b4.json", output="again") == (0, "", "")
+    monkeypatch.setattr("ropesearch.model.load.user_cache_folder", lambda: None)
+    assert run("model.gguf", "--quiet", bases="b4.json", output="without")[:2] == (0, "")
+    apply_bases(model, other)
+    for folder in ("out", "again", "without"):
+        assert same_logits(load_model(tmp_path / folder)[0], model, ids)
+    weights = [(tmp_path / folder / "model.safetensors").read_bytes() for folder in ("out", "again")]
+    assert weights[0] == weights[1] == (kept / "model.safetensors").read_bytes()
+
+
 def test_measure_says_where_a_gguf_file_is_kept(cache, tmp_path, capsys, monkeypatch):
     save_gguf(toy("llama-multi-head"), tmp_path / "model.gguf")
     monkeypatch.chdir(tmp_path)
@@ -342,6 +341,15 @@ def test_measure_says_where_a_gguf_file_is_kept(cache, tmp_path, capsys, monkeyp
     lines = capsys.readouterr().err.splitlines()
     assert f"note: model.gguf is kept unpacked in {kept}" in lines
     assert lines[-1] == "Error: the model has no tokenizer that loads, and without one only token ids can be read"
+
+
+def test_measure_refuses_before_a_gguf_file_is_unpacked(cache, tmp_path, capsys, monkeypatch):
+    save_gguf(toy("llama-multi-head"), tmp_path / "model.gguf")
+    base_set(BASES[2]).save(tmp_path / "b2.json")
+    monkeypatch.chdir(tmp_path)
+    assert main(["measure", "model.gguf", "--bases", "b2.json"]) == 2
+    assert capsys.readouterr().err.startswith("Error: the base set is for 4 heads, 2 KV heads and head_dim 16, and mod")
+    assert not cache.exists()
 
 
 @pytest.mark.parametrize("broken", ["no room", "no folder", "no cache"])
@@ -353,7 +361,7 @@ def test_a_gguf_file_that_cannot_be_kept_is_loaded_all_the_same(cache, tmp_path,
     elif broken == "no folder":
         cache.parent.touch()
     else:
-        monkeypatch.setattr("ropesearch.model.checkpoints.user_cache_folder", lambda: None)
+        monkeypatch.setattr("ropesearch.model.load.user_cache_folder", lambda: None)
     assert same_logits(load_model(file, keep_unpacked=True)[0], model, tokens(1, 30))
     assert not cache.exists() or not list(cache.iterdir())
 
@@ -395,7 +403,8 @@ def test_a_gguf_file_and_no_room_for_what_is_in_it(refused, tmp_path, monkeypatc
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b4.json", "bases.json", "model.gguf"]
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6, 0))
     capsys.readouterr()  # the bars of the unpacking
-    monkeypatch.setattr("ropesearch.model.checkpoints.load_model", None)  # it is not even unpacked
+    for room in ("load", "write"):  # it is not even unpacked
+        monkeypatch.setattr(f"ropesearch.model.{room}.load_model", None)
     assert "and the disk has 0 bytes free" in refused(1, "model.gguf", bases="b4.json")
 
 
@@ -403,9 +412,18 @@ def test_no_bar_of_other_code_is_between_the_lines(tmp_path):
     save_gguf(toy("llama-multi-head"), tmp_path / "model.gguf")
     base_set(BASES[4]).save(tmp_path / "bases.json")
     command = [sys.executable, "-m", "ropesearch", "apply", "model.gguf", "--bases", "bases.json", "-o"]
-    for output, options, line in (("out", [], "wrote out\n"), ("quiet", ["--quiet"], "")):
-        done = subprocess.run([*command, output, *options], cwd=tmp_path, capture_output=True, text=True, timeout=200)
-        assert (done.returncode, done.stdout, done.stderr) == (0, "", line)
+    here = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    unpacking = "unpacking model.gguf; a large one takes minutes\n"
+    for output, options, expected in (
+        ("out", [], [unpacking, "note: model.gguf is kept unpacked in {}\n", "wrote out\n"]),
+        ("again", [], ["note: model.gguf is kept unpacked in {}\n", "wrote again\n"]),
+        ("quiet", ["--quiet"], []),
+    ):
+        done = subprocess.run(
+            [*command, output, *options], cwd=tmp_path, env=here, capture_output=True, text=True, timeout=200
+        )
+        (kept,) = (tmp_path / "cache" / "ropesearch" / "models").iterdir()
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "".join(expected).format(kept))
 
 
 def test_the_command(run, stock, tmp_path):
@@ -459,14 +477,22 @@ def test_a_hub_name_without_a_network(refused):
 
 
 def test_a_hub_name_that_is_there(stock, tmp_path, monkeypatch):
-    asked = []
+    asked, configs = [], []
 
     def snapshot_download(name, allow_patterns):
         asked.append(name)
         return str(stock)
 
+    def hf_hub_download(name, filename):
+        configs.append(name)
+        return str(stock / filename)
+
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", hf_hub_download)
     monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="the base set has one base per query head"):
+        apply_to_checkpoint("org/model", base_set(BASES[4]), "out")
+    assert (asked, configs) == ([], ["org/model"])  # the weights of a model that cannot take them are left there
     apply_to_checkpoint("org/model", base_set(BASES[2]), "out")
     assert asked == ["org/model"]
     assert load_model("out")[0].config.model_type == "harpe_llama"
@@ -492,6 +518,20 @@ def test_weights_that_are_not_there(refused, stock, tmp_path):
     assert "model.safetensors.index.json is not JSON" in refused(2, "model")
     index.write_text("{}")
     assert "has no weight_map" in refused(2, "model")
+
+
+def test_weights_that_would_run_code_run_none(refused, stock, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "trapped"),)
+
+    shutil.copytree(stock, tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").unlink()
+    torch.save({"lm_head.weight": Trap()}, tmp_path / "model" / "pytorch_model.bin")
+    assert "pytorch_model.bin cannot be read as weights" in refused(2, "model")
+    with pytest.raises(InputError, match="model cannot be loaded"):
+        load_model(tmp_path / "model")
+    assert not (tmp_path / "trapped").exists()
 
 
 def test_weights_of_another_shape(refused, stock, tmp_path):
@@ -583,9 +623,51 @@ sys.exit(main(["apply", sys.argv[1], "--bases", "bases.json", "-o", "out"]))
     assert [p.name for p in tmp_path.iterdir()] == ["bases.json"]
 
 
-def test_without_torch_the_extra_is_named(refused, stock, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    assert "apply needs torch and transformers: pip install 'ropesearch[torch]'" in refused(1, stock)
+@pytest.mark.parametrize("missing", ["torch", "transformers"])
+def test_without_torch_the_extra_is_named(stock, tmp_path, missing):
+    """By everything that needs it; what does not, works."""
+    code = f"""import sys; sys.modules[{missing!r}] = None
+import ropesearch
+for name in ("apply_bases", "load_model", "apply_to_checkpoint", "measure_decay"):
+    try:
+        exec(f"from ropesearch import {{name}}")
+    except ImportError as error:
+        print(error)
+base_set = ropesearch.BaseSet.of([20000, 5e6], heads=4, head_dim=16)
+base_set.save("bases.json")
+ropesearch.export(base_set, "bases.npz")
+from ropesearch.cli import main
+for command in ("apply", "measure"):
+    print(main([command, sys.argv[1], "--bases", "bases.json", "-o", "out.json"]))
+print(main(["search", "--model-config", sys.argv[1], "--strategy", "uniform", "--bmin", "2e4", "--bmax", "5e6"]))
+"""
+    command = [sys.executable, "-P", "-c", code, str(stock)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    line = "working with a model needs torch and transformers: pip install 'ropesearch[torch]'"
+    assert done.stdout.splitlines()[:6] == [*[line] * 4, "1", "1"]
+    assert done.stdout.splitlines()[-1] == "0"
+    assert done.stderr.splitlines() == [f"Error: {line}"] * 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bases.json", "bases.npz"]
+
+
+def test_what_training_needs_loads_neither_numba_nor_scipy(stock, tmp_path):
+    base_set(BASES[2]).save(tmp_path / "bases.json")
+    code = """import sys
+for name in ("numba", "llvmlite", "scipy", "ropesearch.kernels"):
+    sys.modules[name] = None
+from ropesearch import BaseSet, apply_bases, apply_to_checkpoint, export, load_model
+base_set = BaseSet.load("bases.json")
+assert BaseSet.of(base_set, heads=4, head_dim=16, strategy="by hand") == base_set
+for suffix in ("json", "csv", "md", "npz", "safetensors", "pt"):
+    export(base_set, f"exported.{suffix}")
+model, tokenizer = load_model(sys.argv[1])
+with apply_bases(model, base_set):
+    model(tokenizer("abc", return_tensors="pt").input_ids)
+apply_to_checkpoint(sys.argv[1], base_set, "out")
+load_model("out")
+"""
+    python(code, stock, cwd=tmp_path)
+    assert len(list(tmp_path.glob("exported.*"))) == 6
 
 
 def test_without_gguf_the_extra_is_named(refused, tmp_path, monkeypatch):

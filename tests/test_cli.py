@@ -18,9 +18,7 @@ from ropesearch.cli.main import cli
 import ropesearch
 from ropesearch import BaseSet, decay_bound, find_extrema, parse_scheme, search_bases, uniform_bases, waveform
 from ropesearch.core.presets import PRESETS
-from ropesearch.curves.extrema import EXTREMA_RULES
-from ropesearch.search.matching import MATCHINGS
-from ropesearch.search.run import ORDERS, STRATEGIES
+from ropesearch.core.spec import EXTREMA_RULES, MATCHINGS, ORDERS, STRATEGIES
 
 ROOT = Path(__file__).parent.parent
 GRID = ["--bmin", "10000", "--bmax", "30000", "--stride", "1000"]
@@ -241,7 +239,7 @@ NEEDED = ["--bmin", "1e6", "--bmax", "5e6", "--stride", "30000", "--heads", "32"
         ),
         (
             ["search", *NEEDED, "--heads", "200"],
-            "--heads must be at most 134, for stride 30000 gives 133 candidates beside bmin"
+            "--heads must be at most 134, for --stride 30000 gives 133 candidates beside --bmin"
             " (a stride of 20100 would do), not 200",
         ),
         (["search", *NEEDED, "--heads", "3.5"], "Invalid value for '--heads': '3.5' is not a valid integer."),
@@ -250,7 +248,7 @@ NEEDED = ["--bmin", "1e6", "--bmax", "5e6", "--stride", "30000", "--heads", "32"
         (["search", *NEEDED, "--head-dim", "0"], "--head-dim must be an integer of at least 2, not 0"),
         (["search", *NEEDED, "--min-distance", "200000"], "--min-distance must be less than --max-distance, 131072"),
         (["search", *NEEDED, "--min-distance", "-1"], "--min-distance must be an integer of at least 0, not -1"),
-        (["search", *NEEDED, "--max-distance", "1001"], "bmin 1000000 has no peak and no valley"),
+        (["search", *NEEDED, "--max-distance", "1001"], "--bmin 1000000 has no peak and no valley"),
         (["search", *NEEDED, "--count", "0"], "--count must be an integer of at least 1, not 0"),
         (["search", *NEEDED, "--gap", "-1"], "--gap must be an integer of at least 0, not -1"),
         (["search", *NEEDED, "--look-ahead", "0"], "--look-ahead must be an integer of at least 1, not 0"),
@@ -308,7 +306,7 @@ NEEDED = ["--bmin", "1e6", "--bmax", "5e6", "--stride", "30000", "--heads", "32"
             "all sets and schemes must have the same head_dim, not good.json",
         ),
         (["compare", "harpe:nowhere.json"], "nowhere.json cannot be read: No such file or directory"),
-        (["compare", "table2", "--max-distance", "1"], "--max-distance must be an integer of at least 2, not 1"),
+        (["compare", "table2", "--max-distance", "0"], "--max-distance must be an integer of at least 1, not 0"),
         (["compare", "table2", "-o", "a.txt"], "--output must be a .csv or .json file, not 'a.txt'"),
         (
             ["waveform", "good.json", "other.json"],
@@ -359,7 +357,7 @@ def test_outputs_that_cannot_be_written_are_exit_1_before_the_work(run, tmp_path
     (tmp_path / f"there.{suffix}").write_text("precious")
     before = sorted(tmp_path.iterdir())
     with monkeypatch.context() as patch:
-        patch.setattr("ropesearch.search.run._landmarks", lambda *_: pytest.fail("the work was begun"))
+        patch.setattr("ropesearch.search.run.find_landmarks", lambda *_, **__: pytest.fail("the work was begun"))
         for name, line in [
             (f"there.{suffix}", f"there.{suffix} exists already; --overwrite replaces it"),
             (f"nowhere/a.{suffix}", f"the folder nowhere of a.{suffix} does not exist"),

@@ -20,7 +20,7 @@ def cosines(base_set, n):
 
 @pytest.mark.parametrize("n", [3000, 8192, 9001])
 def test_figures_equal_their_twins(n):
-    figures = SMALL.coverage(n)
+    figures = SMALL.coverage(n - 1)
     waveforms = cosines(SMALL, n)
     best = np.max(waveforms, axis=0)[1:]
     assert (figures.floor, figures.floor_distance) == pytest.approx(naive.floor(waveforms), abs=1e-12)
@@ -39,18 +39,18 @@ def test_valleys_on_peaks_equal_a_comparison_of_all_pairs(rule):
         others = [p for g, other in enumerate(found) if g != h for p in other.peaks]
         expected.append(np.mean([any(abs(v - p) <= 2 for p in others) for v in own.valleys]))
     assert 0 < sum(expected) < 4
-    assert base_set.coverage(2000).valleys_on_peaks == pytest.approx(tuple(expected))
+    assert base_set.coverage(1999).valleys_on_peaks == pytest.approx(tuple(expected))
 
 
 def test_one_head_and_a_window_without_extrema():
     alone = uniform_bases(10000, 20000, 4, kv_heads=1, head_dim=32)
     assert set(alone.coverage(4000).valleys_on_peaks) == {0.0}
     assert alone.coverage(900).valleys_on_peaks == (None,)
-    assert alone.coverage(2).floor == pytest.approx(waveform(10000, 32, 1)[1] / math.sqrt(32))
+    assert alone.coverage(1).floor == pytest.approx(waveform(10000, 32, 1)[1] / math.sqrt(32))
 
 
 def test_in_the_file():
-    covered = SMALL.with_coverage(3000)
+    covered = SMALL.with_coverage(2999)
     assert covered.bases == SMALL.bases
     read = BaseSet.from_json(covered.to_json())
     assert read == covered
@@ -60,8 +60,8 @@ def test_in_the_file():
 
 
 def test_bad_arguments(monkeypatch):
-    with pytest.raises(ValueError, match="max_distance must be an integer of at least 2, not 1"):
-        SMALL.coverage(1)
+    with pytest.raises(ValueError, match="max_distance must be an integer of at least 1, not 0"):
+        SMALL.coverage(0)
     odd = BaseSet.from_json(SMALL.to_json().replace('"count": 12', '"count": "many"'))
     with pytest.raises(ValueError, match="count must be an integer of at least 1, not 'many'"):
         odd.coverage(2000)

@@ -8,9 +8,10 @@ import pytest
 
 from ropesearch import BaseSet, Decay, order_by_decay, search_bases
 from ropesearch.core.errors import InputError
+from ropesearch.core.model_config import ModelConfig
 from ropesearch.core.rope import inv_freq
-from ropesearch.decay import data as decay_module
-from ropesearch.decay.data import check_order, model_identity
+from ropesearch.decay import file
+from ropesearch.decay.order import check_order
 
 LAYERS, HEADS, KV_HEADS, HEAD_DIM, LAST = 2, 6, 3, 16, 64
 CONFIG = {
@@ -33,7 +34,7 @@ def made_decay(slopes=SLOPES, **more):
     log_m = np.log10(np.maximum(np.arange(LAST + 1), 1))
     score = (slopes[..., None] * log_m).astype(np.float32)
     return Decay(
-        model={"name": "a toy", **model_identity(CONFIG), "bases": None},
+        model={"name": "a toy", **ModelConfig.of(CONFIG).identity(), "bases": None},
         texts=({"name": "a", "tokens": 200, "from": 0}, {"name": "b", "tokens": 300, "from": 0}),
         length=2 * LAST,
         layers=(1, 4),
@@ -79,6 +80,16 @@ def test_a_file_comes_back_as_it_was(decay, tmp_path):
         assert arrays["distances"].tolist() == list(range(LAST + 1))
 
 
+def test_a_decay_is_equal_to_itself_alone(tmp_path):
+    decay = everything()
+    decay.save(tmp_path / "decay.json")
+    again = Decay.load(tmp_path / "decay.json")
+    assert decay == decay
+    assert decay != again
+    assert {decay: "key"} == {decay: "key"}
+    assert len({decay, again}) == 2
+
+
 def test_files_are_not_replaced_unless_asked(tmp_path):
     decay, path = made_decay(), tmp_path / "decay.json"
     (tmp_path / "decay.npz").touch()
@@ -92,14 +103,14 @@ def test_files_are_not_replaced_unless_asked(tmp_path):
 
 
 def test_where_the_second_file_cannot_be_written_the_first_does_not_stay(tmp_path, monkeypatch):
-    write = decay_module.write_whole
+    write = file.write_whole
 
     def full(path, content, **options):
         if str(path).endswith(".json"):
             raise OSError(28, "No space left on device")
         write(path, content, **options)
 
-    monkeypatch.setattr(decay_module, "write_whole", full)
+    monkeypatch.setattr(file, "write_whole", full)
     with pytest.raises(OSError, match="No space left"):
         made_decay().save(tmp_path / "decay.json")
     assert list(tmp_path.iterdir()) == []
@@ -119,10 +130,10 @@ def changed(key, value):
         (changed("version", 2), "it is of version 2, and this ropesearch reads up to version 1"),
         (changed("version", None), "version must be an integer of at least 1, not None"),
         (lambda content: content.pop("layers"), "it has no key 'layers'"),
-        (changed("arrays", {}), "it names no file of arrays, as one that was printed and not saved"),
+        (changed("arrays", {}), "it names no file of arrays: it was printed, not saved"),
         (
             changed("arrays", {"file": "gone.npz", "sha256": ""}),
-            "its arrays, gone.npz, cannot be read beside it: ",
+            "the file of its arrays, gone.npz, cannot be read: ",
         ),
         (
             changed("arrays", {"file": "decay.npz", "sha256": ""}),
@@ -130,7 +141,7 @@ def changed(key, value):
         ),
         (
             changed("layers", [1]),
-            "its values do not fit together: coefficients has the shape (2, 6, 8)",
+            "its values do not fit together: coefficients has shape (2, 6, 8)",
         ),
         (changed("model", {}), "its values do not fit together: 'heads'"),
         (changed("layers", 1), "its values do not fit together"),
@@ -209,7 +220,9 @@ def test_a_decay_of_another_model_orders_nothing(key, value):
 
 
 def test_other_heads_or_a_model_with_bases_order_nothing():
-    message = "the bases are for 3 heads, 3 KV heads and head_dim 16, and the decay was measured on a toy, of 6 heads"
+    message = (
+        "the bases are for 3 heads, 3 KV heads and head_dim 16; the decay was measured on a toy, which has 6 heads"
+    )
     with pytest.raises(InputError, match=message):
         order_by_decay(base_set(heads=3), made_decay())
     decay = made_decay()
@@ -260,7 +273,7 @@ def test_an_order_that_may_be_one_of_chance_is_said_to_be(run):
 def test_a_decay_file_of_another_model_is_refused(run, tmp_path):
     code, out, err = run("search", *GRID, "--heads", "8", "--order-by", "decay.json", "-o", "bases.json")
     assert (code, out) == (2, "")
-    assert "the bases are for 8 heads, 8 KV heads and head_dim 128, and the decay was measured on a toy" in err
+    assert "the bases are for 8 heads, 8 KV heads and head_dim 128; the decay was measured on a toy" in err
     (tmp_path / "config.json").write_text(json.dumps(CONFIG | {"vocab_size": 7}))
     options = [
         "--model-config",
@@ -274,7 +287,7 @@ def test_a_decay_file_of_another_model_is_refused(run, tmp_path):
     ]
     code, out, err = run("search", *GRID, *options)
     assert (code, out) == (2, "")
-    assert "the decay is of another model: a toy has vocab_size 100, and this one 7" in err
+    assert "the decay is of another model: a toy has vocab_size 100, this one has 7" in err
     assert not (tmp_path / "bases.json").exists()
 
 

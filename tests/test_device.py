@@ -66,7 +66,6 @@ def test_what_rounding_could_decide_is_settled_on_the_cpu(monkeypatch, options):
         assert without_versions(search_bases(**SMALL | options, device="cuda")) != expected
     # ... and with its margin the same.
     monkeypatch.setattr(gpu, "MARGIN", error)
-    monkeypatch.setattr("ropesearch.search.run.MARGIN", error)
     assert without_versions(search_bases(**SMALL | options, device="cuda")) == expected
 
 
@@ -113,7 +112,7 @@ def test_a_device_that_is_not_there(monkeypatch):
 @pytest.mark.usefixtures("_tensors_on_the_cpu")
 @pytest.mark.parametrize("options", [{"strategy": "floor"}, {"extrema": "local", "prominence": 0.1}])
 def test_what_only_the_cpu_does(options):
-    with pytest.raises(ValueError, match="device must be cpu unless strategy is peak-valley, without prominence"):
+    with pytest.raises(ValueError, match="device must be cpu unless `strategy` is peak-valley, without `prominence"):
         search_bases(**SMALL | options, device="cuda")
 
 

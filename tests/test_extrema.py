@@ -9,7 +9,8 @@ from hypothesis.extra.numpy import arrays
 from scipy.signal import find_peaks
 
 from ropesearch import find_extrema, waveform
-from ropesearch.curves.extrema import EXTREMA_DEFAULTS, extrema_rule
+from ropesearch.core.spec import EXTREMA_OPTIONS, SearchSpec
+from ropesearch.curves.extrema import extrema_rule
 from ropesearch.curves.waveforms import Samples
 from ropesearch.kernels.waveform import BLOCK
 
@@ -132,7 +133,9 @@ def test_bad_arguments(arguments, message):
 
 def test_the_defaults_are_those_of_the_signature():
     signature = inspect.signature(find_extrema).parameters
-    assert {name: signature[name].default for name in EXTREMA_DEFAULTS} == EXTREMA_DEFAULTS
+    assert {name: signature[name].default for name in EXTREMA_OPTIONS} == {
+        name: getattr(SearchSpec, name) for name in EXTREMA_OPTIONS
+    }
 
 
 @settings(max_examples=150)
@@ -144,8 +147,8 @@ def test_dominant_depends_on_no_value_that_it_has_not_seen(seed, count, gap, loo
     # Extrema at the edges of blocks need values of two blocks.
     edges = draw.choice([-1, 0], size=m.size // BLOCK) + BLOCK * np.arange(1, m.size // BLOCK + 1)
     values[edges[edges < m.size]] += draw.choice([-3.0, 0.0, 3.0], size=np.count_nonzero(edges < m.size))
-    options = EXTREMA_DEFAULTS | {"count": count, "gap": gap, "look_ahead": look_ahead, "level_tolerance": 0.3}
-    rule = extrema_rule(**options)
+    options = {"count": count, "gap": gap, "look_ahead": look_ahead, "level_tolerance": 0.3}
+    rule = extrema_rule(options)
     curve = Samples.of(values)
     seen = np.zeros(curve.lowest.size, np.bool_)
     found = rule.positions(curve, seen)

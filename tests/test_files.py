@@ -3,6 +3,7 @@ import resource
 
 import pytest
 
+from ropesearch.core import machine
 from ropesearch.core.files import check_output, new_folder, write_whole
 from ropesearch.core.machine import available_memory, readable_size, require_memory
 
@@ -106,3 +107,61 @@ def test_a_folder_that_cannot_be_written_leaves_nothing(tmp_path):
     with pytest.raises(NotADirectoryError), new_folder(tmp_path / "out" / "file" / "out"):
         pytest.fail("it was given a folder to fill")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "out"]
+
+
+# What cgroups leave
+
+
+def cgroup(folder, **files):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name.replace("__", ".")).write_text(content)
+
+
+@pytest.fixture
+def in_cgroups(tmp_path, monkeypatch):
+    """Let the process be in cgroups under a folder, as lines of /proc/self/cgroup say; gives that folder."""
+
+    def enter(*lines):
+        (tmp_path / "self").write_text("".join(f"{line}\n" for line in lines))
+        monkeypatch.setattr(machine, "CGROUPS", tmp_path / "cgroup")
+        monkeypatch.setattr(machine, "OWN_CGROUPS", tmp_path / "self")
+        return tmp_path / "cgroup"
+
+    return enter
+
+
+def test_the_memory_limit_of_every_cgroup_above_counts(in_cgroups):
+    root = in_cgroups("0::/box/job")
+    cgroup(root)
+    cgroup(root / "box", memory__max="3000000\n", memory__current="2500000\n", memory__stat="inactive_file 400000\n")
+    cgroup(root / "box" / "job", memory__max="max\n", memory__current="100\n", memory__stat="")
+    assert machine.available_memory() == 900000
+    with pytest.raises(MemoryError, match="this needs 1 MB of memory, and 900 kB is free"):
+        require_memory(10**6, "this")
+
+
+def test_the_memory_limit_of_version_1_counts(in_cgroups):
+    root = in_cgroups("4:memory:/job", "3:cpu,cpuacct:/job")
+    job = root / "memory" / "job"
+    cgroup(root / "memory", memory__limit_in_bytes=f"{2**63 - 4096}", memory__usage_in_bytes="5")
+    cgroup(job, memory__limit_in_bytes="2000000", memory__usage_in_bytes="500000", memory__stat="total_inactive_file 9")
+    assert machine.available_memory() == 1500009
+    cgroup(root / "cpu" / "job", cpu__cfs_quota_us="50000", cpu__cfs_period_us="100000")
+    assert machine.processors() == 1
+
+
+@pytest.mark.parametrize(("limit", "left"), [("100000 100000", 1), ("150000 100000", 2), ("max 100000", 8), ("x", 8)])
+def test_the_processors_of_a_cgroup_count(in_cgroups, monkeypatch, limit, left):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    root = in_cgroups("0::/")
+    cgroup(root, cpu__max=limit)
+    assert machine.processors() == left
+    assert machine.threads(None) == left
+    assert machine.threads(100) == left
+
+
+def test_a_cgroup_whose_path_only_the_host_knows_is_the_root_here(in_cgroups):
+    root = in_cgroups("0::/kubepods/pod1/abc")
+    cgroup(root, cpu__max="100000 100000")
+    assert machine.processors() == 1

@@ -1,5 +1,11 @@
 """Attention by distance, measured on toys of every family and held against dense sums of a twin's scores."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import naive
 import numpy as np
 import pytest
@@ -23,7 +29,9 @@ from transformers.utils import logging
 
 from ropesearch import Decay, apply_bases, load_model, measure_decay, shipped_texts, waveform
 from ropesearch.core.errors import InputError, ParameterError
-from ropesearch.decay import measure
+from ropesearch.decay import measure, memory
+from ropesearch.decay.capture import capture_layers
+from ropesearch.decay.sums import correlate, pairs_by_block
 
 LENGTH = 96
 LAST = LENGTH // 2
@@ -73,10 +81,10 @@ def test_the_sums_of_every_block_are_those_of_the_dense_scores(length):
     query, key = (torch.randn(*shape, generator=generator) for shape in ((3, length, 8), (length, 8)))
     kept = key.clone()
     last = length // 2
-    sums = measure.correlate(query, key, last)
+    sums = correlate(query, key, last)
     assert torch.equal(key, kept)
     dense = (query.double() @ key.double().T).numpy()
-    size, counts = -(-length // 16), measure.pairs_by_block(length, last)
+    size, counts = -(-length // 16), pairs_by_block(length, last)
     for m in range(last + 1):
         for block in range(16):
             found = [(i, j) for i, j in naive.pairs(m, length) if i // size == block]
@@ -89,8 +97,7 @@ def test_the_sums_of_every_block_are_those_of_the_dense_scores(length):
 def test_the_score_is_the_mean_of_the_dense_one(model):
     """Of the very queries and keys that the model multiplies."""
     ids, taken = tokens(500), []
-    report = list
-    measure._run(model.model, ids, range(len(model.model.layers)), taken.append, report)
+    capture_layers(model.model, ids, range(len(model.model.layers)), taken.append, report=list)
     decay = measure_decay(model, None, {"text": ids}, length=500)
     for layer in taken:
         group = layer.query.shape[1] // layer.key.shape[1]
@@ -336,17 +343,17 @@ def test_progress_counts_layers():
     [
         ({"length": 63}, "length must be an integer of at least 64, not 63"),
         ({"length": 97}, "the text text 0 has 96 tokens, fewer than the length 97"),
-        ({"layers": [0, 3]}, "layer 3 is not there: toy has 3 layers, 0 to 2"),
+        ({"layers": [0, 3]}, "layer 3 does not exist: toy has 3 layers, 0 to 2"),
         ({"layers": []}, "layers must be at least one layer, not"),
         ({"layers": [-1]}, "every layer must be an integer of at least 0, not -1"),
-        ({"verify": True}, "verify must be left out unless bases are given, not True"),
+        ({"verify": True}, "verify must be false unless a base_set is given, not True"),
         ({"verify": 1}, "verify must be true or false, not 1"),
         ({"base_set": base_set(BASES[4])}, "must have one per KV head"),
-        ({"texts": {}}, "texts must be a mapping of names to texts, not {}"),
-        ({"texts": {"a": "some words"}}, "the model has no tokenizer that loads, and without one only token ids"),
+        ({"texts": {}}, "texts must be a mapping of at least one name to a text, not {}"),
+        ({"texts": {"a": "some words"}}, "the model has no tokenizer that loads; without one, texts must be token ids"),
         (
             {"texts": {"a": [VOCABULARY] * LENGTH}},
-            "the text a has the token 101, and the model knows those from 0 to 100",
+            "the text a has the token 101; the model knows the tokens 0 to 100",
         ),
         ({"texts": {"a": [0.5] * LENGTH}}, "every token must be an integer of at least 0, not 0.5"),
     ],
@@ -367,7 +374,7 @@ def test_a_model_of_another_type():
 
 def test_out_of_memory_says_which_length_would_fit(monkeypatch):
     model, texts = toy("llama-grouped"), passages(length=4096)
-    monkeypatch.setattr(measure, "available_memory", lambda: 10**7)
+    monkeypatch.setattr(memory, "available_memory", lambda: 10**7)
     with pytest.raises(
         MemoryError, match=r"a length of 4096 needs [\d.]+ MB .*: a length of (\d+) would fit$"
     ) as error:
@@ -376,9 +383,28 @@ def test_out_of_memory_says_which_length_would_fit(monkeypatch):
     measure_decay(model, None, texts, length=fits)
     with pytest.raises(MemoryError):
         measure_decay(model, None, texts, length=fits + 1)
-    monkeypatch.setattr(measure, "available_memory", lambda: 1000)
+    monkeypatch.setattr(memory, "available_memory", lambda: 1000)
     with pytest.raises(MemoryError, match=r"no length would fit$"):
         measure_decay(model, None, texts, length=64)
+
+
+def test_on_a_cpu_the_softmax_needs_no_more_than_a_cache_holds(monkeypatch):
+    model, texts = toy("llama-grouped"), passages(length=512)
+    monkeypatch.setattr(memory, "available_memory", lambda: 2 * 10**7)  # a GPU's chunk takes 671 MB
+    assert measure_decay(model, None, texts, length=512, softmax=True).mass is not None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read as Linux tells it")
+def test_the_memory_demanded_is_what_a_run_takes_at_its_peak():
+    script = Path(__file__).with_name("peaks.py")
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    found = subprocess.run([sys.executable, "-P", script], env=environment, capture_output=True, text=True, check=True)
+    results = [json.loads(line) for line in found.stdout.splitlines()]
+    assert len(results) == 8
+    for result in results:
+        assert result["peak"] > 5 * 10**7, result  # well above what else varies
+        assert result["peak"] < result["demanded"] < 2.5 * result["peak"], result
 
 
 @pytest.mark.parametrize(
@@ -389,7 +415,7 @@ def test_memory_that_runs_out_on_the_way(monkeypatch, error):
     def run(*_):
         raise error
 
-    monkeypatch.setattr(measure, "_run", run)
+    monkeypatch.setattr(measure, "capture_layers", run)
     with pytest.raises(MemoryError, match="out of memory at a length of 96; 48 takes half as much"):
         measure_decay(toy("llama-grouped"), None, passages(), length=LENGTH)
 
@@ -460,7 +486,7 @@ def test_the_command_reads_texts_and_warns_of_lengths_beyond_the_model(run, fold
         ),
         (2, ["toy", "--text", "nowhere.txt"], "nowhere.txt cannot be read: No such file"),
         (2, ["toy", "--text", "latin.txt"], "latin.txt is not a text in UTF-8: "),
-        (2, ["toy", "--layers", "1-3"], "layer 3 is not there: toy has 3 layers, 0 to 2"),
+        (2, ["toy", "--layers", "1-3"], "layer 3 does not exist: toy has 3 layers, 0 to 2"),
         (2, ["toy", "--layers", "2-1"], "--layers must be a list such as 0,5,10-12, not '2-1'"),
         (2, ["toy", "--bases", "four.json"], "it must have one per KV head"),
         (2, ["toy", "--verify"], "--verify needs --bases"),
@@ -488,7 +514,7 @@ def test_the_command_refuses_in_one_line(run, folder, code, arguments, message):
 
 
 def test_memory_is_a_matter_of_the_machine(run, folder, monkeypatch):
-    monkeypatch.setattr(measure, "available_memory", lambda: 10**6)
+    monkeypatch.setattr(memory, "available_memory", lambda: 10**6)
     code, out, err = run("measure", "toy", "--length", 1000, "-o", "decay.json")
     assert (code, out) == (1, "")
     assert err.startswith("Error: a length of 1000 needs ")

@@ -1,8 +1,10 @@
+import copy
 import json
 
 import pytest
 
-from ropesearch.core.model_config import ModelShape, read_model_shape
+from ropesearch.core.errors import InputError
+from ropesearch.core.model_config import ModelConfig, ModelShape
 
 # The numbers that the published configurations hold, reduced to the keys that matter here.
 PUBLISHED = {
@@ -80,8 +82,8 @@ PUBLISHED = {
 def test_published_shapes(tmp_path, name):
     config, shape = PUBLISHED[name]
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert read_model_shape(tmp_path) == shape
-    assert read_model_shape(tmp_path / "config.json") == shape
+    assert ModelConfig.read(tmp_path).shape == shape
+    assert ModelConfig.read(tmp_path / "config.json").shape == shape
 
 
 def test_what_transformers_writes(tmp_path):
@@ -90,7 +92,7 @@ def test_what_transformers_writes(tmp_path):
         hidden_size=96, num_attention_heads=6, num_key_value_heads=2, num_hidden_layers=1, intermediate_size=8
     )
     config.save_pretrained(tmp_path)
-    assert read_model_shape(tmp_path) == ModelShape(6, 2, 16)
+    assert ModelConfig.read(tmp_path).shape == ModelShape(6, 2, 16)
 
 
 LLAMA = PUBLISHED["Llama-2-7B"][0]
@@ -120,11 +122,92 @@ def test_configurations_that_are_refused(tmp_path, config, message):
     path = tmp_path / "config.json"
     path.write_text(config if isinstance(config, str) else json.dumps(config))
     with pytest.raises(ValueError, match=message) as caught:
-        read_model_shape(path)
+        _ = ModelConfig.read(path).shape
     assert "\n" not in str(caught.value)
     assert "config.json" in str(caught.value)
 
 
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError):
-        read_model_shape(tmp_path)
+        ModelConfig.read(tmp_path)
+
+
+def test_a_file_that_is_there_reads_without_what_is_not_asked():
+    config = ModelConfig.of(LLAMA | {"vocab_size": "many", "rope_theta": 1, "rope_parameters": {"bases": "all"}})
+    assert (config.heads, config.kv_heads, config.head_dim, config.hidden_size) == (32, 32, 128, 4096)
+    assert config.num_hidden_layers is config.intermediate_size is None
+    with pytest.raises(InputError, match=r"^config: vocab_size must be an integer of at least 1, not 'many'$"):
+        _ = config.vocab_size
+    with pytest.raises(InputError, match=r"^config: rope_theta must be a finite number above 1, not 1$"):
+        _ = config.base
+    with pytest.raises(InputError, match=r"^config: bases must be a list of bases, not 'all'$"):
+        _ = config.bases
+    assert ModelConfig.of(config) is config
+
+
+YARN = {"type": "yarn", "factor": 4.0}
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {"rope_theta": 5e5},
+        {"rope_theta": 500000, "rope_scaling": None},
+        {"rope_theta": 5e5, "rope_scaling": {}, "rope_parameters": {"rope_theta": 1e6}},
+        {"rope_theta": 5e5, "rope_scaling": {"rope_type": "linear", "factor": 2.0}},
+        {"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 2.0, "rope_theta": 7e5}},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
+        {"rope_theta": 5e5, "rope_parameters": {"rope_type": "default"}},
+        {"rope_scaling": {"rope_type": "default"}, "rope_parameters": YARN | {"rope_theta": 1e6}},
+        {"rope_scaling": YARN, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
+    ],
+)
+def test_the_two_places_of_rope_settings_are_merged_as_transformers_does(keys):
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    content = LLAMA | {"max_position_embeddings": 64} | keys
+    theirs = transformers.LlamaConfig.from_dict(copy.deepcopy(content)).rope_parameters
+    config = ModelConfig.of(content)
+    assert (config.rope_rule, config.base) == (theirs["rope_type"], theirs["rope_theta"])
+    # And as it reads what they write of it.
+    again = ModelConfig.of(LLAMA | {"rope_parameters": theirs})
+    assert (again.rope_rule, again.base) == (config.rope_rule, config.base)
+
+
+def test_rules_by_type_of_layer_and_rules_that_are_none():
+    by_layer = {"full_attention": {"rope_type": "default"}, "sliding_attention": {"rope_type": "default"}}
+    assert ModelConfig.of({"rope_parameters": by_layer}).rope_rule == "one for each type of layer"
+    assert ModelConfig.of({"rope_scaling": "linear", "rope_theta": 1e4}).rope_rule == "linear"
+    assert ModelConfig.of({"rope_scaling": "linear", "rope_theta": 1e4}).base == 1e4
+    assert ModelConfig.of({"model_type": "mixtral"}).base is None  # whose class has another than Llama's
+
+
+def test_bases_that_a_model_carries():
+    rope = {"rope_type": "harpe", "rope_theta": 1e4, "bases": [2e4, 5000000]}
+    config = ModelConfig.of({"model_type": "harpe_llama", "rope_parameters": rope})
+    assert (config.rope_rule, config.base, config.bases) == ("harpe", 1e4, (2e4, 5e6))
+    assert ModelConfig.of(LLAMA).bases is None
+
+
+def test_what_tells_one_model_from_another():
+    sizes = {"num_hidden_layers": 4, "vocab_size": 9}
+    expected = {"model_type": "llama", "hidden_size": 4096, **sizes, "heads": 32, "kv_heads": 32, "head_dim": 128}
+    assert ModelConfig.of(LLAMA | sizes).identity() == expected | {"base": 1e4}
+    with_images = {"model_type": "llava", "text_config": LLAMA | sizes, "quantization_config": {"bits": 4}}
+    config = ModelConfig.of(with_images)
+    assert config.identity() == expected | {"base": 1e4}  # of its language model
+    assert (config.model_type, config.quantized, ModelConfig.of(LLAMA).quantized) == ("llava", True, False)
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ({}, "no rotary embedding settings found in its.json"),
+        ({"format": "ropesearch.base-set"}, "no rotary embedding settings found in its.json; it looks like a base-set"),
+        ({"format": "ropesearch.decay"}, "no rotary embedding settings found in its.json; it looks like a decay file"),
+        ({"format": 3}, "no rotary embedding settings found in its.json$"),
+    ],
+)
+def test_a_file_of_something_else(content, line):
+    with pytest.raises(InputError, match=f"^{line}"):
+        _ = ModelConfig.of(content, "its.json").shape

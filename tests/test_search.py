@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from ropesearch import PRESETS, find_extrema, search_bases, uniform_bases, waveform
 from ropesearch.core.grid import candidate_bases, widest_stride
 from ropesearch.kernels.matching import PEAK, VALLEY
-from ropesearch.search.matching import LandmarkBits, Landmarks, choose, matching_rule
+from ropesearch.search.landmarks import LandmarkBits, Landmarks
+from ropesearch.search.matching import Coincidence, Distance, choose
 
 # HARPE, arXiv:2412.07171, Table 2.
 # fmt: off
@@ -116,11 +117,11 @@ def test_choice_among_arbitrary_extrema_equals_its_twin(data, matching):
     extrema = data.draw(st.lists(peaks_and_valleys(), min_size=1, max_size=7))
     n = data.draw(st.integers(1, len(extrema)))
     landmarks = Landmarks.join([tuple(np.array(p, dtype=np.int32) for p in pair) for pair in extrema])
-    options = {"tolerance": 3, "normalize": False} | matching
-    rule = matching_rule(options.pop("matching"), **options)
     if matching["matching"] == "coincidence":
+        rule = Coincidence(matching["tolerance"])
         expected = naive.choose_by_coincidence(extrema, n, matching["tolerance"])
     else:
+        rule = Distance(matching["normalize"])
         expected = naive.choose_by_distance(extrema, n, matching["normalize"])
     assert choose(landmarks, n, 41, rule, lambda: None) == expected
 
@@ -265,7 +266,7 @@ def test_progress_counts_to_the_end():
         ({"heads": 10**5000}, "heads must be at most 2147483647, not a value of type int"),
         (
             {"heads": 22},
-            r"heads must be at most 21, for stride 1000 gives 20 candidates beside bmin"
+            r"heads must be at most 21, for `stride` 1000 gives 20 candidates beside `bmin`"
             r" \(a stride of 952 would do\), not 22",
         ),
         ({"heads": 44, "kv_heads": 22}, "kv_heads must be at most 21"),
@@ -275,7 +276,10 @@ def test_progress_counts_to_the_end():
         ({"head_dim": 0}, "head_dim must be an integer of at least 2"),
         ({"min_distance": 2000}, "min_distance must be less than `max_distance`, 2000, not 2000"),
         ({"min_distance": -1}, "min_distance must be an integer of at least 0, not -1"),
-        ({"min_distance": 1000, "max_distance": 1001}, "bmin 10000 has no peak and no valley from min_distance 1000"),
+        (
+            {"min_distance": 1000, "max_distance": 1001},
+            "`bmin` 10000 has no peak and no valley from `min_distance` 1000",
+        ),
         ({"count": 0}, "count must be"),
         ({"gap": -1}, "gap must be"),
         ({"look_ahead": 0}, "look_ahead must be"),
@@ -288,7 +292,7 @@ def test_progress_counts_to_the_end():
         ({"order": "random"}, "order must be one of ascending, descending, selection"),
         ({"normalize": 1}, "normalize must be true or false"),
         ({"threads": 0}, "threads must be"),
-        ({"refine": True}, "refine must be left out unless strategy is floor or ripple"),
+        ({"refine": True}, "refine must be left out unless `strategy` is floor or ripple"),
         ({"strategy": "floor", "refine": "yes"}, "refine must be true or false, not 'yes'"),
         ({"strategy": "floor", "max_distance": 1}, "max_distance must be an integer of at least 2"),
         ({"strategy": "ripple"}, "max_distance must be an integer of at least 8192, not 2000"),
@@ -302,13 +306,13 @@ def test_bad_arguments(arguments, message):
 def test_sums_that_would_overflow_are_refused(monkeypatch):
     landmarks = Landmarks.join([(np.arange(2**16, dtype=np.int32), np.arange(2**16, dtype=np.int32))] * 2)
     with pytest.raises(ValueError, match="tolerance must be smaller: the sums of squared distances"):
-        choose(landmarks, 2, 2**30, matching_rule("coincidence", tolerance=2**29, normalize=False), lambda: None)
+        choose(landmarks, 2, 2**30, Coincidence(2**29), lambda: None)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"max_distance": 2**31 - 1}, "a search over 2147482648 distances with 1 threads needs 17.6 GB"),
+        ({"max_distance": 2**31 - 1}, "a search over 2147482648 distances with 1 threads needs 17.4 GB"),
         ({"bmax": 1e9, "stride": 1e-3}, "a grid of 999990000000 candidates needs 200 TB"),
         ({"bmax": 9e6, "stride": 5, "extrema": "local"}, "keeping the extrema of 1798001 bases needs"),
         ({"strategy": "uniform", "heads": 10**9}, "a set of 1000000000 bases needs 200 GB"),

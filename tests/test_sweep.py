@@ -1,4 +1,5 @@
 import fcntl
+import hashlib
 import json
 import os
 import signal
@@ -14,11 +15,13 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import torch
 from ropesearch.cli import main
 
 from ropesearch import BaseSet, search_bases
 from ropesearch.core.errors import InputError, ParameterError
-from ropesearch.search.sweep import process_pool, sweep, sweep_points
+from ropesearch.search.sweep import sweep, sweep_points
+from ropesearch.search.workers import process_pool
 
 FIXED = {"bmins": [10000], "bmaxs": [30000], "max_distances": [2000], "head_dim": 16}
 POINTS = sweep_points(strides=[1000, 2000], heads=[4, 8], strategies=["peak-valley", "uniform"], **FIXED)
@@ -55,7 +58,7 @@ def run(capsys, tmp_path, monkeypatch):
     """Run the command line in an empty folder, its searches in this process; gives (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("ropesearch.cli.progress.LINES_AFTER", float("inf"))
-    monkeypatch.setattr("ropesearch.search.sweep.ProcessPoolExecutor", lambda *_, **__: Here())
+    monkeypatch.setattr("ropesearch.search.workers.ProcessPoolExecutor", lambda *_, **__: Here())
 
     def run(*args):
         code = main(["sweep", *map(str, args)])
@@ -123,12 +126,12 @@ def test_uniform_has_one_point_for_all_strides():
         ({"strategies": "uniform"}, "strategies must be a list of values, not 'uniform'"),
         ({"strides": [1000, 0]}, "stride must be a finite number above 0, not 0"),
         ({"strides": [1000, None]}, "stride must be given: the step of the candidate grid, not None"),
-        ({"heads": [4, 22]}, "heads must be at most 21, for stride 1000 gives 20 candidates"),
+        ({"heads": [4, 22]}, "heads must be at most 21, for `stride` 1000 gives 20 candidates"),
         ({"heads": [32], "kv_heads": 5}, "kv_heads must be a divisor of the 32 heads, not 5"),
         ({"bmaxs": [30000, 9000]}, "bmax must be greater than `bmin`, 10000, not 9000"),
         ({"strategies": ["best"]}, "strategy must be one of peak-valley, uniform, floor, ripple"),
         ({"max_distances": [10]}, "min_distance must be less than `max_distance`, 10, not 1000"),
-        ({"threads": 2}, "a point holds arguments of search_bases, and 'threads' is none that it may hold"),
+        ({"threads": 2}, "a point holds options of a search that shape its result, and 'threads' is none of them"),
         ({"order": "random"}, "order must be one of ascending"),
     ],
 )
@@ -214,7 +217,7 @@ def test_a_point_that_cannot_be_searched_is_a_row(run):
     code, out, err = run(*args)
     assert code == 0
     assert out.count("failed") == 2
-    first = "bmin 10000 has no peak and no valley from min_distance 1000 to max_distance 1002; a wider window has"
+    first = "--bmin 10000 has no peak and no valley from --min-distance 1000 to --max-distance 1002; a wider window has"
     assert err == f"note: 2 of 4 points could not be searched; the first: {first}\nwrote a.jsonl\n"
     failed = [row for row in lines("a.jsonl")[1:] if "error" in row]
     assert [row["point"]["max_distance"] for row in failed] == [1002, 1002]
@@ -227,7 +230,7 @@ def test_a_point_that_cannot_be_searched_is_a_row(run):
 
 def test_too_little_memory_is_a_row(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "ropesearch.search.run.require_memory", lambda *_: (_ for _ in ()).throw(MemoryError("too large"))
+        "ropesearch.search.landmarks.require_memory", lambda *_: (_ for _ in ()).throw(MemoryError("too large"))
     )
     rows = sweep(POINTS[:1], tmp_path / "a.jsonl", executor=Here())
     assert rows == [{"point": POINTS[0], "error": "too large"}]
@@ -432,7 +435,7 @@ def test_a_preset_fills_in(run):
         ),
         ([*SMALL, "-o", "a.jsonl", "--heads", "4,"], "Invalid value for '--heads': '' is not a valid integer."),
         ([*SMALL, "-o", "a.jsonl", "--stride", "1000,0"], "--stride must be a finite number above 0, not 0"),
-        ([*SMALL, "-o", "a.jsonl", "--heads", "4,99"], "--heads must be at most 21, for stride 1000 gives 20"),
+        ([*SMALL, "-o", "a.jsonl", "--heads", "4,99"], "--heads must be at most 21, for --stride 1000 gives 20"),
         ([*SMALL, "-o", "a.jsonl", "--strategy", "best"], "--strategy must be one of peak-valley, uniform"),
         ([*SMALL, "-o", "a.jsonl", "--workers", "0"], "--workers must be an integer of at least 1, not 0"),
         (
@@ -471,3 +474,41 @@ def test_without_the_extra_it_is_exit_1(run, tmp_path, monkeypatch):
     line = "--scheduler needs distributed: pip install 'ropesearch[cluster]'"
     assert (code, out, err) == (1, "", f"Error: {line}\n")
     assert list(tmp_path.iterdir()) == []
+
+
+# The device
+
+
+def test_an_older_file_is_resumed(expected, tmp_path):
+    """Some sweeps wrote the device into every point, and into the digest of the header."""
+    rows, path = expected
+    header, *written = lines(path)
+    for row in written:
+        row["point"]["device"] = "cpu"
+    texts = sorted(json.dumps(row["point"]) for row in written)
+    header["sweep"]["fixed"]["device"] = "cpu"
+    header["sweep"]["digest"] = hashlib.sha256("\n".join([*texts, "true"]).encode()).hexdigest()
+    old = tmp_path / "old.jsonl"
+    old.write_text("".join(json.dumps(line) + "\n" for line in (header, *written[:2])))
+    assert unordered(sweep(POINTS, old, executor=Here(), resume=True)) == unordered(rows)
+    assert len(lines(old)) == 1 + len(rows)
+
+
+def test_the_device_shapes_no_point_and_is_looked_for_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    only = [point for point in POINTS if point["strategy"] == "peak-valley"]
+    with pytest.raises(OSError, match="device cuda: torch finds no CUDA device here"):
+        sweep(only, tmp_path / "a.jsonl", device="cuda")
+    with pytest.raises(ParameterError, match="device must be cpu unless `strategy` is peak-valley"):
+        sweep(POINTS, tmp_path / "a.jsonl", device="cuda")
+    with pytest.raises(InputError, match="'device' is none of them"):
+        sweep([{**only[0], "device": "cuda"}], tmp_path / "a.jsonl")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sweep_on_a_device_gives_the_rows_of_the_cpu(expected, tmp_path, monkeypatch):
+    find = lambda name: None if name == "cpu" else torch.device("cpu")  # noqa: E731
+    monkeypatch.setattr("ropesearch.search.run.find_device", find)
+    only = [point for point in POINTS if point["strategy"] == "peak-valley"]
+    rows = sweep(only, tmp_path / "a.jsonl", executor=Here(), device="cuda")
+    assert unordered(rows) == unordered(row for row in expected[0] if row["point"]["strategy"] == "peak-valley")

@@ -57,6 +57,42 @@ def save_with_tokenizer(model, folder):
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w0").save_pretrained(folder)
 
 
+def save_gguf(model, file):
+    """What llama.cpp makes of a Llama: other names, and the rows of q and k in the order in which it rotates them."""
+    from gguf import GGUFWriter
+
+    config, weights = model.config, {key: w.numpy() for key, w in model.state_dict().items()}
+    writer = GGUFWriter(file, "llama")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_vocab_size(config.vocab_size)
+    parts = {"self_attn": "attn", "mlp": "ffn", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
+    names = {"q_proj": "q", "k_proj": "k", "v_proj": "v", "o_proj": "output"}
+    names |= {"gate_proj": "gate", "up_proj": "up", "down_proj": "down"}
+    top = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+    for key, weight in weights.items():
+        name = key.removesuffix(".weight")
+        if name in top:
+            writer.add_tensor(f"{top[name]}.weight", weight)
+            continue
+        _, _, layer, part, *projection = name.split(".")
+        if projection and projection[0] in ("q_proj", "k_proj"):
+            halves = weight.reshape(-1, 2, config.head_dim // 2, config.hidden_size)
+            weight = halves.swapaxes(1, 2).reshape(weight.shape).copy()
+        writer.add_tensor("_".join([f"blk.{layer}.{parts[part]}", *(names[p] for p in projection)]) + ".weight", weight)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def toy_config(name, attention="sdpa", **more):
     family, kv_heads, particular = TOYS[name]
     config, _ = CLASSES[family]
@@ -91,8 +127,7 @@ def toy(name, attention="sdpa", **more):
 
 
 def base_set(bases, heads=HEADS, head_dim=HEAD_DIM):
-    bases = tuple(bases)
-    return BaseSet(heads, len(bases), head_dim, bases, bases, "by hand")
+    return BaseSet.of(bases, heads=heads, head_dim=head_dim, strategy="by hand")
 
 
 def sets(name):

@@ -2,19 +2,20 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from . import checks
-from .errors import InputError, ParameterError
+from .errors import InputError, ParameterError, shown
 from .files import read_versioned, write_whole
 from .progress import Progress
 from .rope import inv_freq
+from .spec import COVERED_TO
 
 if TYPE_CHECKING:
     from ropesearch.curves.coverage import Coverage
@@ -38,6 +39,9 @@ _KEYS = (
 @dataclass(frozen=True)
 class BaseSet:
     """The RoPE bases of one model's heads, one per KV head, the same in every layer.
+
+    It indexes and iterates as the tuple of its bases. `BaseSet.of` makes one from numbers, `BaseSet.load` from a file,
+    `search_bases` by a search.
 
     Attributes
     ----------
@@ -94,13 +98,64 @@ class BaseSet:
             if not isinstance(value, Mapping):
                 raise ParameterError(key, value, "an object of names and values")
 
+    @classmethod
+    def of(
+        cls, bases: Iterable[float], *, heads: int | None = None, head_dim: int = 128, strategy: str = "given"
+    ) -> "BaseSet":
+        """Make a set from plain numbers.
+
+        Parameters
+        ----------
+        bases : iterable of float
+            One per KV head, in head order, dimensionless, each above 1.
+        heads : int, optional
+            Query heads, a multiple of the bases; as many as bases if left out.
+        head_dim : int
+            Channels per head, even.
+        strategy : str
+            What the file names as the way they were chosen.
+
+        Raises
+        ------
+        ValueError
+            If a value is out of range, or the bases do not divide the heads.
+        """
+        try:
+            values = () if isinstance(bases, str | bytes | Mapping) else tuple(bases)
+        except TypeError:
+            values = ()
+        if not values:
+            raise ParameterError("bases", bases, "a list of bases")
+        n = len(values) if heads is None else heads
+        return cls(n, len(values), head_dim, bases=values, selection=values, strategy=strategy)
+
     def __len__(self) -> int:
         """Return the number of KV heads."""
         return self.kv_heads
 
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> float: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[float, ...]: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> float | tuple[float, ...]:
+        """Return the base of a KV head, or those of a slice of them as a tuple."""
+        return self.bases[index]
+
     def __iter__(self) -> Iterator[float]:
         """Iterate over the bases in head order."""
         return iter(self.bases)
+
+    def __hash__(self) -> int:
+        """Hash by bases and heads; equal are sets that agree in all that their files say."""
+        return hash((self.bases, self.heads, self.head_dim))
+
+    def __repr__(self) -> str:
+        """Show the bases, of many the first, and the heads that they are for."""
+        first = [shown(base) for base in self.bases[:3]]
+        more = [shown(base) for base in self.bases[3:4]] if len(self) <= 4 else ["..."]
+        listed = ", ".join(first + more) + ("," if len(self) == 1 else "")
+        kv_heads = "" if self.kv_heads == self.heads else f", kv_heads={self.kv_heads}"
+        return f"BaseSet(({listed}), heads={self.heads}{kv_heads}, head_dim={self.head_dim})"
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         """Return the bases in head order, shape (kv_heads,)."""
@@ -110,8 +165,8 @@ class BaseSet:
         """Frequencies of every KV head, shape (kv_heads, head_dim / 2), in radians per token."""
         return inv_freq(self.bases, self.head_dim)
 
-    def coverage(self, max_distance: int = 131072, *, progress: Progress | None = None) -> "Coverage":
-        """How the waveforms of the bases cover the distances 1 … `max_distance` − 1.
+    def coverage(self, max_distance: int = COVERED_TO, *, progress: Progress | None = None) -> "Coverage":
+        """How the waveforms of the bases cover the distances 1 … `max_distance`.
 
         Which peaks and valleys count, from which distance on, and how far apart they may be, is taken from the options
         that shaped the set, and for a set that has none, from the defaults of `search_bases`.
@@ -119,7 +174,7 @@ class BaseSet:
         Parameters
         ----------
         max_distance : int
-            One more than the last distance, in tokens, at least 2.
+            The last distance, in tokens, included.
         progress : callable, optional
             Called as progress("coverage", heads done, heads).
 
@@ -138,7 +193,7 @@ class BaseSet:
 
         return coverage_of_bases(self, max_distance, progress=progress)
 
-    def with_coverage(self, max_distance: int = 131072, *, progress: Progress | None = None) -> "BaseSet":
+    def with_coverage(self, max_distance: int = COVERED_TO, *, progress: Progress | None = None) -> "BaseSet":
         """Return the same set with the figures of `coverage` in the file."""
         return replace(self, coverage_figures=self.coverage(max_distance, progress=progress).to_dict())
 

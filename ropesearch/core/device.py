@@ -1,12 +1,15 @@
 """The device that computes, by its name."""
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import DeviceError, ParameterError, require_extra
 
+if TYPE_CHECKING:
+    import torch
 
-def find_device(name: Any) -> Any:
+
+def find_device(name: Any) -> "torch.device | None":
     """Return the torch device of a name such as cuda or cuda:1, or None for cpu, which needs no torch."""
     if name == "cpu":
         return None

@@ -15,6 +15,11 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def first_line(error: Exception) -> str:
+    """The first line of what another package's error says, or its class where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class InputError(ValueError):
     """Something the caller gave cannot be used: an argument, or the content of a file.
 

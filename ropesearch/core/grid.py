@@ -45,29 +45,20 @@ def candidate_bases(bmin: float, bmax: float, stride: float) -> list[float]:
     ----------
     HARPE, arXiv:2412.07171, Eq. 10.
     """
-    low, high = search_range(bmin, bmax)
-    step = checks.number("stride", stride, "a finite number above 0", above=0.0)
-    (first, last, s), unit = _in_one_unit(low, high, step)
-    if s > last - first:
-        raise ParameterError("stride", step, f"at most the width of the range, {shown(high - low)}")
-    n = (last - first) // s
+    n = count_candidates(bmin, bmax, stride)
     require_memory(200 * n, f"a grid of {n} candidates")
+    (first, s), unit = _in_one_unit(float(bmin), float(stride))
     return [(first + i * s) / unit for i in range(1, n + 1)]
 
 
-def candidate_grid(bmin: float, bmax: float, stride: float | None, n: int, name: str) -> list[float]:
-    """b_min and the candidates, checked to be at least `n`; `name` is the parameter that asks for so many."""
-    if stride is None:
-        raise ParameterError("stride", stride, "given: the step of the candidate grid")
-    grid = [bmin, *candidate_bases(bmin, bmax, stride)]
-    if n > len(grid):
-        raise ParameterError(
-            name,
-            n,
-            f"at most {len(grid)}, for stride {shown(float(stride))} gives {len(grid) - 1} candidates beside"
-            f" bmin (a stride of {shown(widest_stride(bmin, bmax, n - 1))} would do)",
-        )
-    return grid
+def count_candidates(bmin: float, bmax: float, stride: float) -> int:
+    """Return how many bases `candidate_bases` gives; raises ValueError as it does."""
+    low, high = search_range(bmin, bmax)
+    step = checks.number("stride", stride, "a finite number above 0", above=0.0)
+    (first, last, s), _ = _in_one_unit(low, high, step)
+    if s > last - first:
+        raise ParameterError("stride", step, f"at most the width of the range, {shown(high - low)}")
+    return (last - first) // s
 
 
 def evenly_spaced_bases(bmin: float, bmax: float, n: int) -> list[float]:

@@ -9,6 +9,7 @@ from . import checks
 from .errors import shown
 
 CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
 UNITS = ["bytes", "kB", "MB", "GB", "TB", "PB", "EB"]
 
 
@@ -39,7 +40,7 @@ def processors() -> int:
     """How many processors this process may keep busy, by its affinity and by the quota of its cgroups."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
     lent = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, min(lent, *_processors_of_cgroups(), lent))
+    return min(lent, *_processors_of_cgroups(), lent)
 
 
 def threads(value: Any) -> int:
@@ -120,7 +121,7 @@ def _processors_of_cgroups() -> list[int]:
 def _cgroups(controller: str) -> list[Path]:
     """Folders of the cgroups that this process is in, from its own to the root, of version 2 or 1."""
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = OWN_CGROUPS.read_text().splitlines()
     except OSError:
         return []
     folders = []

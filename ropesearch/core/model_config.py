@@ -1,12 +1,14 @@
-"""Heads, KV heads, head_dim and LongRoPE's factors out of a Hugging Face config.json."""
+"""What a Hugging Face config.json says of a model: heads, sizes, and how it rotates queries and keys."""
 
 import json
 import math
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from . import checks
 from .errors import InputError, ParameterError, shown
@@ -21,7 +23,12 @@ SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")
 MODEL_TYPES = tuple(f"harpe_{name}" for name in SUPPORTED)
 """The same, with bases."""
 
-T = TypeVar("T")
+DEFAULT_BASE = 10000.0
+"""What transformers takes where a file has no `rope_theta`, for the types in SUPPORTED and for Phi-3."""
+
+
+class PartialRotationError(InputError):
+    """A model rotates only a part of each head."""
 
 
 @dataclass(frozen=True)
@@ -51,152 +58,272 @@ class LongRope:
     long_attention_factor: float
 
 
-def read_model_shape(path: str | os.PathLike[str]) -> ModelShape:
-    """Read a Hugging Face `config.json`, or the one in a folder.
+@dataclass(frozen=True, eq=False)
+class ModelConfig:
+    """The configuration of a model, read as it is asked: a value that is missing or wrong raises when it is needed.
 
-    Parameters
+    Attributes
     ----------
-    path : path-like
-        The file, or the folder that holds it.
-
-    Returns
-    -------
-    ModelShape
-        KV heads are as many as heads where the file has none; head_dim, where it has none, is
-        hidden_size / num_attention_heads.
+    content : mapping
+        What the file holds.
+    name : str
+        What error lines call the model or its file.
 
     Raises
     ------
-    OSError
-        If there is no such file or it cannot be read.
     ValueError
-        If it is not JSON, describes a model without RoPE or one that rotates only part of each head, or lacks
-        or contradicts itself in a number; the message names the file and says why.
+        By any property, if what it needs is missing, out of range or contradicts itself; the message starts with
+        `name` and says why.
     """
-    return _read(path, lambda config: _shape(config, ": give `heads` and `head_dim`"))
 
+    content: Mapping[str, Any]
+    name: str = "config"
 
-def model_shape(config: Any) -> ModelShape:
-    """Read the content of a Hugging Face `config.json`; raises ValueError as `read_model_shape`."""
-    return _shape(config, "")
+    @classmethod
+    def of(cls, content: object, name: str = "config") -> "ModelConfig":
+        """Take the content of a config.json; a ModelConfig is given back as it is."""
+        if isinstance(content, ModelConfig):
+            return content
+        if not isinstance(content, Mapping):
+            msg = f"{name}: it is no JSON object"
+            raise InputError(msg)
+        return cls(content, name)
 
+    @classmethod
+    def read(cls, path: str | os.PathLike[str], name: str | None = None) -> "ModelConfig":
+        """Read a config.json, or the one in a folder; `name` goes before the file's in error lines.
 
-def read_long_rope(path: str | os.PathLike[str]) -> LongRope:
-    """Read the LongRoPE rule of a Hugging Face `config.json`, or of the one in a folder.
+        Raises
+        ------
+        OSError
+            If there is no such file or it cannot be read.
+        ValueError
+            If it is not a JSON object; the message names the file.
+        """
+        file = Path(path)
+        if file.is_dir():
+            file /= "config.json"
+        data = file.read_bytes()
+        try:
+            content = json.loads(data.decode())
+        except (ValueError, RecursionError) as error:
+            msg = f"{file} is not JSON: {error}"
+            raise InputError(msg) from None
+        return cls.of(content, name or str(file))
 
-    Parameters
-    ----------
-    path : path-like
-        The file, or the folder that holds it.
+    @property
+    def model_type(self) -> str | None:
+        """The type that transformers loads the model by."""
+        return self.content.get("model_type")
 
-    Returns
-    -------
-    LongRope
+    @cached_property
+    def _language(self) -> Mapping[str, Any]:
+        """The numbers of the language model, which one of text and images keeps in `text_config`."""
+        nested = self.content.get("text_config")
+        return nested if "num_attention_heads" not in self.content and isinstance(nested, Mapping) else self.content
+
+    @cached_property
+    def shape(self) -> ModelShape:
+        """Heads, KV heads (as many, where the file names none) and head_dim (hidden_size / heads, likewise).
+
+        Raises
+        ------
+        ValueError
+            Also for a model without RoPE, or one that rotates only a part of each head.
+        """
+        self._require_full_rotation()
+        with self._named():
+            config = self._language
+            heads = checks.integer("num_attention_heads", self._needed("num_attention_heads"), 1)
+            given = config.get("num_key_value_heads")
+            kv_heads = heads if given is None else checks.integer("num_key_value_heads", given, 1)
+            if heads % kv_heads:
+                raise ParameterError("num_key_value_heads", kv_heads, f"a divisor of the {heads} heads")
+            if config.get("head_dim") is not None:
+                return ModelShape(heads, kv_heads, checks.head_dim(config["head_dim"]))
+            hidden_size = checks.integer("hidden_size", self._needed("hidden_size"), 2)
+            if hidden_size % heads:
+                raise ParameterError("hidden_size", hidden_size, f"a multiple of the {heads} heads")
+            return ModelShape(heads, kv_heads, checks.head_dim(hidden_size // heads))
+
+    @property
+    def heads(self) -> int:
+        """Query heads."""
+        return self.shape.heads
+
+    @property
+    def kv_heads(self) -> int:
+        """KV heads."""
+        return self.shape.kv_heads
+
+    @property
+    def head_dim(self) -> int:
+        """Channels per head."""
+        return self.shape.head_dim
+
+    @property
+    def hidden_size(self) -> int | None:
+        """Channels of the residual stream."""
+        return self._count("hidden_size")
+
+    @property
+    def intermediate_size(self) -> int | None:
+        """Channels of the feed-forward layers."""
+        return self._count("intermediate_size")
+
+    @property
+    def num_hidden_layers(self) -> int | None:
+        """Layers."""
+        return self._count("num_hidden_layers")
+
+    @property
+    def vocab_size(self) -> int | None:
+        """Tokens that the model knows."""
+        return self._count("vocab_size")
+
+    @property
+    def max_position_embeddings(self) -> int | None:
+        """Length that the model is made for, in tokens."""
+        return self._count("max_position_embeddings")
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the weights are quantized."""
+        return bool(self.content.get("quantization_config"))
+
+    @cached_property
+    def _rope(self) -> Any:
+        """Settings of the rotary embedding: a mapping, unless the file is wrong.
+
+        As transformers 5 merges them (modeling_rope_utils.py, convert_rope_params_to_dict): a `rope_scaling` that is
+        not empty stands in place of all of `rope_parameters`; what they do not name is taken from beside them.
+        """
+        return self._language.get("rope_scaling") or self._language.get("rope_parameters") or {}
+
+    def _rope_value(self, key: str) -> Any:
+        own = self._rope.get(key) if isinstance(self._rope, Mapping) else None
+        return self._language.get(key) if own is None else own
+
+    @property
+    def rope_rule(self) -> str:
+        """The rule that makes the frequencies: 'default', which is plain RoPE, or the name of another."""
+        rope = self._rope
+        if not isinstance(rope, Mapping):
+            return str(rope)
+        if any(isinstance(value, Mapping) for value in rope.values()):
+            return "one for each type of layer"
+        return str(rope.get("rope_type", rope.get("type", "default")))
+
+    @property
+    def base(self) -> float | None:
+        """RoPE base before any rule or set of bases; None where neither the file nor its type tells."""
+        base = self._rope_value("rope_theta")
+        if base is None:
+            known = (*SUPPORTED, *MODEL_TYPES)
+            return DEFAULT_BASE if self._language.get("model_type") in known else None
+        with self._named():
+            return checks.base("rope_theta", base)
+
+    @property
+    def bases(self) -> tuple[float, ...] | None:
+        """The bases that the model carries, one per KV head, or None."""
+        bases = self._rope.get("bases") if isinstance(self._rope, Mapping) else None
+        if bases is None:
+            return None
+        with self._named():
+            if not isinstance(bases, list | tuple):
+                raise ParameterError("bases", bases, "a list of bases")
+            return tuple(checks.base("every one of bases", base) for base in bases)
+
+    @cached_property
+    def long_rope(self) -> LongRope:
+        """The LongRoPE rule.
+
         Where the file has no attention factor, it is √(1 + ln s / ln L) for a factor s > 1 and the trained length L;
         where it has no `factor`, s is max_position_embeddings / L.
 
-    Raises
-    ------
-    OSError
-        If there is no such file or it cannot be read.
-    ValueError
-        As `read_model_shape`, or if there are no short_factor and long_factor of head_dim / 2 numbers above 0.
+        Raises
+        ------
+        ValueError
+            Also if there are no short_factor and long_factor of head_dim / 2 numbers above 0.
 
-    References
-    ----------
-    LongRoPE, arXiv:2402.13753; Phi-3, arXiv:2404.14219.
-    """
-    return _read(path, _long_rope)
+        References
+        ----------
+        LongRoPE, arXiv:2402.13753; Phi-3, arXiv:2404.14219.
+        """
+        head_dim, base, rule = self.head_dim, self._rope_value("rope_theta"), self._rope
+        with self._named():
+            if not isinstance(rule, Mapping) or not {"short_factor", "long_factor"} <= rule.keys():
+                raise InputError("it has no short_factor and long_factor in rope_scaling or rope_parameters")
+            longest = checks.integer("max_position_embeddings", self._needed("max_position_embeddings"), 1)
+            key = "original_max_position_embeddings"  # Phi-3 keeps it beside the rule, and there it goes first
+            original = checks.integer(key, _first(self._language.get(key), rule.get(key), longest), 2)
+            factor = _positive("factor", _first(rule.get("factor"), longest / original))
+            attention = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
+            # Phi-3.5-MoE has an attention factor for each of the two ranges.
+            short, long = (
+                _positive(key, _first(rule.get(key), rule.get("attention_factor"), attention))
+                for key in ("short_mscale", "long_mscale")
+            )
+            return LongRope(
+                head_dim=head_dim,
+                base=checks.base("rope_theta", _first(base, DEFAULT_BASE)),
+                original=original,
+                longest=longest,
+                short_factor=_divisors(rule, "short_factor", head_dim // 2),
+                long_factor=_divisors(rule, "long_factor", head_dim // 2),
+                short_attention_factor=short,
+                long_attention_factor=long,
+            )
 
+    def identity(self) -> dict[str, Any]:
+        """What tells one model from another: type, sizes, heads and base; None for what the file does not tell."""
+        sizes = {key: self._count(key) for key in ("num_hidden_layers", "hidden_size", "vocab_size")}
+        return {"model_type": self._language.get("model_type"), **sizes, **asdict(self.shape), "base": self.base}
 
-def read_config_file(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Content of a Hugging Face `config.json`, or of the one in a folder; raises as `read_model_shape`."""
-    return _read(path, _language_model)
-
-
-def _read(path: str | os.PathLike[str], interpret: Callable[[Any], T]) -> T:
-    file = Path(path)
-    if file.is_dir():
-        file /= "config.json"
-    data = file.read_bytes()
-    try:
-        return interpret(json.loads(data.decode()))
-    except InputError as error:
-        msg = f"{file}: {error}"
-        raise InputError(msg) from None
-    except (ValueError, RecursionError) as error:
-        msg = f"{file} is not JSON: {error}"
-        raise InputError(msg) from None
-
-
-def _language_model(config: Any) -> dict[str, Any]:
-    if not isinstance(config, dict):
-        raise InputError("it is not a model's configuration, for it is no JSON object")
-    if "num_attention_heads" not in config and isinstance(config.get("text_config"), dict):
-        config = config["text_config"]  # a model of text and images keeps its language model's numbers there
-    return dict(config)
-
-
-def _shape(config: Any, instead: str) -> ModelShape:
-    """`instead` says what to do about a model that rotates a part of each head."""
-    config = _language_model(config)
-    model_type = config.get("model_type")
-    if config.get("alibi") or not (model_type in ROPE_MODEL_TYPES or any(key in config for key in ROPE_KEYS)):
-        msg = f"a model of type {shown(model_type)} has no rotary position embedding that its keys speak of"
-        raise InputError(msg)
-    if "qk_rope_head_dim" in config:
-        raise InputError("its heads share one rotary key (multi-head latent attention): no base per KV head")
-    rope_parameters = config.get("rope_parameters")
-    nested = rope_parameters if isinstance(rope_parameters, dict) else {}
-    for holder, key in ((config, "partial_rotary_factor"), (config, "rotary_pct"), (nested, "partial_rotary_factor")):
-        if holder.get(key) not in (None, 1, 1.0):
-            msg = f"it rotates only a part of each head ({key} {shown(holder[key])}){instead}"
+    def _require_full_rotation(self) -> None:
+        """Raise InputError unless the model rotates all channels of each head, every KV head by itself."""
+        config, model_type = self._language, self._language.get("model_type")
+        if config.get("alibi") or not (model_type in ROPE_MODEL_TYPES or any(key in config for key in ROPE_KEYS)):
+            if model_type is not None:
+                msg = f"{self.name}: a model of type {shown(model_type)} has no rotary position embedding settings"
+                raise InputError(msg)
+            msg = f"no rotary embedding settings found in {self.name}"
+            written = str(config.get("format", ""))
+            if written.startswith("ropesearch."):
+                msg += f"; it looks like a {written.removeprefix('ropesearch.')} file"
             raise InputError(msg)
-    heads = checks.integer("num_attention_heads", _needed(config, "num_attention_heads"), 1)
-    given = config.get("num_key_value_heads")
-    kv_heads = heads if given is None else checks.integer("num_key_value_heads", given, 1)
-    if heads % kv_heads:
-        raise ParameterError("num_key_value_heads", kv_heads, f"a divisor of the {heads} heads")
-    if config.get("head_dim") is not None:
-        head_dim = checks.head_dim(config["head_dim"])
-    else:
-        hidden_size = checks.integer("hidden_size", _needed(config, "hidden_size"), 2)
-        if hidden_size % heads:
-            raise ParameterError("hidden_size", hidden_size, f"a multiple of the {heads} heads")
-        head_dim = checks.head_dim(hidden_size // heads)
-    return ModelShape(heads, kv_heads, head_dim)
+        if "qk_rope_head_dim" in config:
+            msg = f"{self.name}: its heads share one rotary key (multi-head latent attention): no base per KV head"
+            raise InputError(msg)
+        for key in ("partial_rotary_factor", "rotary_pct"):
+            for value in (config.get(key), self._rope_value(key)):
+                if value not in (None, 1, 1.0):
+                    msg = f"{self.name}: it rotates only a part of each head ({key} {shown(value)})"
+                    raise PartialRotationError(msg)
+
+    def _count(self, key: str) -> int | None:
+        with self._named():
+            value = self._language.get(key)
+            return None if value is None else checks.integer(key, value, 1)
+
+    def _needed(self, key: str) -> Any:
+        if self._language.get(key) is None:
+            msg = f"it has no {key}"
+            raise InputError(msg)
+        return self._language[key]
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Let errors start with the name."""
+        try:
+            yield
+        except InputError as error:
+            msg = f"{self.name}: {error}"
+            raise InputError(msg) from None
 
 
-def _long_rope(config: Any) -> LongRope:
-    config = _language_model(config)
-    half = _shape(config, "").head_dim // 2
-    rule = config.get("rope_scaling") or config.get("rope_parameters")
-    if not isinstance(rule, dict) or not {"short_factor", "long_factor"} <= rule.keys():
-        raise InputError("it has no short_factor and long_factor in rope_scaling or rope_parameters")
-    base = checks.base("rope_theta", _first(rule.get("rope_theta"), config.get("rope_theta"), 10000.0))
-    longest = checks.integer("max_position_embeddings", _needed(config, "max_position_embeddings"), 1)
-    key = "original_max_position_embeddings"
-    original = checks.integer(key, _first(config.get(key), rule.get(key), longest), 2)
-    factor = _positive("factor", _first(rule.get("factor"), longest / original))
-    attention = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
-    # Phi-3.5-MoE has an attention factor for each of the two ranges.
-    short, long = (
-        _positive(key, _first(rule.get(key), rule.get("attention_factor"), attention))
-        for key in ("short_mscale", "long_mscale")
-    )
-    return LongRope(
-        head_dim=2 * half,
-        base=base,
-        original=original,
-        longest=longest,
-        short_factor=_divisors(rule, "short_factor", half),
-        long_factor=_divisors(rule, "long_factor", half),
-        short_attention_factor=short,
-        long_attention_factor=long,
-    )
-
-
-def _divisors(rule: dict[str, Any], key: str, n: int) -> tuple[float, ...]:
+def _divisors(rule: Mapping[str, Any], key: str, n: int) -> tuple[float, ...]:
     if not isinstance(rule[key], list) or len(rule[key]) != n:
         raise ParameterError(key, rule[key], f"a list of {n} numbers, one per frequency")
     return tuple(_positive(f"every one of {key}", x) for x in rule[key])
@@ -209,10 +336,3 @@ def _first(*values: Any) -> Any:
 
 def _positive(name: str, value: Any) -> float:
     return checks.number(name, value, "a finite number above 0", above=0.0)
-
-
-def _needed(config: dict[str, Any], key: str) -> Any:
-    if config.get(key) is None:
-        msg = f"it has no {key}"
-        raise InputError(msg)
-    return config[key]

@@ -1,7 +1,7 @@
 """What a set of waveforms is worth: how high the best head stays, and how smooth their mean is."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,13 +13,13 @@ from ropesearch.core.arrays import Floats
 from ropesearch.core.base_set import BaseSet
 from ropesearch.core.machine import require_memory
 from ropesearch.core.progress import Progress, counter
+from ropesearch.core.spec import CONTEXT_NEEDS, SearchSpec
 
-from .extrema import EXTREMA_DEFAULTS, ExtremaRule, extrema_rule
+from .extrema import extrema_rule
 from .waveforms import Samples, waveform_samples
 
 TREND_WINDOW = 4097  # tokens; the trend of a waveform is its running mean over as many
 RIPPLE_FROM = 2048
-RIPPLE_NEEDS = 8192
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,9 @@ class Coverage:
 def coverage_of(
     curve: Callable[[int], Floats],
     heads: int,
-    *,
-    rule: ExtremaRule,
-    min_distance: int,
     max_distance: int,
-    tolerance: int,
+    *,
+    options: Mapping[str, Any],
     progress: Progress | None = None,
 ) -> Coverage:
     """Coverage of the waveforms of several heads; `BaseSet.coverage` and the position schemes say it in their terms.
@@ -77,15 +75,15 @@ def coverage_of(
     Parameters
     ----------
     curve : callable
-        Gives the waveform of head 0 … heads − 1, in logits, at distances 0 … `max_distance` − 1.
+        Gives the waveform of head 0 … heads − 1, in logits, at distances 0 … `max_distance`.
     heads : int
         How many there are.
-    rule : ExtremaRule
-        Which peaks and valleys count, from `min_distance` on.
-    min_distance, max_distance : int
-        In tokens. All figures but `valleys_on_peaks` are over distances 1 … `max_distance` − 1.
-    tolerance : int
-        How far apart a valley and a peak may be, in tokens.
+    max_distance : int
+        The last distance, in tokens, included. All figures but `valleys_on_peaks` are over distances
+        1 … `max_distance`.
+    options : mapping
+        Options of a search, of which those count that say which peaks and valleys count (from `min_distance` on), and
+        how far apart a valley and a peak may be (`tolerance`); their defaults where they are left out.
     progress : callable, optional
         Called as progress("coverage", heads done, heads).
 
@@ -95,20 +93,29 @@ def coverage_of(
 
     Raises
     ------
+    ValueError
+        If one of `options` is out of range.
     MemoryError
         If it does not fit in memory; the message says how much it needs.
     """
-    require_memory(max_distance * (60 + heads // 8), f"coverage over {max_distance} distances")
-    best = np.full(max_distance, -np.inf)
-    mean = np.zeros(max_distance)
-    near_peaks = np.zeros(max_distance, np.int32)  # heads with a peak within the tolerance
+    rule = extrema_rule(options)
+    min_distance, tolerance = (
+        SearchSpec.checked(name, options.get(name, default))
+        for name, default in (("min_distance", SearchSpec.min_distance), ("tolerance", SearchSpec.tolerance))
+    )
+    min_distance = min(min_distance, max_distance)
+    size = max_distance + 1
+    require_memory(size * (60 + heads // 8), f"coverage over {size} distances")
+    best = np.full(size, -np.inf)
+    mean = np.zeros(size)
+    near_peaks = np.zeros(size, np.int32)  # heads with a peak within the tolerance
     own_peaks, valleys = [], []
     report = counter(progress, "coverage", heads)
     for h in range(heads):
         logits = curve(h)
         found = rule.positions(Samples.of(logits[min_distance:]))
         peaks, valleys_of_head = (min_distance + positions for positions in found)
-        near = _within(peaks, tolerance, max_distance)
+        near = _within(peaks, tolerance, size)
         near_peaks += near
         own_peaks.append(np.packbits(near))
         valleys.append(valleys_of_head)
@@ -118,7 +125,7 @@ def coverage_of(
         report()
     shares = []
     for packed, positions in zip(own_peaks, valleys, strict=True):
-        others = near_peaks[positions] - np.unpackbits(packed, count=max_distance)[positions] > 0
+        others = near_peaks[positions] - np.unpackbits(packed, count=size)[positions] > 0
         shares.append(float(others.mean()) if positions.size else None)
     best = best[1:]
     return Coverage(
@@ -126,27 +133,20 @@ def coverage_of(
         floor_distance=int(best.argmin()) + 1,
         mean=float(best.mean()),
         quantile_01=float(np.quantile(best, 0.01)),
-        ripple=math.sqrt(float(np.mean(without_trend(mean) ** 2))) if max_distance >= RIPPLE_NEEDS else None,
+        ripple=math.sqrt(float(np.mean(without_trend(mean) ** 2))) if size >= CONTEXT_NEEDS["ripple"] else None,
         valleys_on_peaks=tuple(shares),
-        distances=(1, max_distance - 1),
+        distances=(1, max_distance),
     )
 
 
 def coverage_of_bases(base_set: BaseSet, max_distance: int, *, progress: Progress | None = None) -> Coverage:
     """`BaseSet.coverage`: peaks and valleys by the options that shaped the set, or by the defaults of a search."""
-    last = checks.integer("max_distance", max_distance, 2) - 1
-    defaults = {"min_distance": 1000, "tolerance": 3}
-    given = {name: base_set.parameters.get(name, value) for name, value in defaults.items()}
-    options = {name: base_set.parameters[name] for name in EXTREMA_DEFAULTS if name in base_set.parameters}
-    return coverage_of(
-        lambda head: waveform_samples(base_set.bases[head], base_set.head_dim, 0, last),
-        base_set.kv_heads,
-        rule=extrema_rule(**EXTREMA_DEFAULTS | options),
-        min_distance=min(checks.integer("min_distance", given["min_distance"], 0), last),
-        max_distance=last + 1,
-        tolerance=checks.integer("tolerance", given["tolerance"], 0),
-        progress=progress,
-    )
+    last = checks.integer("max_distance", max_distance, 1)
+
+    def curve(head: int) -> Floats:
+        return waveform_samples(base_set.bases[head], base_set.head_dim, 0, last)
+
+    return coverage_of(curve, base_set.kv_heads, last, options=base_set.parameters, progress=progress)
 
 
 def without_trend(cosines: Floats) -> Floats:

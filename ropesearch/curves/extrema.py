@@ -1,35 +1,70 @@
 """Which peaks and valleys of a waveform count: the rules `dominant` and `local`."""
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ropesearch.core import checks
-from ropesearch.core.arrays import Flags, Floats, Positions, Words
+from ropesearch.core.arrays import Distances, Flags, Floats, Positions, Words
 from ropesearch.core.errors import InputError, ParameterError
+from ropesearch.core.spec import SearchSpec, extrema_options
 from ropesearch.kernels import extrema as _kernels
 from ropesearch.kernels.waveform import BLOCK
 
-from .waveforms import Sampler, Samples, Sketch
+from . import gpu
+from .waveforms import Sampler, Samples
 
-EXTREMA_RULES = ("dominant", "local")
-EXTREMA_DEFAULTS: dict[str, Any] = {
-    "extrema": "dominant",
-    "count": 30,
-    "gap": 50,
-    "valley_gap": 60,
-    "look_ahead": 500,
-    "level_tolerance": 1e-3,
-    "prominence": None,
-    "min_separation": None,
-}
-"""The rule's options where none are given, as `find_extrema` and `search_bases` have them."""
+Found = tuple[Positions, Positions]
+"""Peaks and valleys of one curve, in ascending order."""
 
 
-@dataclass(frozen=True)
+class Bits(NamedTuple):
+    """Peaks and valleys of one curve as bits: bit j % 64 of word j // 64 stands for point j."""
+
+    peaks: Words
+    valleys: Words
+
+    @classmethod
+    def empty(cls, size: int) -> "Bits":
+        """Room for so many points; no bit is set."""
+        return cls(*np.zeros((2, -(-size // 64)), np.uint64))
+
+    @classmethod
+    def of(cls, found: Found, size: int) -> "Bits":
+        """Set the bits of positions."""
+        bits = cls.empty(size)
+        for words, positions in zip(bits, found, strict=True):
+            marks = np.zeros(64 * words.size, np.bool_)
+            marks[positions] = True
+            words[:] = np.packbits(marks, bitorder="little").view("<u8")
+        return bits
+
+    @classmethod
+    def of_steps(cls, up: Words, down: Words) -> "Bits":
+        """Extrema of a curve without plateaus, from where it rises and falls to the next point."""
+
+        def turns(to: Words, onwards: Words) -> Words:
+            before = np.concatenate([[np.uint64(0)], to[:-1] >> np.uint64(63)]) | to << np.uint64(1)
+            found: Words = before & onwards
+            return found
+
+        return cls(turns(up, down), turns(down, up))
+
+    def found(self) -> Found:
+        """Positions, in ascending order."""
+        return positions_of_bits(self.peaks), positions_of_bits(self.valleys)
+
+
+def positions_of_bits(words: Words) -> Positions:
+    """Ascending j for which bit j % 64 of word j // 64 is set."""
+    bits = np.unpackbits(words.astype("<u8").view(np.uint8), bitorder="little").view(np.bool_)
+    return np.flatnonzero(bits).astype(np.int32)
+
+
+@dataclass(frozen=True, eq=False)
 class Extrema:
     """Peaks and valleys of one curve, in ascending order of distance.
 
@@ -41,24 +76,24 @@ class Extrema:
         The curve there, in its own unit (a waveform's: logits).
     """
 
-    peaks: npt.NDArray[np.int64]
-    valleys: npt.NDArray[np.int64]
+    peaks: Distances
+    valleys: Distances
     peak_values: Floats
     valley_values: Floats
 
 
 def find_extrema(
     values: npt.ArrayLike,
-    extrema: str = "dominant",
+    extrema: str = SearchSpec.extrema,
     *,
     min_distance: int = 0,
-    count: int = 30,
-    gap: int = 50,
-    valley_gap: int = 60,
-    look_ahead: int = 500,
-    level_tolerance: float = 1e-3,
-    prominence: float | None = None,
-    min_separation: int | None = None,
+    count: int = SearchSpec.count,
+    gap: int = SearchSpec.gap,
+    valley_gap: int = SearchSpec.valley_gap,
+    look_ahead: int = SearchSpec.look_ahead,
+    level_tolerance: float = SearchSpec.level_tolerance,
+    prominence: float | None = SearchSpec.prominence,
+    min_separation: int | None = SearchSpec.min_separation,
 ) -> Extrema:
     """Peaks and valleys of a curve over distance, by one of two rules.
 
@@ -109,22 +144,14 @@ def find_extrema(
     `dominant` is the rule that gives Table 2 of HARPE, arXiv:2412.07171; its shape is that of the search
     published with Attention Buckets, arXiv:2312.04455.
     """
+    given = locals()
     curve = np.ascontiguousarray(values, dtype=np.float64)
     if curve.ndim != 1:
         raise ParameterError("values", curve.shape, "one-dimensional")
     if np.isnan(curve).any():
         raise InputError("values must be numbers, and there is NaN among them")
     first = checks.integer("min_distance", min_distance, 0)
-    rule = extrema_rule(
-        extrema,
-        count=count,
-        gap=gap,
-        valley_gap=valley_gap,
-        look_ahead=look_ahead,
-        level_tolerance=level_tolerance,
-        prominence=prominence,
-        min_separation=min_separation,
-    )
+    rule = extrema_rule(given)
     peaks, valleys = rule.positions(Samples.of(curve))
     return Extrema(
         peaks=first + peaks.astype(np.int64),
@@ -134,11 +161,30 @@ def find_extrema(
     )
 
 
+class ExtremaRule(Protocol):
+    """Which peaks and valleys of a curve count, and how they are found for many waveforms.
+
+    `Kept` is what a search keeps of one waveform: `Found` for a rule that finds few extrema, `Bits` for one that finds
+    many. What a GPU computes is off in its last digits, so it only says where to look (`surveyed`); every value that
+    decides is computed on the CPU (`find_surveyed`), for the same answer to the last bit.
+    """
+
+    def positions(self, curve: Samples) -> Found:
+        """Peaks and valleys of a curve, as indices."""
+
+    def find(self, frequencies: Floats, sampler: Sampler) -> list[Any]:
+        """Return what is kept of the waveform of every row of frequencies, (C, d/2)."""
+
+    def surveyed(self, survey: gpu.Survey, frequencies: Floats) -> Iterator[Any]:
+        """Return what a GPU says of the waveform of every row of frequencies."""
+
+    def find_surveyed(self, theta: Floats, surveyed: Any, sampler: Sampler) -> Any:
+        """Return what is kept of one waveform, from what a GPU said of it."""
+
+
 @dataclass(frozen=True)
 class Dominant:
-    """The rule `dominant` with its options, checked."""
-
-    name: ClassVar = "dominant"
+    """Extrema on the edges of the curve; keeps `Found`."""
 
     count: int
     gap: int
@@ -146,12 +192,8 @@ class Dominant:
     look_ahead: int
     level_tolerance: float
 
-    def options(self) -> dict[str, Any]:
-        """Arguments of `find_extrema` that describe this rule."""
-        return {"extrema": self.name, **asdict(self)}
-
-    def positions(self, curve: Samples, seen: Flags | None = None) -> tuple[Positions, Positions]:
-        """Ascending indices of the peaks and of the valleys; marks in `seen` the blocks whose values were needed."""
+    def positions(self, curve: Samples, seen: Flags | None = None) -> Found:
+        """Peaks and valleys of a curve, as indices; marks in `seen` the blocks whose values were needed."""
         size = curve.values.size
         kept = np.empty((2, min(self.count, size)), np.int32)
         likely = np.empty(curve.lowest.size, np.int32)
@@ -175,8 +217,8 @@ class Dominant:
             found.append(room[:n])
         return found[0], found[1][::-1]
 
-    def positions_of_waveforms(self, frequencies: Floats, sampler: Sampler) -> list[tuple[Positions, Positions]]:
-        """`positions` of the waveform of every row of frequencies, (C, d/2)."""
+    def find(self, frequencies: Floats, sampler: Sampler) -> list[Found]:
+        """Return peaks and valleys of the waveform of every row of frequencies, (C, d/2)."""
         n = len(frequencies)
         kept = np.empty((n, 2, min(self.count, sampler.size)), np.int32)
         found = np.empty((n, 2), np.int64)
@@ -200,11 +242,17 @@ class Dominant:
         ends = found.tolist()
         return [(kept[c, 0, : ends[c][0]].copy(), kept[c, 1, : ends[c][1]][::-1].copy()) for c in range(n)]
 
-    def positions_of_sketch(self, curve: Sketch) -> tuple[Positions, Positions]:
-        """`positions` of a curve of which only some values are there; its bounds may be too wide.
+    def surveyed(self, survey: gpu.Survey, frequencies: Floats) -> Iterator[tuple[Floats, Floats]]:
+        """Return bounds on every block of every waveform."""
+        return survey.bounds(frequencies)
+
+    def find_surveyed(self, theta: Floats, surveyed: tuple[Floats, Floats], sampler: Sampler) -> Found:
+        """Return peaks and valleys of one waveform, computed only where its bounds leave a doubt.
 
         Where the search needs a value that is not there, that is computed, and the search starts anew.
         """
+        lowest, highest = surveyed
+        curve = sampler.sketch(theta, lowest - gpu.MARGIN, highest + gpu.MARGIN)
         lowest = curve.samples.lowest
         seen = np.zeros(lowest.size, np.bool_)
         # Most of what will be needed: the start, where the peaks are, and what is lowest so far, seen from the left.
@@ -219,24 +267,18 @@ class Dominant:
 
 @dataclass(frozen=True)
 class Local:
-    """The rule `local` with its options, checked."""
-
-    name: ClassVar = "local"
+    """Every local extremum; keeps `Bits`, for there may be one every few tokens."""
 
     prominence: float | None
     min_separation: int | None
 
-    def options(self) -> dict[str, Any]:
-        """Arguments of `find_extrema` that describe this rule."""
-        return {"extrema": self.name, **asdict(self)}
-
-    def positions(self, curve: Samples) -> tuple[Positions, Positions]:
-        """Ascending indices of the peaks and of the valleys."""
-        if self.prominence is None and self.min_separation is None:
-            words = np.empty((2, -(-curve.values.size // 64)), np.uint64)
-            level = _kernels.strict_extrema(curve.values, curve.values.size, words[0], words[1])
+    def positions(self, curve: Samples) -> Found:
+        """Peaks and valleys of a curve, as indices."""
+        if self._every_one:
+            bits = Bits.empty(curve.values.size)
+            level = _kernels.strict_extrema(curve.values, curve.values.size, *bits)
             if not level:  # without plateaus these are all
-                return positions_of_bits(words[0]), positions_of_bits(words[1])
+                return bits.found()
             peaks, valleys = _kernels.local_extrema(curve.values)
             return peaks, valleys
         from scipy.signal import find_peaks
@@ -247,71 +289,38 @@ class Local:
         )
         return peaks, valleys
 
-    def mark_steps(self, up: Words, down: Words, peaks: Words, valleys: Words) -> None:
-        """`mark` for a curve without plateaus, from where it rises and falls to the next point."""
-        for words, to, onwards in ((peaks, up, down), (valleys, down, up)):
-            before = np.concatenate([[np.uint64(0)], to[:-1] >> np.uint64(63)]) | to << np.uint64(1)
-            words[: up.size] = before & onwards
-
-    def positions_of_waveforms(self, frequencies: Floats, sampler: Sampler) -> list[tuple[Positions, Positions]]:
-        """`positions` of the waveform of every row of frequencies, (C, d/2)."""
-        return [self.positions(sampler.waveform(theta)) for theta in frequencies]
-
-    def mark_waveforms(self, frequencies: Floats, sampler: Sampler, peaks: Words, valleys: Words) -> None:
-        """`mark` for the waveform of every row of frequencies, (C, d/2), and of peaks and valleys."""
-        doubtful = np.ones(len(frequencies), np.bool_)
-        if self.prominence is None and self.min_separation is None:
+    def find(self, frequencies: Floats, sampler: Sampler) -> list[Bits]:
+        """Return peaks and valleys of the waveform of every row of frequencies, (C, d/2)."""
+        n = len(frequencies)
+        peaks, valleys = np.zeros((2, n, -(-sampler.size // 64)), np.uint64)
+        level = np.ones(n, np.bool_)
+        if self._every_one:
             _kernels.strict_extrema_of_waveforms(
-                frequencies, sampler.scale, sampler.first, sampler.size, sampler.room, peaks, valleys, doubtful
+                frequencies, sampler.scale, sampler.first, sampler.size, sampler.room, peaks, valleys, level
             )
-        for c in np.flatnonzero(doubtful).tolist():  # a plateau may be an extremum too
-            self.mark(sampler.waveform(frequencies[c]), peaks[c], valleys[c])
+        rows = [Bits(*pair) for pair in zip(peaks, valleys, strict=True)]
+        for c in np.flatnonzero(level).tolist():  # a plateau may be an extremum too
+            rows[c] = self._bits(frequencies[c], sampler)
+        return rows
 
-    def mark(self, curve: Samples, peaks: Words, valleys: Words) -> None:
-        """Set bit j % 64 of word j // 64 for every peak (valley) j of a curve."""
-        for words, positions in zip((peaks, valleys), self.positions(curve), strict=True):
-            marks = np.zeros(64 * words.size, np.bool_)
-            marks[positions] = True
-            words[:] = np.packbits(marks, bitorder="little").view("<u8")
+    def surveyed(self, survey: gpu.Survey, frequencies: Floats) -> Iterator[gpu.Steps]:
+        """Return where every waveform rises and falls."""
+        return survey.steps(frequencies)
 
+    def find_surveyed(self, theta: Floats, surveyed: gpu.Steps, sampler: Sampler) -> Bits:
+        """Return peaks and valleys of one waveform; one with a step too small to be sure of is computed anew."""
+        return self._bits(theta, sampler) if surveyed.doubtful else Bits.of_steps(surveyed.up, surveyed.down)
 
-ExtremaRule = Dominant | Local
+    @property
+    def _every_one(self) -> bool:
+        return self.prominence is None and self.min_separation is None
 
-
-def positions_of_bits(words: Words) -> Positions:
-    """Ascending j for which bit j % 64 of word j // 64 is set."""
-    bits = np.unpackbits(words.astype("<u8").view(np.uint8), bitorder="little").view(np.bool_)
-    return np.flatnonzero(bits).astype(np.int32)
-
-
-def extrema_rule(
-    extrema: Any,
-    *,
-    count: Any,
-    gap: Any,
-    valley_gap: Any,
-    look_ahead: Any,
-    level_tolerance: Any,
-    prominence: Any,
-    min_separation: Any,
-) -> ExtremaRule:
-    """Check the options of `find_extrema` and return the rule they describe."""
-    name = checks.choice("extrema", extrema, EXTREMA_RULES)
-    dominant = Dominant(
-        count=checks.integer("count", count, 1),
-        gap=checks.integer("gap", gap, 0),
-        valley_gap=checks.integer("valley_gap", valley_gap, 0),
-        look_ahead=checks.integer("look_ahead", look_ahead, 1),
-        level_tolerance=checks.number("level_tolerance", level_tolerance, "a finite number of at least 0", least=0.0),
-    )
-    local = Local(
-        prominence=_if_given(
-            prominence, lambda p: checks.number("prominence", p, "a finite number of at least 0", least=0.0)
-        ),
-        min_separation=_if_given(min_separation, lambda s: checks.integer("min_separation", s, 1)),
-    )
-    return local if name == "local" else dominant
+    def _bits(self, theta: Floats, sampler: Sampler) -> Bits:
+        return Bits.of(self.positions(sampler.waveform(theta)), sampler.size)
 
 
-def _if_given(value: Any, check: Callable[[Any], Any]) -> Any:
-    return None if value is None else check(value)
+def extrema_rule(options: Mapping[str, Any]) -> Dominant | Local:
+    """Return the rule that the options of `find_extrema` describe, checked, with the defaults for those left out."""
+    checked = extrema_options(options)
+    kind: type[Dominant | Local] = {"dominant": Dominant, "local": Local}[checked["extrema"]]
+    return kind(**{field.name: checked[field.name] for field in fields(kind)})

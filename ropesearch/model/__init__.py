@@ -1,12 +1,12 @@
-"""A base per KV head in real models, in memory and on disk. Needs torch; loads no numba.
+"""A base per KV head in real models, in memory and on disk. Needs torch and transformers, and never loads numba.
 
-Importing it registers the models of `modeling_harpe` in transformers' Auto classes.
+Importing it registers the models of `modeling_harpe` in transformers' Auto classes; nothing else does.
 """
 
 from ropesearch.core.errors import require_extra
 
-require_extra("work with a model", "torch", "torch", "transformers")
+require_extra("working with a model", "torch", "torch", "transformers")
 
-from .register import register  # noqa: E402  (after the line that says what is missing)
+from .register import register  # noqa: E402  (torch or transformers may be missing, and the line above says so)
 
 register()

@@ -1,12 +1,18 @@
 """A base set in a model that is in memory, and what is asked of a model before it gets one."""
 
-from collections.abc import Mapping
+from dataclasses import astuple
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ropesearch.core.base_set import BaseSet
-from ropesearch.core.errors import InputError, ParameterError, require_extra
-from ropesearch.core.model_config import MODEL_TYPES, SUPPORTED, model_shape
+from ropesearch.core.errors import InputError, ParameterError
+from ropesearch.core.model_config import MODEL_TYPES, SUPPORTED, ModelConfig
+
+from . import modeling_harpe
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
 
 
 class AppliedBases:
@@ -32,7 +38,7 @@ class AppliedBases:
         self.remove()
 
 
-def apply_bases(model: Any, base_set: BaseSet) -> AppliedBases:
+def apply_bases(model: "nn.Module", base_set: BaseSet) -> AppliedBases:
     """Let a transformers model in memory rotate each KV head by its own base.
 
     No weight changes, and no other model. While the bases are applied, `model.save_pretrained` writes a checkpoint
@@ -64,13 +70,9 @@ def apply_bases(model: Any, base_set: BaseSet) -> AppliedBases:
     """
     if not isinstance(base_set, BaseSet):
         raise ParameterError("base_set", base_set, "a BaseSet")
-    require_torch("apply_bases")
-    from . import modeling_harpe
-
-    name = type(model).__name__
     base_model = find_decoder(model)
     model_type = base_model.config.model_type
-    check_fit(base_set, base_model.config.to_dict(), name)
+    check_fit(base_set, ModelConfig.of(base_model.config.to_dict(), type(model).__name__))
 
     applied = AppliedBases()
     configs: dict[int, Any] = {}
@@ -89,7 +91,7 @@ def apply_bases(model: Any, base_set: BaseSet) -> AppliedBases:
     return applied
 
 
-def find_decoder(model: Any) -> Any:
+def find_decoder(model: "nn.Module") -> "PreTrainedModel":
     """The one module in a model that has the layers and the rotary embedding, such as a LlamaModel."""
     decoders = [module for module in model.modules() if {"rotary_emb", "layers"} <= module._modules.keys()]
     if len(decoders) != 1:
@@ -99,48 +101,29 @@ def find_decoder(model: Any) -> Any:
     return decoders[0]
 
 
-def check_fit(base_set: BaseSet, config: Mapping[str, Any], name: str) -> None:
-    """Raise InputError unless a model can take the bases; `config` is the content of its config.json."""
-    model_type = config.get("model_type")
+def check_fit(base_set: BaseSet, config: ModelConfig) -> None:
+    """Raise InputError unless the model of this config can take the bases."""
+    name, model_type = config.name, config.model_type
     if model_type in MODEL_TYPES:
         msg = f"{name} carries bases already ({model_type}): apply to the model that it was made from"
         raise InputError(msg)
     if model_type not in SUPPORTED:
         raise InputError(_unsupported(name, model_type))
-    rule = _rope_rule(config)
-    if rule != "default":
-        msg = f"{name} scales its rotary embedding by the rule {rule!r}, which bases of its heads would undo in "
-        msg += "silence: only models with the plain rule, 'default', can take them"
+    if config.rope_rule != "default":
+        msg = f"{name} scales its rotary embedding by the rule {config.rope_rule!r}, which a base per head would "
+        msg += "silently undo: only models with the plain rule, 'default', can take one"
         raise InputError(msg)
-    try:
-        shape = model_shape(config)
-    except InputError as error:
-        msg = f"{name}: {error}"
-        raise InputError(msg) from None
+    shape = config.shape
     if base_set.kv_heads == base_set.heads == shape.heads != shape.kv_heads:
         msg = f"the base set has one base per query head ({base_set.heads}), and the query heads of {name} share "
         msg += f"{shape.kv_heads} KV heads: it must have one per KV head (search with `kv_heads={shape.kv_heads}`)"
         raise InputError(msg)
     given = (base_set.heads, base_set.kv_heads, base_set.head_dim)
-    if given != (shape.heads, shape.kv_heads, shape.head_dim):
-        sides = ["{} heads, {} KV heads and head_dim {}".format(*side) for side in (given, vars(shape).values())]
+    own = astuple(shape)
+    if given != own:
+        sides = ["{} heads, {} KV heads and head_dim {}".format(*side) for side in (given, own)]
         msg = f"the base set is for {sides[0]}, and {name} has {sides[1]}"
         raise InputError(msg)
-
-
-def _rope_rule(config: Mapping[str, Any]) -> str:
-    """Name of the rule that makes a model's frequencies, wherever the versions of transformers have put it."""
-    rule = config.get("rope_scaling") or config.get("rope_parameters") or {}
-    if not isinstance(rule, Mapping):
-        return str(rule)
-    if any(isinstance(value, Mapping) for value in rule.values()):
-        return "one for each type of layer"
-    return str(rule.get("rope_type", rule.get("type", "default")))
-
-
-def require_torch(purpose: str) -> None:
-    """Raise MissingExtraError where torch or transformers is not installed."""
-    require_extra(purpose, "torch", "torch", "transformers")
 
 
 def _unsupported(name: str, model_type: Any) -> str:

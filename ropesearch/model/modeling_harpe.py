@@ -95,7 +95,7 @@ class PerHeadRope(nn.Module):
         return angles.cos().to(x.dtype), angles.sin().to(x.dtype)
 
 
-def rotate(x: Any, cos: Any, sin: Any) -> Any:
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Rotate the channel pairs (i, i + D/2) of `x`, (..., D), by tables that broadcast to (..., D/2)."""
     a, b = x.chunk(2, dim=-1)
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)

@@ -9,7 +9,7 @@ from ropesearch.core import checks
 from ropesearch.core.base_set import BaseSet
 from ropesearch.core.errors import InputError, ParameterError, shown
 from ropesearch.core.grid import evenly_spaced_bases
-from ropesearch.core.model_config import read_long_rope
+from ropesearch.core.model_config import ModelConfig
 from ropesearch.core.presets import PRESETS, TABLE_2
 
 from .rules import (
@@ -226,7 +226,7 @@ def _llama3(words: _Words) -> Scheme:
 
 
 def _long_rope(words: _Words) -> Scheme:
-    rule = read_long_rope(words.file())
+    rule = ModelConfig.read(words.file()).long_rope
     return LongRopeScheme(words.name, rule.head_dim, rule.original, (rule.base,), rule)
 
 

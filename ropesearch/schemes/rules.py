@@ -19,8 +19,8 @@ from ropesearch.core.machine import require_memory
 from ropesearch.core.model_config import LongRope
 from ropesearch.core.progress import Progress
 from ropesearch.core.rope import inv_freq
+from ropesearch.core.spec import COVERED_TO
 from ropesearch.curves.coverage import Coverage, coverage_of
-from ropesearch.curves.extrema import EXTREMA_DEFAULTS, extrema_rule
 from ropesearch.curves.waveforms import decay_bound_of, waveform_memory, waveform_of
 
 ABF_STAGES = ((1e6, 32768), (2e6, 65536), (5e6, 131072))
@@ -180,20 +180,20 @@ class Scheme:
 
     def coverage(
         self,
-        max_distance: int = 131072,
+        max_distance: int = COVERED_TO,
         *,
         length: int | None = None,
         upper: bool = False,
         progress: Progress | None = None,
     ) -> Coverage:
-        """How the waveforms of the rows cover the distances 1 … `max_distance` − 1.
+        """How the waveforms of the rows cover the distances 1 … `max_distance`.
 
         Peaks and valleys are those of the defaults of `search_bases`.
 
         Parameters
         ----------
         max_distance : int
-            One more than the last distance, in tokens, at least 2.
+            The last distance, in tokens, included.
         length, upper
             As for `waveforms`.
         progress : callable, optional
@@ -210,16 +210,9 @@ class Scheme:
         MemoryError
             If it does not fit in memory; the message says how much it needs.
         """
-        last = checks.integer("max_distance", max_distance, 2) - 1
-        return coverage_of(
-            self.row_waveforms(last, length=length, upper=upper),
-            len(self.bases),
-            rule=extrema_rule(**EXTREMA_DEFAULTS),
-            min_distance=min(1000, last),
-            max_distance=last + 1,
-            tolerance=3,
-            progress=progress,
-        )
+        last = checks.integer("max_distance", max_distance, 1)
+        curve = self.row_waveforms(last, length=length, upper=upper)
+        return coverage_of(curve, len(self.bases), last, options={}, progress=progress)
 
     def row_waveforms(
         self, max_distance: int, *, min_distance: int = 0, length: int | None = None, upper: bool = False

@@ -15,6 +15,7 @@ from ropesearch.core import checks
 from ropesearch.core.errors import InputError
 from ropesearch.core.presets import PRESETS
 from ropesearch.core.progress import Progress, counter
+from ropesearch.core.spec import COVERED_TO
 from ropesearch.curves.coverage import Coverage
 from ropesearch.schemes.grammar import SCHEMES, parse_scheme
 from ropesearch.schemes.rules import Scheme
@@ -87,7 +88,9 @@ def named_scheme(text: str) -> Scheme:
     raise InputError(msg)
 
 
-def compare(names: Sequence[str], max_distance: int = 131072, *, progress: Progress | None = None) -> list[Compared]:
+def compare(
+    names: Sequence[str], max_distance: int = COVERED_TO, *, progress: Progress | None = None
+) -> list[Compared]:
     """Coverage of several sets and schemes over the same distances, by the same rule for peaks and valleys.
 
     Parameters
@@ -95,7 +98,7 @@ def compare(names: Sequence[str], max_distance: int = 131072, *, progress: Progr
     names : sequence of str
         Each as for `named_scheme`.
     max_distance : int
-        One more than the last distance, in tokens, at least 2.
+        The last distance, in tokens, included.
     progress : callable, optional
         Called as progress("sets and schemes", done, total).
 

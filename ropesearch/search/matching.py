@@ -1,103 +1,24 @@
 """Algorithm 1 of HARPE: choose, one by one, the base whose peaks fall where the chosen ones have valleys."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Protocol
+from functools import partial
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from ropesearch.core import checks
 from ropesearch.core.arrays import Counts, Flags, Positions, Words
 from ropesearch.core.errors import ParameterError
 from ropesearch.core.machine import require_memory
-from ropesearch.curves.extrema import positions_of_bits
+from ropesearch.core.spec import SearchSpec
 from ropesearch.kernels import matching as _kernels
 from ropesearch.kernels.matching import CHUNK, PEAK, VALLEY
 
+from .landmarks import LandmarkBits, Landmarks
+
 Chooser = Callable[[Flags], int]
 """Index of the candidate to choose next, given which are chosen; ties go to the first."""
-
-MATCHINGS = ("coincidence", "distance")
-
-
-@dataclass(frozen=True)
-class Landmarks:
-    """Peaks and valleys of every candidate, end to end, in the layout of `kernels.matching`."""
-
-    flat: Positions
-    bounds: npt.NDArray[np.int64]  # (candidates, 3)
-
-    @classmethod
-    def join(cls, extrema: Sequence[tuple[Positions, Positions]]) -> "Landmarks":
-        """Lay the (peaks, valleys) of each candidate end to end."""
-        sizes = np.array([(0, peaks.size, valleys.size) for peaks, valleys in extrema], dtype=np.int64)
-        ends = np.cumsum(sizes.ravel()).reshape(sizes.shape)
-        flat = np.concatenate([positions for pair in extrema for positions in pair])
-        return cls(flat, ends)
-
-    def __len__(self) -> int:
-        """How many candidates there are."""
-        return len(self.bounds)
-
-    def of(self, candidate: int) -> tuple[Positions, Positions]:
-        """Peaks and valleys of one candidate."""
-        begin, middle, end = self.bounds[candidate]
-        return self.flat[begin:middle], self.flat[middle:end]
-
-    def most(self) -> int:
-        """No candidate has more peaks and valleys."""
-        return int((self.bounds[:, 2] - self.bounds[:, 0]).max())
-
-    def chooser(self, pool: "Pool", threads: int) -> "Chooser":
-        """Return what finds the best candidate, again and again, while the pool grows."""
-        return lambda chosen: pool.best(self, chosen)
-
-
-@dataclass(frozen=True)
-class LandmarkBits:
-    """The same for curves that have a peak or a valley every few tokens: a bit for every distance."""
-
-    words: Words  # (2, candidates, words), PEAK and VALLEY, words a multiple of CHUNK
-    n_distances: int
-
-    @classmethod
-    def empty(cls, candidates: int, n_distances: int) -> "LandmarkBits":
-        """No candidate has any yet."""
-        return cls(np.zeros((2, candidates, cls.row_size(n_distances) // 8), np.uint64), n_distances)
-
-    @staticmethod
-    def row_size(n_distances: int) -> int:
-        """Bytes for the peaks of one candidate."""
-        return -(-n_distances // (64 * CHUNK)) * CHUNK * 8
-
-    def __len__(self) -> int:
-        """How many candidates there are."""
-        return int(self.words.shape[1])
-
-    def of(self, candidate: int) -> tuple[Positions, Positions]:
-        """Peaks and valleys of one candidate."""
-        return positions_of_bits(self.words[PEAK, candidate]), positions_of_bits(self.words[VALLEY, candidate])
-
-    def most(self) -> int:
-        """No candidate has more peaks and valleys."""
-        return self.n_distances
-
-    @cached_property
-    def counts(self) -> Counts:
-        """How many peaks and how many valleys each candidate has, shape (2, candidates)."""
-        ones = np.full((1, self.words.shape[2]), ~np.uint64(0))
-        chunks = np.arange(self.words.shape[2] // CHUNK)
-        counts = np.zeros(self.words.shape[:2], np.int64)
-        for row in (PEAK, VALLEY):
-            _kernels.add_bits(self.words[row], ones, np.ones(1, np.int64), chunks, counts[row])
-        return counts
-
-    def chooser(self, pool: "Pool", threads: int) -> "Chooser":
-        """Return what finds the best candidate, again and again, while the pool grows."""
-        return RunningSums(self, pool, threads).best
 
 
 class Pool(Protocol):
@@ -213,37 +134,51 @@ class RunningSums:
             list(threads.map(lambda p: _kernels.add_bits(rows[p], planes, weights, chunks, sums[p]), pieces))
 
 
-@dataclass(frozen=True)
-class Matching:
-    """How peaks are held against valleys, with its options, checked."""
-
-    name: str
-    tolerance: int
-    normalize: bool
-
-    def options(self) -> dict[str, Any]:
-        """Arguments of `search_bases` that describe this matching."""
-        option = {"tolerance": self.tolerance} if self.name == "coincidence" else {"normalize": self.normalize}
-        return {"matching": self.name, **option}
+class Matching(Protocol):
+    """How the peaks of a candidate are held against the valleys of a pool, and its valleys against the peaks."""
 
     def pool(self, most: int, n: int, n_distances: int) -> Pool:
         """Return an empty pool for `n` bases with `most` extrema each, in a window of so many distances."""
-        if self.name == "coincidence":
-            tolerance = min(self.tolerance, n_distances)
-            if most * most * n * tolerance**2 >= 2**63:
-                raise ParameterError(
-                    "tolerance", tolerance, "smaller: the sums of squared distances would not fit in 64 bits"
-                )
-            require_memory(96 * n_distances, f"matching over {n_distances} distances")
-            return CoincidencePool(n_distances, tolerance)
+
+
+@dataclass(frozen=True)
+class Coincidence:
+    """Most pairs at most `tolerance` tokens apart wins."""
+
+    tolerance: int
+
+    def pool(self, most: int, n: int, n_distances: int) -> CoincidencePool:
+        """See `Matching`."""
+        tolerance = min(self.tolerance, n_distances)
+        if most * most * n * tolerance**2 >= 2**63:
+            requirement = "smaller: the sums of squared distances would not fit in 64 bits"
+            raise ParameterError("tolerance", tolerance, requirement)
+        require_memory(96 * n_distances, f"matching over {n_distances} distances")
+        return CoincidencePool(n_distances, tolerance)
+
+
+@dataclass(frozen=True)
+class Distance:
+    """The smallest sum of distances to the nearest opposite wins; `normalize` divides each by its number of terms."""
+
+    normalize: bool
+
+    def pool(self, most: int, n: int, n_distances: int) -> DistancePool:
+        """See `Matching`."""
         require_memory(64 * n_distances, f"matching over {n_distances} distances")
         return DistancePool(n_distances, self.normalize)
 
 
-def matching_rule(matching: Any, *, tolerance: Any, normalize: Any) -> Matching:
-    """Check the matching options of `search_bases`."""
-    name = checks.choice("matching", matching, MATCHINGS)
-    return Matching(name, checks.integer("tolerance", tolerance, 0), checks.truth("normalize", normalize))
+def matching_rule(spec: SearchSpec) -> Matching:
+    """Return the matching that a search asks for."""
+    return Coincidence(spec.tolerance) if spec.matching == "coincidence" else Distance(spec.normalize)
+
+
+def chooser(landmarks: Landmarks | LandmarkBits, pool: Pool, threads: int) -> Chooser:
+    """Return what finds the best candidate, again and again, while the pool grows."""
+    if isinstance(landmarks, LandmarkBits):
+        return RunningSums(landmarks, pool, threads).best
+    return partial(pool.best, landmarks)
 
 
 def choose(
@@ -260,7 +195,7 @@ def choose(
     """
     chosen = np.zeros(len(landmarks), dtype=np.bool_)
     pool = matching.pool(landmarks.most(), n, n_distances)
-    best = landmarks.chooser(pool, threads)
+    best = chooser(landmarks, pool, threads)
     order = [0]
     while True:
         newest = order[-1]

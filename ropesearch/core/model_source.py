@@ -1,0 +1,194 @@
+"""Where a model is: found once from what the user typed, in a folder, in a .gguf file or on the hub."""
+
+import os
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError, first_line, require_extra
+from .model_config import ModelConfig
+
+# What transformers looks for in a folder, in its order; an index names the files that it stands for.
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+# What else belongs to a model; the rest of a folder (training state, cards, other formats) stays behind.
+COMPANIONS = (
+    "generation_config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+    "chat_template*",
+    "tekken.json",
+    "*.tiktoken",
+    "LICENSE*",
+    "NOTICE*",
+)
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+FILE_SUFFIXES = (".gguf", ".json", ".safetensors", ".bin", ".pt")
+KINDS = "a model's folder, a .gguf file or a hub name such as org/name"
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model on disk or on the hub. Nothing is read or fetched before it is asked for.
+
+    Attributes
+    ----------
+    name : str
+        As the user typed it.
+    local : Path or None
+        Folder that holds the model; None for one on the hub.
+    gguf_file : str or None
+        Name of the .gguf file in the folder that is meant; None for a folder as transformers saves it.
+    """
+
+    name: str
+    local: Path | None
+    gguf_file: str | None = None
+
+    @classmethod
+    def find(cls, model: "str | os.PathLike[str] | ModelSource") -> "ModelSource":
+        """Find a model by its folder, its .gguf file or a folder with one, or its name on the hub.
+
+        Raises
+        ------
+        ValueError
+            If it is none of them.
+        """
+        if isinstance(model, ModelSource):
+            return model
+        name, path = os.fspath(model), Path(model)
+        if not name:  # which as a path would be the current folder
+            msg = f"MODEL must be {KINDS}, not ''"
+            raise InputError(msg)
+        if os.path.isdir(path):
+            if os.path.exists(path / "config.json"):
+                return cls(name, path)
+            packed = sorted(file.name for file in path.glob("*.gguf"))
+            if len(packed) == 1:
+                return cls(name, path, packed[0])
+            found = f"{len(packed)} .gguf files: name the one" if packed else "no config.json and no .gguf file"
+            msg = f"{name} is not one model's folder: it has {found}"
+            raise InputError(msg)
+        if os.path.isfile(path):
+            if path.suffix != ".gguf":
+                msg = f"{name} is a file: MODEL must be {KINDS}"
+                raise InputError(msg)
+            return cls(name, path.parent, path.name)
+        if _is_hub_name(name):
+            return cls(name, None)
+        msg = f"{name} does not exist: MODEL must be {KINDS}"
+        raise InputError(msg)
+
+    @cached_property
+    def folder(self) -> Path:
+        """Folder of the model, fetched from the hub where need be.
+
+        Raises
+        ------
+        ValueError, OSError
+            If the hub has no such model, or cannot be reached.
+        ImportError
+            If huggingface_hub is not installed; the message names the extra that brings it.
+        """
+        return self._fetch() if self.local is None else self.local
+
+    @property
+    def path(self) -> Path:
+        """The folder, or the .gguf file in it."""
+        return self.folder if self.gguf_file is None else self.folder / self.gguf_file
+
+    def config(self) -> ModelConfig:
+        """Read the configuration, of a model on the hub without fetching its weights.
+
+        Raises
+        ------
+        ValueError
+            If it cannot be read.
+        OSError, ImportError
+            As `folder`; reading a .gguf file needs transformers.
+        """
+        return self._config
+
+    @cached_property
+    def _config(self) -> ModelConfig:
+        if self.gguf_file is not None:
+            return self._gguf_config()
+        file = (
+            self._from_hub("hf_hub_download", filename="config.json")
+            if self.local is None
+            else self.local / "config.json"
+        )
+        try:
+            return ModelConfig.read(file, self.name)
+        except OSError as error:
+            msg = f"{file} cannot be read: {error.strerror or error}"
+            raise InputError(msg) from None
+
+    def _gguf_config(self) -> ModelConfig:
+        require_extra("reading a .gguf file", "torch", "torch", "transformers")
+        require_gguf()
+        from transformers import AutoConfig
+
+        try:
+            content = AutoConfig.from_pretrained(
+                self.folder, gguf_file=self.gguf_file, trust_remote_code=False
+            ).to_dict()
+        except Exception as error:  # of many classes, for a file that is no model or cut off
+            msg = f"{self.name} cannot be used: {first_line(error)}"
+            raise InputError(msg) from None
+        return ModelConfig.of(content, self.name)
+
+    def _fetch(self) -> Path:
+        others = ["config.json", *COMPANIONS, "additional_chat_templates/*"]
+        folder = self._from_hub("snapshot_download", allow_patterns=[*others, "model*.safetensors*"])
+        if not any((folder / file).exists() for file in WEIGHTS):
+            folder = self._from_hub("snapshot_download", allow_patterns=[*others, "pytorch_model*.bin*"])
+        return folder
+
+    def _from_hub(self, function: str, **options: Any) -> Path:
+        """Call a function of huggingface_hub; what the hub has to say ends as one line."""
+        require_extra(f"{self.name}, which is no folder here and so a hub name,", "torch", "huggingface_hub")
+        import huggingface_hub
+        from huggingface_hub.errors import RemoteEntryNotFoundError, RepositoryNotFoundError
+
+        try:
+            return Path(getattr(huggingface_hub, function)(self.name, **options))
+        except RepositoryNotFoundError:
+            msg = f"{self.name} is no folder here, and the hub has no such model, or it requires a login"
+            raise InputError(msg) from None
+        except RemoteEntryNotFoundError:
+            msg = f"{self.name} is no folder here, and on the hub it has no config.json"
+            raise InputError(msg) from None
+        except Exception as error:  # of whatever carries the requests
+            msg = f"{self.name} is no folder here, and could not be fetched from the hub: {first_line(error)}"
+            raise OSError(msg) from None
+
+
+def find_config(model: str | os.PathLike[str]) -> ModelConfig:
+    """Config of a model, found as by `ModelSource.find`, or that in a config.json by itself.
+
+    Raises
+    ------
+    OSError
+        If there is no such file, or the hub cannot be reached.
+    ValueError
+        If it cannot be read as a configuration; the message says why.
+    """
+    path = Path(model)
+    if os.path.isdir(path) or path.suffix == ".gguf" or _is_hub_name(os.fspath(model)):
+        return ModelSource.find(model).config()
+    return ModelConfig.read(path)
+
+
+def require_gguf() -> None:
+    """Raise MissingExtraError unless what reads .gguf files is installed."""
+    require_extra("a .gguf file", "torch", "gguf", "accelerate")
+
+
+def _is_hub_name(name: str) -> bool:
+    """Whether the text names a model on the hub: it looks like one, and no file or folder of that name is here."""
+    return bool(HUB_NAME.fullmatch(name)) and Path(name).suffix not in FILE_SUFFIXES and not os.path.exists(name)

@@ -1,0 +1,148 @@
+"""Queries and keys of a model's layers, taken while it runs.
+
+A hook hands over the queries and keys of one layer as soon as its attention has run, and lets them go before the next.
+
+Shapes: S tokens, H query heads, K KV heads, D channels per head.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ropesearch.core.arrays import Floats
+
+if TYPE_CHECKING:
+    import torch
+    from torch.utils.hooks import RemovableHandle
+
+
+@dataclass(frozen=True, eq=False)
+class CapturedLayer:
+    """Queries, (S, H, D), and keys, (S, K, D), of one layer, before and after rotation.
+
+    `row` counts the captured layers from 0. A product of query and key is multiplied by `scaling`, and a query sees
+    the last `window` keys, its own included, or all of them (None).
+    """
+
+    row: int
+    query: "torch.Tensor"
+    key: "torch.Tensor"
+    rotated_query: "torch.Tensor"
+    rotated_key: "torch.Tensor"
+    scaling: float
+    window: int | None
+
+
+def capture_layers(
+    decoder: Any,
+    ids: "torch.Tensor",
+    layers: Sequence[int],
+    take: Callable[[CapturedLayer], None],
+    report: Callable[[], None],
+) -> None:
+    """Run a decoder over one passage, (S,), hand `layers`, in ascending order, to `take` one by one, and report each.
+
+    No layer runs after the last of them.
+    """
+    import torch
+
+    with ExitStack() as hooks:
+        for row, layer in enumerate(layers):
+            for hook in _AttentionCapture(row, decoder.layers[layer].self_attn, take, report).attach():
+                hooks.callback(hook.remove)
+        hooks.callback(decoder.layers[layers[-1]].self_attn.register_forward_hook(_stop).remove)
+        with torch.no_grad(), suppress(_AllCapturedError):
+            decoder(input_ids=ids[None].to(decoder.embed_tokens.weight.device), use_cache=False)
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Run a model as in use, without dropout."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def read_frequencies(decoder: Any, kv_heads: int) -> tuple[Floats, float]:
+    """Return the frequencies of every KV head, (K, D/2), and the factor on cosine and sine."""
+    rotary = decoder.rotary_emb
+    if hasattr(rotary, "inv_freq"):
+        theta = rotary.inv_freq.double().cpu().numpy()
+        return np.tile(theta, (kv_heads, 1)), float(rotary.attention_scaling)
+    return rotary._inv_freq.double().cpu().numpy(), 1.0
+
+
+class _AllCapturedError(Exception):
+    """The last layer that is wanted has been captured."""
+
+
+def _stop(*_: Any) -> None:
+    raise _AllCapturedError
+
+
+class _AttentionCapture:
+    """Hooks on the attention of one layer: they see queries, keys and the tables of the rotation, then its end."""
+
+    def __init__(
+        self, row: int, attention: Any, take: Callable[[CapturedLayer], None], report: Callable[[], None]
+    ) -> None:
+        self._row = row
+        self._attention = attention
+        self._take = take
+        self._report = report
+        self._seen: dict[str, torch.Tensor] = {}
+
+    def attach(self) -> "list[RemovableHandle]":
+        attention = self._attention
+        return [
+            # Qwen3 normalises after the projection.
+            getattr(attention, "q_norm", attention.q_proj).register_forward_hook(self._see_query),
+            getattr(attention, "k_norm", attention.k_proj).register_forward_hook(self._see_key),
+            attention.register_forward_pre_hook(self._see_tables, with_kwargs=True),
+            attention.register_forward_hook(self._hand_over),
+        ]
+
+    def _see_query(self, module: Any, inputs: Any, output: "torch.Tensor") -> None:
+        self._seen["query"] = self._by_head(output)
+
+    def _see_key(self, module: Any, inputs: Any, output: "torch.Tensor") -> None:
+        self._seen["key"] = self._by_head(output)
+
+    def _by_head(self, output: "torch.Tensor") -> "torch.Tensor":
+        return output[0].detach().view(output.shape[1], -1, self._attention.head_dim)  # (S, H or K, D)
+
+    def _see_tables(self, module: Any, inputs: Any, named: Any) -> None:
+        cos, sin = named["position_embeddings"] if "position_embeddings" in named else inputs[1]
+        if cos.dim() == 3:  # stock: (1, S, D), the second half of the channels like the first
+            half = self._attention.head_dim // 2
+            cos, sin = cos[..., None, :half], sin[..., None, :half]
+        self._seen |= {"cos": cos[0], "sin": sin[0]}  # (S, 1 or K, D/2)
+
+    def _hand_over(self, module: Any, inputs: Any, output: Any) -> None:
+        from ropesearch.model.modeling_harpe import rotate
+
+        query, key, cos, sin = (self._seen.pop(name) for name in ("query", "key", "cos", "sin"))
+        # In the dtype of the model: what is measured is what the model does.
+        rotated_key = rotate(key, cos, sin)
+        if cos.shape[1] > 1:
+            group = query.shape[1] // key.shape[1]
+            cos, sin = (table.repeat_interleave(group, dim=1) for table in (cos, sin))
+        rotated_query = rotate(query, cos, sin)
+        scaling, window = self._attention.scaling, _window(self._attention)
+        self._take(CapturedLayer(self._row, query, key, rotated_query, rotated_key, scaling, window))
+        self._report()
+
+
+def _window(attention: Any) -> int | None:
+    """How many keys a query of this layer sees, its own included, or None for all."""
+    from ropesearch.model.modeling_harpe import FAMILIES
+
+    per_head = FAMILIES[attention.config.model_type.removeprefix("harpe_")][2]
+    window: int | None = per_head._window(attention)  # which knows where each family, stock or not, keeps it
+    return window

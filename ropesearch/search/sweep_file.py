@@ -1,0 +1,171 @@
+"""The file of a sweep: JSON Lines that a kill at any moment leaves usable."""
+
+import errno
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+from ropesearch.core.errors import InputError, shown
+from ropesearch.core.files import check_output
+
+FORMAT = "ropesearch.sweep"
+VERSION = 1
+
+Row = dict[str, Any]
+
+
+@contextmanager
+def open_sweep_file(
+    path: str | os.PathLike[str],
+    points: Mapping[str, Mapping[str, Any]],
+    coverage: bool,
+    *,
+    resume: bool,
+    overwrite: bool,
+) -> Iterator["SweepFile"]:
+    """Open the file for one sweep alone; one to be replaced is emptied.
+
+    `points` are those of the sweep by their text, `json.dumps` of each.
+    """
+    check_output(path, overwrite=resume or overwrite)
+    with open(path, "r+b" if os.path.exists(path) else "x+b", buffering=0) as file:
+        _lock(file, path)
+        if overwrite:
+            file.truncate(0)
+        yield SweepFile(path, file, points, coverage)
+
+
+class SweepFile:
+    """An open file, and the sweep whose rows it takes."""
+
+    def __init__(
+        self, path: str | os.PathLike[str], file: FileIO, points: Mapping[str, Mapping[str, Any]], coverage: bool
+    ) -> None:
+        self._path = path
+        self._file = file
+        self._points = points
+        self._coverage = coverage
+        self._header: Row = {"format": FORMAT, "version": VERSION, "sweep": _identity(points, coverage)}
+
+    def read_or_start(self, note: Callable[[str], None]) -> dict[str, Row]:
+        """Return the rows that the file has, by the text of their points; write the header if it has none."""
+        data = Path(self._path).read_bytes() if os.fstat(self._file.fileno()).st_size else b""
+        whole = data.rfind(b"\n") + 1
+        if not whole and not _line(self._header).startswith(data):
+            raise self._unusable("its first line is not the header of a sweep")
+        rows = self._read_rows(data[:whole].split(b"\n")[:-1])
+        if whole < len(data):
+            note(f"{self._path} ended in half a line, which is dropped")
+            self._file.truncate(whole)
+        if not whole:
+            self.append(self._header)
+        return rows
+
+    def append(self, content: Row) -> None:
+        """Write one line in one go and wait until it is on the disk; if it does not fit, leave none of it."""
+        line = _line(content)
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self._file.truncate(end)
+            msg = f"{self._path} cannot be written: {error.strerror or error}; the rows before are whole"
+            raise type(error)(msg) from None
+
+    def _read_rows(self, lines: Sequence[bytes]) -> dict[str, Row]:
+        """Check the whole lines of the file and return its rows."""
+        rows: dict[str, Row] = {}
+        for number, line in enumerate(lines, start=1):
+            try:
+                content = json.loads(line)
+            except (ValueError, RecursionError):
+                content = None
+            if number == 1:
+                self._check_header(content)
+                continue
+            point = content.get("point") if isinstance(content, dict) else None
+            if isinstance(point, dict) and point.get("device") == "cpu":  # as some sweeps wrote it
+                del point["device"]
+            key = json.dumps(point)
+            if key not in self._points or not content.keys() & {"base_set", "error"}:
+                why = f"line {number} is no row of it"
+                raise self._unusable(why)
+            rows[key] = content
+        return rows
+
+    def _check_header(self, found: Any) -> None:
+        if not isinstance(found, dict) or found.get("format") != FORMAT or not isinstance(found.get("sweep"), dict):
+            raise self._unusable("its first line is not the header of a sweep")
+        version = found.get("version")
+        if version != VERSION:
+            why = f"it is of version {shown(version)}, and this ropesearch goes on with version {VERSION}"
+            raise self._unusable(why)
+        with_device = [json.dumps({**point, "device": "cpu"}) for point in self._points.values()]  # likewise
+        digests = [_digest(texts, self._coverage) for texts in (self._points, with_device)]
+        if found["sweep"].get("digest") not in digests:
+            why = f"another sweep wrote it, which differs in {_difference(found['sweep'], self._header['sweep'])}"
+            raise self._unusable(why)
+
+    def _unusable(self, why: str) -> InputError:
+        msg = f"{self._path} is not a file that this sweep can go on with: {why}"
+        return InputError(msg)
+
+
+def _identity(points: Mapping[str, Mapping[str, Any]], coverage: bool) -> dict[str, Any]:
+    """What tells a sweep from others: its points in any order, and whether coverage is computed."""
+    names = next(iter(points.values()))
+    values = {name: list(dict.fromkeys(point[name] for point in points.values())) for name in names}
+    return {
+        "points": len(points),
+        "coverage": coverage,
+        "fixed": {name: found[0] for name, found in values.items() if len(found) == 1},
+        "varied": {name: found for name, found in values.items() if len(found) > 1},
+        "digest": _digest(points, coverage),
+    }
+
+
+def _digest(texts: Iterable[str], coverage: bool) -> str:
+    return hashlib.sha256("\n".join([*sorted(texts), json.dumps(coverage)]).encode()).hexdigest()
+
+
+def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Names of the options in which two sweeps differ."""
+
+    def options(sweep: Mapping[str, Any]) -> dict[str, set[str]]:
+        groups = [sweep.get(group) for group in ("fixed", "varied")]
+        fixed, varied = (group if isinstance(group, dict) else {} for group in groups)
+        lists = {name: [value] for name, value in fixed.items()} | varied
+        return {name: {json.dumps(value) for value in values} for name, values in lists.items()}
+
+    theirs, ours = options(found), options(wanted)
+    names = [name for name in ours if theirs.get(name) != ours[name]]
+    if found.get("coverage") != wanted["coverage"]:
+        names.append("coverage")
+    return ", ".join(names) or "its points"
+
+
+def _lock(file: FileIO, path: str | os.PathLike[str]) -> None:
+    """Take the file for this process, or say that another has it; the system gives it back when the process ends."""
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        msg = f"another sweep is writing {path}"
+        raise BlockingIOError(msg) from None
+    except OSError:  # a file system without locks
+        return
+
+
+def _line(content: Row) -> bytes:
+    return (json.dumps(content, allow_nan=False) + "\n").encode()
