@@ -52,11 +52,14 @@ def read_decay(path: str) -> "Decay":
 
 
 def read_config(model: str) -> "ModelConfig":
-    """Read the config of a model."""
+    """Read the config of a model that --model-config names."""
     from ropesearch.core.model_source import find_config
 
     quiet_transformers(quiet=True)  # it is small, wherever it comes from
-    return read_input(lambda: find_config(model))
+    try:
+        return read_input(lambda: find_config(model))
+    except InputError as error:
+        raise InputError(str(error).replace("`model`", "`model_config`")) from None
 
 
 def read_shape(model: str) -> "ModelShape":

@@ -340,7 +340,7 @@ def test_measure_says_where_a_gguf_file_is_kept(cache, tmp_path, capsys, monkeyp
     (kept,) = cache.iterdir()
     lines = capsys.readouterr().err.splitlines()
     assert f"note: model.gguf is kept unpacked in {kept}" in lines
-    assert lines[-1] == "Error: the model has no tokenizer that loads, and without one only token ids can be read"
+    assert lines[-1] == "Error: the model has no tokenizer that loads; without one, texts must be token ids"
 
 
 def test_measure_refuses_before_a_gguf_file_is_unpacked(cache, tmp_path, capsys, monkeypatch):
