@@ -378,7 +378,7 @@ def test_apply_orders_the_bases_by_a_decay_file(run, stock, tmp_path):
     decay.save(tmp_path / "decay.json")
     code, out, err = run(stock, "--order-by", "decay.json")
     assert (code, out) == (0, "")
-    assert "note: the bases are laid over the heads by measured slope, which is beyond the paper\n" in err
+    assert "note: the bases are assigned to the heads by measured slope, which is beyond the paper\n" in err
     assert err.splitlines()[-1] == "wrote out"
     ordered = order_by_decay(BaseSet.load("bases.json"), decay)
     assert AutoConfig.from_pretrained("out").rope_parameters["bases"] == list(ordered.bases)

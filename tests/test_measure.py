@@ -488,7 +488,7 @@ def test_the_command_reads_texts_and_warns_of_lengths_beyond_the_model(run, fold
     assert code == 0
     assert '"dtype": "bfloat16"' in out
     assert '"name": "words.txt", "tokens": 150' in out
-    assert err == "note: of one short text, it is the two halves of the queries that are compared\n"
+    assert err == "note: of one short text, the two halves of the queries are compared\n"
     code, out, err = run("measure", "toy", "--length", 3000)
     assert code == 0
     assert err == "warning: length 3000 is beyond the 2048 positions that toy is made for\n"
@@ -511,7 +511,7 @@ def test_the_command_reads_texts_and_warns_of_lengths_beyond_the_model(run, fold
         (2, ["toy", "--length", "9"], "--length must be an integer of at least 64, not 9"),
         (2, ["toy", "--dtype", "int8"], "--dtype must be one of float32, bfloat16, float16, not 'int8'"),
         (2, ["toy", "--device", "tpu"], "--device must be cpu, cuda or cuda:N, not 'tpu'"),
-        (2, ["toy", "-o", "decay.npz"], "the suffix of the decay file must be one of .json"),
+        (2, ["toy", "-o", "decay.npz"], "--output must be a .json file, not 'decay.npz'"),
         (2, ["nowhere"], "nowhere does not exist"),
         (1, ["toy", "--device", "cuda:99"], "device cuda:99: "),
         (1, ["org/Model-1.5B"], "could not be fetched from the hub"),
