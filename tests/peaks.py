@@ -15,7 +15,7 @@ import torch
 from transformers import LlamaConfig, LlamaModel, MistralConfig, MistralModel
 
 from ropesearch import measure_decay
-from ropesearch.decay.data import model_identity
+from ropesearch.core.model_config import ModelConfig
 from ropesearch.decay.memory import Demand
 
 # Each with one part of the count in the foreground.
@@ -56,7 +56,7 @@ def measured(name):
     ids = torch.randint(1, 101, (length,)).tolist()
     measure_decay(model, None, {"first": ids[:64]}, length=64, softmax=softmax)  # loads what is loaded when used
     gc.collect()
-    identity = model_identity(model.config.to_dict())
+    identity = ModelConfig.of(model.config.to_dict()).identity()
     counts = {"n_layers": len(model.layers), "n_passages": 1}
     demand = Demand.of_decoder(model, identity, **counts, softmax=softmax, verify=False)
     whole, of_files = resident()

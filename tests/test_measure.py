@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import naive
@@ -29,6 +30,7 @@ from transformers.utils import logging
 
 from ropesearch import Decay, apply_bases, load_model, measure_decay, shipped_texts, waveform
 from ropesearch.core.errors import InputError, ParameterError
+from ropesearch.core.model_config import ModelConfig
 from ropesearch.decay import measure, memory
 from ropesearch.decay.capture import capture_layers
 from ropesearch.decay.sums import correlate, pairs_by_block
@@ -392,6 +394,22 @@ def test_on_a_cpu_the_softmax_needs_no_more_than_a_cache_holds(monkeypatch):
     model, texts = toy("llama-grouped"), passages(length=512)
     monkeypatch.setattr(memory, "available_memory", lambda: 2 * 10**7)  # a GPU's chunk takes 671 MB
     assert measure_decay(model, None, texts, length=512, softmax=True).mass is not None
+
+
+@pytest.mark.parametrize(("of_device", "of_host"), [(10**7, 10**10), (10**12, 10**6)])
+def test_on_a_gpu_its_own_memory_and_that_of_the_host_must_do(monkeypatch, of_device, of_host):
+    model = toy("llama-grouped")
+    identity = ModelConfig.of(model.config.to_dict()).identity()
+    options = {"n_layers": 3, "n_passages": 2, "softmax": False, "verify": False}
+    demand = replace(memory.Demand.of_decoder(model.model, identity, **options), device_type="cuda")
+    for name, value in {"mem_get_info": (of_device, None), "memory_reserved": 0, "memory_allocated": 0}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    monkeypatch.setattr(memory, "available_memory", lambda: of_host)
+    with pytest.raises(MemoryError, match=r"10? MB is free: a length of (\d+) would fit$") as error:
+        memory.require_memory(demand, 10**5, torch.device("cuda"))
+    fits = int(str(error.value).split()[-3])
+    memory.require_memory(demand, fits, torch.device("cuda"))
+    assert max(demand.bytes_to_run(fits) / of_device, demand.bytes_of_sums(fits) / of_host) > 0.99
 
 
 @pytest.mark.slow
