@@ -166,6 +166,7 @@ def test_it_loads_where_there_is_no_ropesearch(stock, tmp_path):
     )  # perhaps more threads
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "imports",
     [
@@ -408,6 +409,7 @@ def test_a_gguf_file_and_no_room_for_what_is_in_it(refused, tmp_path, monkeypatc
     assert "and the disk has 0 bytes free" in refused(1, "model.gguf", bases="b4.json")
 
 
+@pytest.mark.slow
 def test_no_bar_of_other_code_is_between_the_lines(tmp_path):
     save_gguf(toy("llama-multi-head"), tmp_path / "model.gguf")
     base_set(BASES[4]).save(tmp_path / "bases.json")
@@ -600,6 +602,7 @@ def test_a_disk_that_fills_up_leaves_nothing(refused, stock, monkeypatch):
     assert "No space left on device" in refused(1, stock)
 
 
+@pytest.mark.slow
 def test_interrupted_it_leaves_nothing(stock, tmp_path):
     base_set(BASES[2]).save(tmp_path / "bases.json")
     code = """

@@ -14,6 +14,8 @@ import click
 import numpy as np
 import pytest
 from ropesearch.cli.main import cli
+from ropesearch.plots.coverage import plot_coverage
+from ropesearch.plots.style import save_figure
 
 import ropesearch
 from ropesearch import BaseSet, decay_bound, find_extrema, parse_scheme, search_bases, uniform_bases, waveform
@@ -213,11 +215,16 @@ def test_compare(run):
 
 def test_plot_coverage(run):
     run("search", *SMALL, "-o", "bases.json", "--plot", "search.png")
-    assert Path("search.png").read_bytes().startswith(b"\x89PNG")
+    base_set = BaseSet.load("bases.json")
+    save_figure(plot_coverage(base_set, 2000), "expected.png")
+    assert Path("search.png").read_bytes() == Path("expected.png").read_bytes()
     for suffix, start in (("svg", b"<?xml"), ("pdf", b"%PDF"), ("png", b"\x89PNG")):
         code, out, err = run("plot", "coverage", "bases.json", "-o", f"c.{suffix}", "--max-distance", 3000)
         assert (code, out, err) == (0, "", f"wrote c.{suffix}\n")
-        assert Path(f"c.{suffix}").read_bytes().startswith(start)
+        save_figure(plot_coverage(base_set, 3000), f"expected-c.{suffix}")
+        content = Path(f"c.{suffix}").read_bytes()
+        assert content.startswith(start)
+        assert content == Path(f"expected-c.{suffix}").read_bytes()
 
 
 NEEDED = ["--bmin", "1e6", "--bmax", "5e6", "--stride", "30000", "--heads", "32"]

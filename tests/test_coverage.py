@@ -149,6 +149,7 @@ def test_small_and_whole_sets(name):
     assert one_thread == search_bases(10000, 30000, 1500, 6, **options, threads=2)
 
 
+@pytest.mark.slow
 def test_better_than_the_published_set_by_what_they_search_for():
     assert search_bases(1e6, 5e6, 30000, 32, strategy="floor").coverage().floor > 0.2374
     assert search_bases(1e6, 5e6, 30000, 32, strategy="ripple").coverage().ripple < 0.0140

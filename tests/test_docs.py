@@ -4,12 +4,20 @@ import math
 import os
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from ropesearch.cli import main
 from ropesearch.cli.main import cli
+from ropesearch.plots.decay import plot_heads
+from ropesearch.plots.style import save_figure
+from safetensors.numpy import load_file
+
+from ropesearch import BaseSet, Decay, to_tensors
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -23,8 +31,30 @@ def shell(command, folder):
     here = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     done = subprocess.run(command, shell=True, cwd=folder, env=here, text=True, check=True, **both)
-    # A slow machine shows progress, and so does transformers; the documentation does not.
-    return re.sub(r"^[a-z ]+: \d+ % \(\d+ of \d+\).*\n|^\n?.*\d+%\|.*\n", "", done.stdout, flags=re.MULTILINE)
+    return without_progress(done.stdout)
+
+
+def without_progress(text):
+    """Leave out the progress that a slow machine shows, and the bars of transformers, which are in no documentation."""
+    return re.sub(r"^[a-z ]+: \d+ % \(\d+ of \d+\).*\n|^\n?.*\d+%\|.*\n", "", text, flags=re.MULTILINE)
+
+
+@pytest.fixture
+def console(tmp_path, monkeypatch, capsys):
+    """Run a line of a shell in an empty folder, a plain `ropesearch …` in this process; gives what it prints."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(line):
+        words = shlex.split(line)
+        if words[0] != "ropesearch" or set(words) & {"|", "&&", ";", ">"}:
+            return shell(line, tmp_path)
+        capsys.readouterr()
+        code = main(words[1:])
+        printed = "".join(capsys.readouterr())
+        assert code == 0, printed
+        return without_progress(printed)
+
+    return run
 
 
 def assert_same_text(shown, printed):
@@ -45,25 +75,33 @@ def test_the_main_job_of_the_readme(tmp_path):
 
 
 def save_model(folder):
-    """A model with the heads of Llama-3-8B, and little else."""
+    """A model with a few heads of Llama-3-8B, and little else."""
     from toys import VOCABULARY, save_with_tokenizer
     from transformers import LlamaConfig, LlamaForCausalLM
 
     small = {"hidden_size": 32, "intermediate_size": 8, "num_hidden_layers": 1, "vocab_size": VOCABULARY}
-    config = LlamaConfig(num_attention_heads=32, num_key_value_heads=8, head_dim=128, **small)
+    config = LlamaConfig(num_attention_heads=4, num_key_value_heads=2, head_dim=128, **small)
     save_with_tokenizer(LlamaForCausalLM(config), folder)
 
 
-def test_the_other_commands_of_the_readme(tmp_path):
-    shell(blocks("sh")[0].strip().partition(" && ")[2], tmp_path)
+def test_the_other_commands_of_the_readme(console, tmp_path):
+    console(blocks("sh")[0].strip().partition(" && ")[2])
     save_model(tmp_path / "path" / "to" / "model")
     for block in blocks("sh")[1:-1]:
-        shell(block.replace("-o bases.json", "-o other.json"), tmp_path)
-    assert (tmp_path / "bases.safetensors").exists()
-    assert (tmp_path / "decay.png").exists()
-    for session in blocks("console"):
-        for command, shown in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", session, re.MULTILINE):
-            assert_same_text(shown, shell(command, tmp_path))
+        for line in block.replace("\\\n", "").splitlines():
+            console(line)
+    sessions = [re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", session, re.MULTILINE) for session in blocks("console")]
+    assert sessions
+    for session in sessions:
+        assert session
+        for command, shown in session:
+            assert_same_text(shown, console(command))
+    expected, written = to_tensors(BaseSet.load("bases.json")), load_file("bases.safetensors")
+    assert written.keys() == expected.keys()
+    for name, tensor in written.items():
+        np.testing.assert_array_equal(tensor, expected[name])
+    save_figure(plot_heads(Decay.load("decay.json")), "again.png")
+    assert Path("decay.png").read_bytes() == Path("again.png").read_bytes()
 
 
 def test_the_library_example_of_the_readme(tmp_path):
@@ -100,7 +138,9 @@ def test_the_page_about_table_2_is_current():
 def test_the_page_about_smollm2_is_current_where_that_is_quick_to_say():
     made = runpy.run_path(str(ROOT / "docs" / "make_smollm2.py"))
     page = (ROOT / "docs" / "smollm2.md").read_text()
-    for row in [row for scale in made["SCALES"] for row in made["set_rows"](scale)]:
+    rows = [row for scale in made["SCALES"] for row in made["set_rows"](scale)]
+    assert rows
+    for row in rows:
         assert row in page
 
 
@@ -108,7 +148,8 @@ def test_the_page_about_coverage_is_current_where_that_is_quick_to_say():
     made = runpy.run_path(str(ROOT / "docs" / "make_coverage.py"))
     page = (ROOT / "docs" / "coverage.md").read_text()
     coverages = made["stride_coverages"]()
-    rows = [*made["published_rows"](), *made["stride_rows"](coverages)]
-    rows += [line for line, _, _ in made["correlation_rows"](coverages)]
-    for row in rows:
-        assert row in page
+    correlations = [line for line, _, _ in made["correlation_rows"](coverages)]
+    for rows in (made["published_rows"](), made["stride_rows"](coverages), correlations):
+        assert rows
+        for row in rows:
+            assert row in page

@@ -1,6 +1,8 @@
+import io
 import os
 import resource
 
+import psutil
 import pytest
 
 from ropesearch.core import machine
@@ -66,10 +68,18 @@ def test_memory():
     assert readable_size(1_234_567_890) == "1.2 GB"
     available = available_memory()
     assert available is not None
-    assert 10**7 < available < 10**14
+    assert 0 < available < psutil.virtual_memory().total
     require_memory(1000, "this")
     with pytest.raises(MemoryError, match=r"this needs 1 EB of memory, and .* is free"):
         require_memory(10**18, "this")
+
+
+def test_without_limits_what_the_system_says_is_available_is(in_cgroups, monkeypatch):
+    in_cgroups("0::/")
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    said = "MemTotal:       16000000 kB\nMemFree:         1000000 kB\nMemAvailable:    2345678 kB\nCached:   9 kB\n"
+    monkeypatch.setattr(machine, "open", {"/proc/meminfo": io.StringIO(said)}.__getitem__, raising=False)
+    assert available_memory() == 2345678 * 1024
 
 
 def test_a_limit_of_the_address_space_counts(monkeypatch):

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ropesearch.plots.decay import plot_head, plot_heads, plot_slopes
+from ropesearch.plots.style import save_figure
 
-from ropesearch import Decay, uniform_bases
+from ropesearch import BaseSet, Decay, uniform_bases
 from ropesearch.core.rope import inv_freq
 
 BASES = (20000.0, 70000.0)
@@ -296,16 +297,21 @@ def run(run):
 
 
 def test_the_command_draws(run):
-    for i, args in enumerate(([], ["--head", "2.3"], ["--slopes"], ["--bases", "bases.json"])):
-        assert run("decay.json", "-o", f"{i}.svg", *args) == (0, "", f"wrote {i}.svg\n")
-    drawings = [Path(f"{i}.svg").read_bytes() for i in range(4)]
-    assert all(drawing.startswith(b"<?xml") for drawing in drawings)
-    assert len(set(drawings)) == 4
-    again = ["--head", "5.0", "--bases", "bases.json", "--overwrite", "--quiet"]
-    assert run("decay.json", "-o", "0.svg", *again) == (0, "", "")
-    assert Path("0.svg").read_bytes() not in drawings
-    assert run("decay.json", "-o", "a.png", "--slopes")[0] == 0
-    assert Path("a.png").read_bytes().startswith(b"\x89PNG")
+    decay, bases = made_up(), BaseSet.load("bases.json")
+    drawings = {
+        (): plot_heads(decay),
+        ("--head", "2.3"): plot_head(decay, 2, 3),
+        ("--slopes",): plot_slopes(decay),
+        ("--bases", "bases.json"): plot_heads(decay, bases),
+        ("--head", "5.0", "--bases", "bases.json"): plot_head(decay, 5, 0, bases),
+    }
+    for args, figure in drawings.items():
+        assert run("decay.json", "-o", "drawn.svg", "--overwrite", *args) == (0, "", "wrote drawn.svg\n")
+        save_figure(figure, "expected.svg", overwrite=True)
+        assert Path("drawn.svg").read_bytes() == Path("expected.svg").read_bytes()
+    assert run("decay.json", "-o", "drawn.png", "--slopes", "--quiet") == (0, "", "")
+    save_figure(plot_slopes(decay), "expected.png")
+    assert Path("drawn.png").read_bytes() == Path("expected.png").read_bytes()
 
 
 def test_bases_have_no_effect_on_slopes(run):

@@ -1,11 +1,9 @@
 """The commands keep their word where memory is short, processors are few, assertions off, or a kill comes."""
 
 import os
-import random
 import resource
 import subprocess
 import sys
-from contextlib import suppress
 
 import pytest
 
@@ -28,7 +26,13 @@ def small():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit means something else, or nothing, there")
-@pytest.mark.parametrize("environment", [{}, {"NUMBA_CACHE_DIR": os.devnull}], ids=["cached", "compiling"])
+@pytest.mark.parametrize(
+    "environment",
+    [
+        pytest.param({}, id="cached"),
+        pytest.param({"NUMBA_CACHE_DIR": os.devnull}, id="compiling", marks=pytest.mark.slow),
+    ],
+)
 def test_under_a_limit_of_4_gb_of_address_space(environment):
     limit = 4 * 10**9
     done = run(
@@ -118,12 +122,63 @@ def test_killed_at_any_line_of_writing_leaves_the_old_file_or_the_new(tmp_path):
     assert any(killed == "True" and is_new == "True" for _, killed, _, is_new, *_ in rows)
 
 
-def test_killed_at_any_moment_of_a_search_there_is_no_file_or_a_whole_one(tmp_path, small):
-    draw = random.Random(0)
-    for i in range(8):
-        path = tmp_path / f"{i}.json"
-        with suppress(subprocess.TimeoutExpired):
-            run([*COMMAND, *SMALL, "-o", path], timeout=draw.uniform(0.1, 2.0))  # killed then
-        assert not path.exists() or path.read_text() == small
-    names = {path.name for path in tmp_path.iterdir()} - {f"{i}.json" for i in range(8)}
-    assert all(name.startswith(".ropesearch-") for name in names)
+# Runs a command again and again, each time killed before the next of what it does to files in this folder (opening,
+# renaming, removing one), and once at the choice of bases; until it is not killed any more.
+KILLED_AT_FILES = """
+import os, signal, sys
+import ropesearch.search.run
+from ropesearch.cli import main
+
+ropesearch.search.run.search_bases(1e4, 3e4, 1e4, 2, head_dim=32, max_distance=2000)  # kernels: loaded once, for all
+
+def killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def killed_at_choice():
+    ropesearch.search.run.choose = lambda *_: killed()
+
+def killed_at_file(n):
+    left, here = n, os.getcwd()
+    def count(event, args):
+        nonlocal left
+        if event not in ("open", "os.rename", "os.remove") or not isinstance(args[0], str | os.PathLike):
+            return
+        if os.path.dirname(os.path.abspath(args[0])) == here:
+            left -= 1
+            if left == 0:
+                killed()
+    sys.addaudithook(count)
+
+for n in range(100):
+    child = os.fork()
+    if child == 0:
+        killed_at_file(n) if n else killed_at_choice()
+        os._exit(main(sys.argv[1:]))
+    status = os.waitpid(child, 0)[1]
+    killed_so = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    print(killed_so, *sorted(os.listdir()))
+    for name in os.listdir():
+        os.rename(name, os.path.join("..", f"{n}-{name}"))
+    if not killed_so:
+        break
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_killed_at_any_step_of_a_search_there_is_no_file_or_a_whole_one(tmp_path, small):
+    (tmp_path / "work").mkdir()
+    arguments = [*SMALL, "-o", "bases.json", "--quiet"]
+    done = run([sys.executable, "-P", "-W", "ignore", "-c", KILLED_AT_FILES, *arguments], cwd=tmp_path / "work")
+    assert (done.returncode, done.stderr) == (0, "")
+    steps = [line.split() for line in done.stdout.splitlines() if line.startswith(("True", "False"))]
+    assert [killed for killed, *_ in steps] == ["True"] * (len(steps) - 1) + ["False"]
+    assert len(steps) > 5
+    whole_and_hidden = 0
+    for n, (killed, *names) in enumerate(steps):
+        contents = {name: (tmp_path / f"{n}-{name}").read_text() for name in names}
+        assert contents.pop("bases.json", small) == small
+        assert all(name.startswith(".ropesearch-") and name.endswith(".tmp") for name in contents)
+        assert killed == "True" or names == ["bases.json"]
+        whole_and_hidden += small in contents.values()
+    assert whole_and_hidden == 1  # killed when all was written but the name
+    assert "bases.json" not in steps[0]

@@ -112,6 +112,7 @@ def test_in_float64_a_shift_changes_nothing_so_that_what_float32_shows_is_roundi
     assert (logits(loaded[0], some).double() - ours).abs().max() > 0.1  # the bases were in it
 
 
+@pytest.mark.slow
 def test_it_generates_with_and_without_a_cache_and_in_padded_batches(loaded):
     model, tokenizer = loaded
     tokenizer.padding_side = "left"
@@ -152,6 +153,7 @@ def model_curves(queries_and_keys, bases, distances):
     return torch.stack(curves)
 
 
+@pytest.mark.slow
 def test_perplexity_moves_as_the_model_curve_leads_one_to_expect(loaded, ids):
     model, _ = loaded
     distances = torch.arange(1, ids.shape[1] // 2)
@@ -173,6 +175,7 @@ def test_perplexity_moves_as_the_model_curve_leads_one_to_expect(loaded, ids):
     assert ratio[HARPE] > 1.2
 
 
+@pytest.mark.slow
 def test_the_attention_of_real_heads_by_distance(loaded, ids):
     model, tokenizer = loaded
     decay = measure_decay(model, tokenizer, length=512, base_set=smol_set((2e5, 3.5e5, 5e5)), verify=True, softmax=True)

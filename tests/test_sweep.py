@@ -2,11 +2,11 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
-import time
 from concurrent.futures import CancelledError, Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -27,9 +27,6 @@ FIXED = {"bmins": [10000], "bmaxs": [30000], "max_distances": [2000], "head_dim"
 POINTS = sweep_points(strides=[1000, 2000], heads=[4, 8], strategies=["peak-valley", "uniform"], **FIXED)
 GRID = ["--bmin", "10000", "--bmax", "30000", "--head-dim", "16", "--max-distance", "2000"]
 SMALL = [*GRID, "--strides", "1000,2000", "--heads", "4,8", "--strategies", "peak-valley,uniform"]
-# Enough work that a kill finds it unfinished.
-LONG = ["--bmin", "10000", "--bmax", "30000", "--stride", "100", "--max-distance", "3000", "--head-dim", "32"]
-LONG += ["--heads", ",".join(str(n) for n in range(2, 62))]
 
 
 class Here(Executor):
@@ -68,10 +65,37 @@ def run(capsys, tmp_path, monkeypatch):
     return run
 
 
-def start(folder, *args, **options):
-    command = [sys.executable, "-P", "-m", "ropesearch", "sweep", *args]
+# Stops itself after a number of calls of fsync, of which there is one for each line of the file; with none, when every
+# point is with the workers and they are starting.
+STOPPING = """
+import os, signal, sys
+import ropesearch.search.sweep
+from ropesearch.cli import main
+
+def stopping(function, at):
+    def call(*args, **options):
+        nonlocal at
+        result = function(*args, **options)
+        at -= 1
+        if at == 0:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return result
+    return call
+
+at = int(sys.argv.pop(1))
+if at:
+    os.fsync = stopping(os.fsync, at)
+else:
+    ropesearch.search.sweep.as_completed = stopping(ropesearch.search.sweep.as_completed, 1)
+sys.exit(main(["sweep", *sys.argv[1:]]))
+"""
+
+
+def start(folder, *args, stop=None, **options):
+    """Start a sweep; with `stop`, one that stops itself there."""
+    command = ["-m", "ropesearch", "sweep"] if stop is None else ["-c", STOPPING, str(stop)]
     return subprocess.Popen(
-        command,
+        [sys.executable, "-P", *command, *args],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -91,11 +115,12 @@ def unordered(rows):
     return sorted(json.dumps({k: v for k, v in row.items() if k != "seconds"}) for row in rows)
 
 
-def wait_for_lines(process, path, n):
-    """Wait until a file has so many whole lines; the process that writes it must not end before."""
-    while not path.exists() or path.read_bytes().count(b"\n") < n:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.001)  # between two looks, not instead of one
+def wait_until_stopped(process):
+    """Wait until a process has stopped itself; gives its worker processes."""
+    _, status = os.waitpid(process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status), process.communicate()
+    children = psutil.Process(process.pid).children()
+    return [child for child in children if any("spawn_main" in word for word in child.cmdline())]
 
 
 # Points
@@ -194,6 +219,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_rows_of_a_dask_cluster(expected, tmp_path):
     (tmp_path / "host.py").write_text(HOST)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -353,42 +379,58 @@ def test_a_full_disk_leaves_whole_lines(tmp_path):
 # Kills
 
 
-def test_kills_lose_nothing_and_repeat_nothing(tmp_path):
+def test_kills_lose_nothing_and_repeat_nothing(expected, tmp_path):
     path = tmp_path / "a.jsonl"
-    args = [*LONG, "--workers", "1", "--resume", "--quiet", "--json", "-o"]
-    whole = start(tmp_path, *args, "whole.jsonl")
-    expected, err = whole.communicate(timeout=100)
-    assert (whole.returncode, err) == (0, "")
+    args = [*SMALL, "--workers", "1", "--resume", "--quiet", "--json", "-o", "a.jsonl"]
     kept = b""
-    for n in (1, 2, 9, 25):
-        process = start(tmp_path, *args, "a.jsonl")
-        wait_for_lines(process, path, n)
-        workers = psutil.Process(process.pid).children(recursive=True)
+    for n, stop in ((1, 1), (3, 2), (4, 1)):  # lines in the file, and how many of them this run writes
+        process = start(tmp_path, *args, stop=stop)
+        workers = wait_until_stopped(process)
         process.kill()
         process.communicate()
+        assert len(workers) == (n > 1)
         assert psutil.wait_procs(workers, timeout=60)[1] == []
         content = path.read_bytes()
-        assert n <= content.count(b"\n") < 61
+        assert content.count(b"\n") == n
         assert content.startswith(kept)
-        kept = content[: content.rfind(b"\n") + 1]
-    process = start(tmp_path, *args, "a.jsonl")
+        kept = content
+    process = start(tmp_path, *args)
     out, err = process.communicate(timeout=100)
     assert (process.returncode, err) == (0, "")
     assert path.read_bytes().startswith(kept)
-    assert unordered(lines(path)) == unordered(lines(tmp_path / "whole.jsonl"))
-    assert unordered(json.loads(out)) == unordered(json.loads(expected))
+    assert unordered(lines(path)) == unordered(lines(expected[1]))
+    assert unordered(json.loads(out)) == unordered(expected[0])
 
 
-@pytest.mark.parametrize("n", [1, 2])
-def test_an_interrupt_is_exit_130_and_the_file_is_whole(tmp_path, n):
-    process = start(tmp_path, *LONG, "--workers", "2", "--quiet", "-o", "a.jsonl", start_new_session=True)
-    wait_for_lines(process, tmp_path / "a.jsonl", n)
-    workers = psutil.Process(process.pid).children(recursive=True)
+@pytest.mark.parametrize(("stop", "n"), [(0, 1), (2, 2)], ids=["workers start", "workers work"])
+def test_an_interrupt_is_exit_130_and_the_file_is_whole(tmp_path, stop, n):
+    args = [*SMALL, "--workers", "2", "--quiet", "-o", "a.jsonl"]
+    process = start(tmp_path, *args, stop=stop, start_new_session=True)
+    workers = wait_until_stopped(process)
+    assert workers
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    process.send_signal(signal.SIGCONT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err.split()) == (130, "", ["Interrupted."])
     assert psutil.wait_procs(workers, timeout=60)[1] == []
-    assert n <= len(lines(tmp_path / "a.jsonl")) < 61
+    assert len(lines(tmp_path / "a.jsonl")) == n
+
+
+@pytest.mark.parametrize(("stop", "n"), [(0, 1), (2, 2)], ids=["it starts", "it works"])
+def test_a_worker_that_is_killed_is_exit_1_and_the_rest_can_be_resumed(expected, tmp_path, stop, n):
+    args = [*SMALL, "--workers", "1", "--quiet", "-o", "a.jsonl"]
+    process = start(tmp_path, *args, stop=stop)
+    (worker,) = wait_until_stopped(process)
+    worker.kill()
+    process.send_signal(signal.SIGCONT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err.count("\n")) == (1, "", 1)
+    assert re.match(r"Error: the workers of the sweep are gone: .*a\.jsonl keeps what ended, and resume", err)
+    whole = lines(tmp_path / "a.jsonl")
+    assert n <= len(whole) < 7
+    rows = sweep(POINTS, tmp_path / "a.jsonl", executor=Here(), resume=True)
+    assert unordered(rows) == unordered(expected[0])
+    assert lines(tmp_path / "a.jsonl")[: len(whole)] == whole
 
 
 # The command line
