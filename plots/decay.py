@@ -1,4 +1,4 @@
-"""The decay figures: how attention in a real model decays over distance, for all heads, for one head, and the slopes."""
+"""The decay figures: how attention in a real model decays over distance, for all heads, one head, and as slopes."""
 
 import math
 from dataclasses import replace
@@ -375,7 +375,7 @@ class _Bins:
         self._ends = np.append(self._starts[1:], last + 1)
         self.at = np.sqrt(self._starts * (self._ends - 1.0))
         several = self._ends - self._starts > 1
-        self.wide = int(self._starts[several.argmax()]) if several.any() else 0  # the first distance that shares its bin
+        self.wide = int(self._starts[several.argmax()]) if several.any() else 0  # first distance that shares its bin
 
     def means(self, curve: npt.NDArray[Any]) -> Floats:
         """Return the mean of a curve over distances 0 … last in each bin."""

@@ -42,7 +42,7 @@ Check = Callable[[str, Any], Any]
 
 
 def _option(check: Check, help_text: str, default: Any = MISSING, **when: str | tuple[str, ...]) -> Any:
-    """Define a field with its check and help; `when` gives the values of other options that it needs to have an effect."""
+    """Define a field; `when` gives the values of other options that it needs to have an effect."""
     values = {name: (value,) if isinstance(value, str) else value for name, value in when.items()}
     return field(default=default, metadata={"check": check, "help": help_text, "when": values})
 
@@ -94,7 +94,7 @@ class SearchSpec:
     )
     strategy: str = _option(
         partial(checks.choice, choices=STRATEGIES),
-        "How to choose the bases: peak-valley (Algorithm 1 of HARPE), uniform (evenly spaced), floor (the best worst case: the"
+        "How to choose: peak-valley (Algorithm 1 of HARPE), uniform (evenly spaced), floor (the best worst case: the"
         " largest minimum, over distance, of the best head) or ripple (the smoothest mean of the heads).",
         "peak-valley",
     )

@@ -150,7 +150,7 @@ def coverage_of_bases(base_set: BaseSet, max_distance: int, *, progress: Progres
 
 
 def without_trend(cosines: Floats) -> Floats:
-    """Subtract from waveforms at distances 0, 1, … their running means over 4097 tokens; keep distances from 2048 on."""
+    """Subtract its running mean over 4097 tokens from a waveform at distances 0, 1, …; return it from 2048 on."""
     from scipy.ndimage import uniform_filter1d
 
     trend = uniform_filter1d(cosines, TREND_WINDOW, mode="nearest")

@@ -10,7 +10,7 @@ from .waveform import BLOCK, STRIP, Workspace, fill, prepare
 
 @inner
 def steps(values: Floats, following: Floats) -> tuple[np.uint64, np.uint64]:
-    """Compare 64 pairs: bit k of the first word says values[k] < following[k], of the second values[k] > following[k]."""
+    """Compare 64 pairs: bit k is values[k] < following[k] in the first word, values[k] > following[k] in the second."""
     up = np.uint64(0)
     down = np.uint64(0)
     for k in range(64):
@@ -219,7 +219,7 @@ def dominant_of_waveforms(
     likely: Positions,
     seen: Flags,
 ) -> None:
-    """Write, for every row of frequencies, the dominant peaks to kept[c, 0, :found[c, 0]], and valleys to kept[c, 1, …].
+    """Write the dominant peaks of every row of frequencies to kept[c, 0, :found[c, 0]], the valleys to kept[c, 1, …].
 
     One call takes many waveforms: taking the interpreter's lock between such short steps would double their cost.
     """
@@ -257,7 +257,7 @@ def strict_extrema_of_waveforms(
     minima: Words,
     level: Flags,
 ) -> None:
-    """Run `strict_extrema` on the waveform of every row of frequencies; `level` says if any two neighbours are equal."""
+    """Run `strict_extrema` on the waveform of every row of frequencies; `level` takes what it returns."""
     for c in range(frequencies.shape[0]):
         n_fast = prepare(frequencies[c], scale, first, room)
         fill(0, room.values.size // STRIP, frequencies.shape[1], n_fast, size, room)

@@ -24,7 +24,7 @@ CHUNK = 64  # words
 
 @kernel
 def pool_add(copies: Counts, pairs: Counts, squares: Counts, row: int, positions: Positions, tolerance: int) -> None:
-    """Add positions to one row of a pool, a multiset; one that is in the other row is removed there, in all copies.
+    """Add positions to one row of a pool, a multiset; one in the other row is removed there instead.
 
     So no position is ever in both rows.
     `pairs` and `squares` hold, for every position, how many members of the row are at most `tolerance` away, and the sum
@@ -43,7 +43,7 @@ def pool_add(copies: Counts, pairs: Counts, squares: Counts, row: int, positions
 
 @kernel
 def best_coincidence(pairs: Counts, squares: Counts, flat: Positions, bounds: Counts, chosen: Flags) -> int:
-    """Return the candidate with most pairs; ties go to the least sum of squares, then the first. -1 if all are chosen."""
+    """Return the candidate with most pairs; ties go to the least sum of squares, then the first. -1 if none left."""
     best = -1
     most = np.int64(0)
     least = np.int64(0)

@@ -5,8 +5,8 @@ A block of 2·HALF distances is centred on s; its points lie at s ± (k + ½), k
     E[k] = Σ_i cos(s·θ_i)·cos((k+½)·θ_i)    (even in k + ½)
     O[k] = Σ_i sin(s·θ_i)·sin((k+½)·θ_i)    (odd)
 
-the two halves of the block are Σ_i cos((s ± (k+½))·θ_i) = E[k] ∓ O[k]. This is exact, with half the multiplications of a
-plain product. E and O of ROWS blocks, a *strip*, are one product of small matrices.
+the two halves of the block are Σ_i cos((s ± (k+½))·θ_i) = E[k] ∓ O[k]. This is exact, with half the multiplications
+of a plain product. E and O of ROWS blocks, a *strip*, are one product of small matrices.
 
 The slow frequencies, those that turn by at most SMOOTH rad over half a block, sum to functions so smooth that their
 values at NODES Chebyshev nodes determine them. They are summed at the nodes only, and the nodes enter the product like

@@ -114,7 +114,7 @@ def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase | None":
 def kept_folder(source: ModelSource) -> Path | None:
     """Return the cache folder for the unpacked copy of a .gguf file, whether or not it exists yet.
 
-    None for other models, or for a user without a cache. Its name changes with the file and the version of transformers.
+    None for other models and for a user without a cache. The name changes with the file and with transformers' version.
     """
     place = user_cache_folder()
     if place is None or source.gguf_file is None:

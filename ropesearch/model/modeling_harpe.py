@@ -32,12 +32,12 @@ from transformers.models.mistral.modeling_mistral import MistralAttention
 from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
-# Stock classes raise on this unknown type, but would ignore extra keys: never register it with them.
+# Stock classes raise on this unknown type, but would ignore extra keys: never register it.
 ROPE_TYPE = "harpe"
 
 
 class PerHeadConfig:
-    """What a family's config gains with bases: `rope_parameters` = {"rope_type": "harpe", "bases": [one per KV head], ...}.
+    """What a family's config gains: `rope_parameters` = {"rope_type": "harpe", "bases": [one per KV head], ...}.
 
     `rope_theta` records the base that the model had before; nothing here reads it.
     """
@@ -88,7 +88,7 @@ class PerHeadRope(nn.Module):
 
     @torch.no_grad()
     def forward(self, x, position_ids):
-        """Compute the tables for `position_ids`, (B, S) or (1, S): two tensors of (B or 1, S, K, D/2), in the dtype of `x`."""
+        """Compute tables for `position_ids`, (B, S) or (1, S): two tensors (B or 1, S, K, D/2) in the dtype of `x`."""
         if self._inv_freq.device != x.device:
             self._inv_freq = self._inv_freq.to(x.device)
         angles = position_ids[..., None, None].to(x.device, torch.float) * self._inv_freq
@@ -115,7 +115,7 @@ class PerHeadAttention:
         if key.shape[2] != kv_heads:
             msg = f"{key.shape[2]} KV heads, but bases for {kv_heads}: a layer cannot be split over devices"
             raise ValueError(msg)
-        # Before heads and positions are transposed, so that the attention gets the same memory layout as in stock models.
+        # Before heads and positions are transposed, so that the attention gets the memory layout of stock models.
         groups = query.unflatten(2, (kv_heads, -1))  # (B, S, K, G, D)
         query = rotate(groups, cos.unsqueeze(3), sin.unsqueeze(3)).flatten(2, 3).transpose(1, 2)  # (B, H, S, D)
         key = rotate(key, cos, sin).transpose(1, 2)  # (B, K, S, D)

@@ -39,8 +39,8 @@ def apply_to_checkpoint(
     Parameters
     ----------
     model : path-like, str or ModelSource
-        A folder saved by transformers, a .gguf file or a folder with one, or a hub name such as org/name; of type llama,
-        mistral, qwen2 or qwen3.
+        A folder saved by transformers, a .gguf file or a folder with one, or a hub name such as org/name; of type
+        llama, mistral, qwen2 or qwen3.
     base_set : BaseSet
         Made for the model's heads, KV heads and head_dim.
     output : path-like

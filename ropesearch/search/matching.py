@@ -74,7 +74,7 @@ class DistancePool:
 
     def __init__(self, n_distances: int, normalize: bool) -> None:
         self.normalize = normalize
-        self.weights = np.full((2, n_distances), n_distances)  # distance to the nearest member: larger than any at first
+        self.weights = np.full((2, n_distances), n_distances)  # to the nearest member; at first larger than any
         self.empty = [True, True]
 
     def add(self, peaks: Positions, valleys: Positions) -> None:

@@ -108,10 +108,11 @@ class SweepFile:
         if version != VERSION:
             why = f"it has version {shown(version)}, but this ropesearch resumes only version {VERSION}"
             raise self._unusable(why)
-        with_device = [json.dumps({**point, "device": "cpu"}) for point in self._points.values()]  # as older versions wrote
+        with_device = [json.dumps({**point, "device": "cpu"}) for point in self._points.values()]  # likewise
         digests = [_digest(texts, self._coverage) for texts in (self._points, with_device)]
         if found["sweep"].get("digest") not in digests:
-            why = f"it was written by another sweep, which differs in {_difference(found['sweep'], self._header['sweep'])}"
+            names = _differing_options(found["sweep"], self._header["sweep"])
+            why = f"it was written by another sweep, which differs in {names}"
             raise self._unusable(why)
 
     def _unusable(self, why: str) -> InputError:
@@ -136,7 +137,7 @@ def _digest(texts: Iterable[str], coverage: bool) -> str:
     return hashlib.sha256("\n".join([*sorted(texts), json.dumps(coverage)]).encode()).hexdigest()
 
 
-def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+def _differing_options(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """Return the names of the options in which two sweeps differ."""
 
     def options(sweep: Mapping[str, Any]) -> dict[str, set[str]]:
