@@ -1,1 +1,1 @@
-"""Figures: one a module, drawn with matplotlib, which loads when a figure is drawn."""
+"""Figures, one per module, drawn with matplotlib, which is loaded only to draw."""

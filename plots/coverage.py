@@ -1,4 +1,4 @@
-"""How the waveforms of a base set's heads cover the distances: what one head misses, another should see."""
+"""The coverage figure: how the waveforms of a base set's heads cover the distances together."""
 
 import math
 from collections.abc import Callable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-COLUMNS = 900  # bins of distance across the figure: about one in two pixels
+COLUMNS = 900  # bins of distance across the figure: about one per two pixels
 DETAIL = 300  # distances in the lower panel
 
 
@@ -30,11 +30,11 @@ def plot_coverage(
     """Draw every head's waveform, the best head and the mean of the heads, over distance.
 
     The upper panel spans all distances. A waveform swings faster there than a line can show, so each thin line is
-    one head's mean over a bin of distances; the best head (the largest of all heads at each distance) is a band
-    from its lowest to its highest value in the bin, with its mean bold; the mean of the heads likewise. The lower
-    panel shows every distance around the one where the best head is lowest, the set's floor. Unit: mean cosine,
-    the waveform scaled to 1 at distance 0. Where a scheme sees one of two distances (`self-extend`), the space between
-    the two waveforms is shaded, and the lines are those of the smaller distance.
+    one head's mean over a bin of distances. The best head (the largest of all heads at each distance) is a band from
+    its lowest to its highest value in the bin, with its mean as a bold line; so is the mean of the heads. The lower
+    panel shows every distance around the set's floor, where the best head is lowest. Unit: mean cosine, the waveform
+    scaled to 1 at distance 0. For `self-extend`, where the model sees one of two distances, the space between the two
+    waveforms is shaded, and lines show the smaller distance.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def plot_coverage(
         for row, colour in enumerate(colours):
             detail.plot(near, mean_cosine(row), color=colour, lw=0.5, alpha=0.6)
         bold = [(mean, MEAN, "mean of the heads"), (best, BEST, "best head")]
-        for curve, colour, name in bold if n > 1 else bold[1:]:  # one head is its own mean
+        for curve, colour, name in bold if n > 1 else bold[1:]:  # for one head the mean is the same line
             low, high = (f.reduceat(curve, edges[:-1]) for f in (np.minimum, np.maximum))
             whole.fill_between(middles, low, high, color=colour, alpha=0.18, lw=0)
             whole.plot(middles, _bin_means(curve, edges), color=colour, lw=2, label=name)
@@ -123,7 +123,7 @@ def _scheme_and_title(heads_of: BaseSet | Scheme) -> tuple[Scheme, str]:
 def _label(
     whole: "Axes", detail: "Axes", scheme: Scheme, colours: npt.NDArray[np.float64], edges: npt.NDArray[np.int_]
 ) -> None:
-    """Axes and legend."""
+    """Label the axes and add the legend."""
     from matplotlib.lines import Line2D
 
     last = int(edges[-1])
@@ -144,7 +144,7 @@ def _label(
 
 
 def _mean_cosines(scheme: Scheme, first: int, last: int, *, upper: bool = False) -> Callable[[int], Floats]:
-    """Waveforms by row, scaled to 1 at distance 0."""
+    """Return a function that computes a row's waveform, scaled to 1 at distance 0."""
     at_zero = math.sqrt(scheme.head_dim) * scheme.attention_factor() ** 2
     logits = scheme.row_waveforms(last, min_distance=first, upper=upper)
     return lambda row: logits(row) / at_zero
@@ -156,6 +156,6 @@ def _bin_means(curve: Floats, edges: npt.NDArray[np.int_]) -> Floats:
 
 
 def _window(floor: int, last: int) -> tuple[int, int]:
-    """Indices, into distances from 1, of the detail around the floor."""
+    """Return the range of indices, into distances from 1, shown around the floor."""
     start = max(min(floor - DETAIL // 2, last - DETAIL), 1)
     return start - 1, min(start + DETAIL, last)

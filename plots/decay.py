@@ -1,4 +1,4 @@
-"""How the attention of a real model's heads decays over distance: all heads at once, one of them, their slopes."""
+"""The decay figures: how attention in a real model decays over distance, for all heads, one head, and as slopes."""
 
 import math
 from dataclasses import replace
@@ -29,27 +29,27 @@ VERIFIED = "#92c5de"
 POOR_FIT = 0.9
 """A cell is framed where the model curve's correlation with the score is below this."""
 MOST_NUMBERS = 300
-"""Cells of a heat map up to which each shows its number."""
+"""Largest number of cells in a heat map that show their numbers."""
 BINS_PER_DECADE = 90
-"""Points of a line, each a mean over distances: below some 40 of a single one, beyond of as many as lie there."""
+"""Points per decade of a line. Below a distance of about 40 a point is one distance, beyond it a mean over several."""
 LARGEST = 16.5  # inches that cells take up in either direction
 
 SLOPE_UNIT = "nats per decade"
 
 
 def plot_heads(decay: Decay, bases: BaseSet | Any = None) -> "Figure":
-    """Draw every head's score and model curve over distance, each in a cell of its own.
+    """Draw every head's score and model curve over distance, one cell per head.
 
-    Rows are the measured layers, columns the query heads, those that share a KV head side by side. In a cell the
-    distance goes from 1 to the last on a log scale, at the decay's `fit_distances`; the score goes from the lowest to
-    the highest value of what is drawn in that cell, so that cells compare in shape and not in size. The tint is the
-    head's slope. A frame marks a head whose model curve has a correlation below 0.9 with its score.
+    Rows are the measured layers; columns are the query heads, with those that share a KV head side by side. In each
+    cell the distance runs from 1 to the last on a log scale, at the decay's `fit_distances`. The score runs from the
+    lowest to the highest value drawn in that cell, so cells compare in shape, not in size. The tint shows the head's
+    slope. A frame marks a head whose model curve correlates with its score below 0.9.
 
     Parameters
     ----------
     decay : Decay
     bases : BaseSet or sequence of float, length K, optional
-        One per KV head, for a third line, the prediction; those of `decay` if left out and it has any.
+        One per KV head, for a third line, the prediction. By default those of `decay`, if any.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def plot_heads(decay: Decay, bases: BaseSet | Any = None) -> "Figure":
     Raises
     ------
     ValueError
-        If the bases are not for the heads of this model.
+        If the bases do not fit the model's heads.
     """
     decay = _with_bases(decay, bases)
     at = decay.fit_distances
@@ -110,13 +110,12 @@ def plot_heads(decay: Decay, bases: BaseSet | Any = None) -> "Figure":
 
 
 def plot_head(decay: Decay, layer: int, head: int, bases: BaseSet | Any = None) -> "Figure":
-    """Draw one head: its measured score by distance, and what is held against it.
+    """Draw one head: its measured score by distance, and what it is compared with.
 
-    The band is two standard errors to either side. The line of each part, a text or one half of the only text, is
-    thin. The unit waveform is in units of its own, and the least-squares line a function of log m: both are brought
-    to the score by least squares at the decay's `fit_distances`. With attention after the softmax measured, a second
-    panel shows it. Where distances lie closer than can be shown, lines are means over several, and a pale band goes
-    from the lowest to the highest score among them.
+    The band is two standard errors to either side. A thin line shows each part: a text, or one half of the only text.
+    The unit waveform and a line over log m are fitted to the score by least squares at the decay's `fit_distances`. If
+    attention after the softmax was measured, a second panel shows it. Where distances lie too close together, lines
+    are means over several, and a pale band spans their lowest to highest score.
 
     Parameters
     ----------
@@ -124,8 +123,8 @@ def plot_head(decay: Decay, layer: int, head: int, bases: BaseSet | Any = None) 
     layer, head : int
         A measured layer and a query head, each from 0.
     bases : BaseSet or sequence of float, length K, optional
-        One per KV head, for the prediction; those of `decay` if left out and it has any. What was measured with the
-        bases of `decay` is left out where these are others.
+        One per KV head, for the prediction. By default those of `decay`, if any. The score measured with the bases of
+        `decay` is not drawn if these differ.
 
     Returns
     -------
@@ -134,12 +133,12 @@ def plot_head(decay: Decay, layer: int, head: int, bases: BaseSet | Any = None) 
     Raises
     ------
     ValueError
-        If the layer was not measured, the head is not there, or the bases are not for the heads of this model.
+        If the layer was not measured, the head does not exist, or the bases do not fit the model's heads.
     """
     row = _row(decay, layer)
     checks.integer("head", head, 0)
     if head >= decay.model["heads"]:
-        msg = f"head {head} is not there: {decay.model['name']} has the query heads 0 to {decay.model['heads'] - 1}"
+        msg = f"head {head} does not exist: {decay.model['name']} has query heads 0 to {decay.model['heads'] - 1}"
         raise InputError(msg)
     decay = _with_bases(decay, bases)
     bins = _Bins(decay.max_distance)
@@ -172,11 +171,11 @@ def plot_head(decay: Decay, layer: int, head: int, bases: BaseSet | Any = None) 
 
 
 def plot_slopes(decay: Decay) -> "Figure":
-    """Draw the slope of every head as a heat map, and beside it the mean slope of every KV head.
+    """Draw the slope of every head as a heat map, next to the mean slope of every KV head.
 
-    Rows are the measured layers, columns the query heads, those that share a KV head side by side between white
-    lines. The mean is over the layers and over the query heads that share the KV head; its bar is one standard error
-    to either side, between layers.
+    Rows are the measured layers; columns are the query heads, with white lines between those of different KV heads. The
+    mean is over the layers and over the query heads that share the KV head; its bar is one standard error between
+    layers to either side.
 
     Parameters
     ----------
@@ -217,7 +216,7 @@ def plot_slopes(decay: Decay) -> "Figure":
 
 
 def _draw_score(axes: "Axes", decay: Decay, row: int, head: int, bins: "_Bins") -> None:
-    """The measured score, its band and its parts."""
+    """Draw the measured score, its band and its parts."""
     at, score = bins.at, bins.means(decay.score[row, head])
     band = 2 * bins.means(decay.standard_error[row, head])
     name = f"each of the {len(decay.parts)} {'texts' if len(decay.texts) > 1 else 'halves of its queries'}"
@@ -231,7 +230,7 @@ def _draw_score(axes: "Axes", decay: Decay, row: int, head: int, bins: "_Bins") 
 
 
 def _draw_comparisons(axes: "Axes", decay: Decay, row: int, head: int, bins: "_Bins") -> None:
-    """What the score is compared with, each by its correlation."""
+    """Draw what the score is compared with, each with its correlation."""
     r = {name: f"r {_number(values[row, head], 3)}" for name, values in decay.figures.items()}
     at, kv_head = bins.at, head // decay.group
     score = decay.score[row, head].astype(np.float64)
@@ -258,9 +257,9 @@ def _draw_comparisons(axes: "Axes", decay: Decay, row: int, head: int, bins: "_B
 
 
 def _draw_mass(axes: "Axes", bins: "_Bins", mass: npt.NDArray[Any], sinks: float | None) -> None:
-    """Attention after the softmax."""
+    """Draw attention after the softmax."""
     means = bins.means(mass)
-    seen = np.where(means > 0, means, np.nan)  # a log scale has no 0
+    seen = np.where(means > 0, means, np.nan)  # a log scale cannot show 0
     if bins.wide:
         low, high = bins.ends(np.where(mass > 0, mass, np.nan))
         axes.fill_between(bins.at, low, high, color=INK, alpha=0.09, lw=0)
@@ -268,13 +267,13 @@ def _draw_mass(axes: "Axes", bins: "_Bins", mass: npt.NDArray[Any], sinks: float
     if np.isfinite(seen).any():
         axes.set_yscale("log")
     axes.set_ylabel("share of attention")
-    title = "attention of a query that each distance gets after the softmax, the first four keys taken out"
-    title += "" if sinks is None else f" (they get {sinks:.1%})"
+    title = "share of a query's attention by distance, after the softmax, without the first four keys"
+    title += "" if sinks is None else f" (which get {sinks:.1%})"
     axes.set_title(title, loc="left", fontsize=9)
 
 
 def _draw_means(axes: "Axes", decay: Decay) -> None:
-    """Mean slope by KV head, with its standard error between layers."""
+    """Draw the mean slope by KV head, with its standard error between layers."""
     means = decay.kv_head_slopes()
     error = decay.kv_head_slope_errors() if len(decay.layers) > 1 else None
     heads = np.arange(means.size)
@@ -289,7 +288,7 @@ def _draw_means(axes: "Axes", decay: Decay) -> None:
 
 
 def _with_bases(decay: Decay, bases: Any) -> Decay:
-    """The decay with the bases that hold; what was verified is so for its own bases alone."""
+    """Return the decay with other bases, if given; what was verified holds only for its own bases."""
     fitting = decay.bases if bases is None else decay.fitting_bases(bases)
     return decay if fitting == decay.bases else replace(decay, bases=fitting, verified=None)
 
@@ -298,12 +297,12 @@ def _row(decay: Decay, layer: int) -> int:
     checks.integer("layer", layer, 0)
     if layer in decay.layers:
         return decay.layers.index(layer)
-    msg = f"layer {layer} was not measured, only {_ranges(decay.layers)}"
+    msg = f"layer {layer} was not measured; measured layers: {_ranges(decay.layers)}"
     raise InputError(msg)
 
 
 def _ranges(numbers: "Sequence[int]") -> str:
-    """Whole numbers as text, neighbours as a range."""
+    """Format integers as text, consecutive ones as a range."""
     found: list[list[int]] = []
     for number in sorted(numbers):
         if found and number == found[-1][-1] + 1:
@@ -314,20 +313,20 @@ def _ranges(numbers: "Sequence[int]") -> str:
 
 
 def _in_cells(x: Floats, curves: "Sequence[npt.NDArray[Any]]") -> list[Floats]:
-    """Points (cells, distances, 2) of each line in cells from (0, 0), top left, to (1, 1)."""
+    """Scale each line to its cell, from (0, 0) top left to (1, 1): (cells, distances, 2)."""
     along = 0.08 + 0.84 * x / (x[-1] or 1.0)
     low = np.fmin.reduce([np.fmin.reduce(values, axis=-1) for values in curves])[:, None]
     high = np.fmax.reduce([np.fmax.reduce(values, axis=-1) for values in curves])[:, None]
     points = []
     for values in curves:
-        middle = np.where(np.isnan(values), np.nan, 0.5)  # of a cell in which all is constant
+        middle = np.where(np.isnan(values), np.nan, 0.5)  # for a constant line
         share = np.divide(values - low, high - low, out=middle, where=high > low)
         points.append(np.stack(np.broadcast_arrays(along, 0.9 - 0.8 * share), axis=-1))
     return points
 
 
 def _name_cells(axes: "Axes", decay: Decay, left: Floats | npt.NDArray[np.int_], width: float, height: float) -> None:
-    """Layers down the side; query heads, and the KV heads that they share, along the top."""
+    """Label the layers down the side, and the query heads and their KV heads along the top."""
     group = decay.group
     rows = range(0, len(decay.layers), math.ceil(0.18 / height))
     columns = range(0, len(left), math.ceil(0.25 / width))
@@ -351,7 +350,7 @@ def _name_cells(axes: "Axes", decay: Decay, left: Floats | npt.NDArray[np.int_],
 
 
 def _slope_colours(slopes: Floats) -> "tuple[Colormap, Normalize]":
-    """Colours on both sides of 0, light enough for lines and numbers on them."""
+    """Return colours for both sides of 0, light enough for lines and numbers on them."""
     import matplotlib as mpl
     from matplotlib.colors import LinearSegmentedColormap, Normalize
 
@@ -363,12 +362,12 @@ def _slope_colours(slopes: Floats) -> "tuple[Colormap, Normalize]":
 
 
 def _between(size: float, least: float, most: float, n: int, room: float = LARGEST) -> float:
-    """Inches of a cell, of which n must find room."""
+    """Return the size of a cell in inches, such that n of them fit."""
     return min(max(size, least), most, room / n)
 
 
 class _Bins:
-    """Distances 1 … last in bins of about the same width on a log scale, none of them empty."""
+    """Distances 1 … last in non-empty bins of about the same width on a log scale."""
 
     def __init__(self, last: int) -> None:
         n = math.ceil(BINS_PER_DECADE * math.log10(last + 1))
@@ -376,20 +375,20 @@ class _Bins:
         self._ends = np.append(self._starts[1:], last + 1)
         self.at = np.sqrt(self._starts * (self._ends - 1.0))
         several = self._ends - self._starts > 1
-        self.wide = int(self._starts[several.argmax()]) if several.any() else 0  # the first distance not on its own
+        self.wide = int(self._starts[several.argmax()]) if several.any() else 0  # first distance that shares its bin
 
     def means(self, curve: npt.NDArray[Any]) -> Floats:
-        """Of a curve over distances 0 … last, by bin."""
+        """Return the mean of a curve over distances 0 … last in each bin."""
         sums = np.add.reduceat(curve.astype(np.float64), self._starts)
         return sums / (self._ends - self._starts)
 
     def ends(self, curve: npt.NDArray[Any]) -> tuple[Floats, Floats]:
-        """The lowest and the highest value by bin."""
+        """Return the lowest and the highest value in each bin."""
         return np.fmin.reduceat(curve, self._starts), np.fmax.reduceat(curve, self._starts)
 
 
 def _fitted(values: Floats, target: Floats, at: npt.NDArray[np.int64]) -> Floats:
-    """Values times a scale plus an offset, by least squares at some distances."""
+    """Scale and shift values to fit `target`, by least squares at some distances."""
     x, y = values[at], target[at]
     spread = ((x - x.mean()) ** 2).sum()
     scale = ((x - x.mean()) * (y - y.mean())).sum() / spread if spread > 0 else 0.0
@@ -402,7 +401,7 @@ def _title(figure: "Figure", text: str) -> None:
 
 
 def _name(decay: Decay) -> str:
-    """The model's name, its end if it is long, and nothing in it taken for mathematics."""
+    """Return the model's name, shortened from the left if long, with $ escaped for matplotlib."""
     name = str(decay.model["name"])
     return ("…" + name[-39:] if len(name) > 40 else name).replace("$", r"\$")
 
@@ -427,7 +426,7 @@ def _listed(bases: "Iterable[float]") -> str:
 
 
 def _number(value: float, digits: int = 2) -> str:
-    """A figure as text, with a true minus; a dash where there is none."""
+    """Format a figure with a true minus sign, or as a dash if it is NaN."""
     if math.isnan(value):
         return "–"
     text = f"{value:.{digits}f}"

@@ -1,4 +1,4 @@
-"""What all figures have in common: size, colours, file formats."""
+"""What all figures share: style, colours, file formats."""
 
 import io
 import os
@@ -39,7 +39,7 @@ _SETTINGS: Any = {
 
 @contextmanager
 def house_style() -> Iterator[None]:
-    """Draw in the project's style, and leave the caller's settings as they were."""
+    """Draw in the project's style, and restore the caller's settings afterwards."""
     import matplotlib as mpl
 
     with mpl.rc_context(_SETTINGS):
@@ -47,7 +47,7 @@ def house_style() -> Iterator[None]:
 
 
 def check_figure_path(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-    """Raise what `save_figure` would end with for this path: a suffix it does not know, a file that exists."""
+    """Raise what `save_figure` would raise for this path: for an unknown suffix or an existing file."""
     checks.choice("the suffix of the figure", Path(path).suffix.lower(), SUFFIXES)
     check_output(path, overwrite=overwrite)
 
@@ -58,7 +58,7 @@ def save_figure(figure: "Figure", path: str | os.PathLike[str], *, overwrite: bo
     Raises
     ------
     ValueError
-        If the suffix is another.
+        If the suffix is unknown.
     OSError
         If the file exists and `overwrite` is false, or cannot be written.
     """

@@ -1,6 +1,6 @@
 """Base-set search and RoPE waveform analysis for head-adaptive context extension (HARPE, arXiv:2412.07171).
 
-What is public stands in `__init__.pyi`, and is imported when it is first used: `import ropesearch` loads nothing heavy.
+`__init__.pyi` lists the public names. Each is imported on first use, so `import ropesearch` loads nothing heavy.
 """
 
 import lazy_loader

@@ -45,7 +45,7 @@ def test_save_and_load(tmp_path):
     path = tmp_path / "bases.json"
     GROUPED.save(path)
     assert BaseSet.load(path) == GROUPED
-    with pytest.raises(FileExistsError, match="exists already"):
+    with pytest.raises(FileExistsError, match="already exists"):
         GROUPED.save(path)
     GROUPED.save(path, overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == ["bases.json"]
@@ -60,23 +60,23 @@ def test_unknown_keys_are_ignored_and_free_ones_may_be_empty():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "it is not JSON, or is cut off"),
-        (GROUPED.to_json()[:-40], "it is not JSON, or is cut off"),
-        ("[" * 100000, "it is not JSON, or is cut off"),
+        ("", "it is not JSON, or it is cut off"),
+        (GROUPED.to_json()[:-40], "it is not JSON, or it is cut off"),
+        ("[" * 100000, "it is not JSON, or it is cut off"),
         ("[]", r"its format must be 'ropesearch.base-set', not \[\]"),
         ("{}", "its format must be 'ropesearch.base-set', not None"),
         (content(format="other"), "its format must be 'ropesearch.base-set', not 'other'"),
-        (content(version=2), "it is of version 2, and this ropesearch reads up to version 1"),
+        (content(version=2), "it has version 2, but this ropesearch reads versions up to 1"),
         (content(version="1"), "version must be an integer"),
         (content(version=...), "it has no key 'version'"),
         *((content(**{key: ...}), f"it has no key '{key}'") for key in content() if key not in ("format", "version")),
         (content(bases=[1e4, 2e4, 3e4]), "bases must have one base per KV head: 4, not 3"),
-        (content(bases=[1e4, 2e4, 3e4, 1]), "every one of bases must be a finite number above 1, not 1"),
-        (content(bases=[1e4, 2e4, 3e4, "4e4"]), "every one of bases must be a finite number above 1, not '4e4'"),
-        (content(bases=[1e4, 2e4, 3e4, True]), "every one of bases must be"),
-        (content(bases=[1e4, 2e4, 3e4, None]), "every one of bases must be"),
-        (content(bases=[1e4, 2e4, 3e4, [4e4]]), "every one of bases must be"),
-        (content(bases=[1e4, 2e4, 3e4, 10**400]), "every one of bases must be"),
+        (content(bases=[1e4, 2e4, 3e4, 1]), "every value of bases must be a finite number above 1, not 1"),
+        (content(bases=[1e4, 2e4, 3e4, "4e4"]), "every value of bases must be a finite number above 1, not '4e4'"),
+        (content(bases=[1e4, 2e4, 3e4, True]), "every value of bases must be"),
+        (content(bases=[1e4, 2e4, 3e4, None]), "every value of bases must be"),
+        (content(bases=[1e4, 2e4, 3e4, [4e4]]), "every value of bases must be"),
+        (content(bases=[1e4, 2e4, 3e4, 10**400]), "every value of bases must be"),
         (content(bases=[1e4, 2e4, 3e4, math.nan]), "it holds NaN"),
         (content(bases=[1e4, 2e4, 3e4, -math.inf]), "it holds -Infinity"),
         (content(parameters={"bmin": math.nan}), "it holds NaN"),
@@ -109,7 +109,7 @@ def test_bytes_that_are_no_text_and_files_that_are_not_there(tmp_path):
     with pytest.raises(FileNotFoundError):
         BaseSet.load(path)
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match="is not a base-set file that can be used"):
+    with pytest.raises(ValueError, match="is not a usable base-set file"):
         BaseSet.load(path)
 
 
@@ -163,7 +163,7 @@ def test_a_set_from_plain_numbers():
         ({"bases": np.array(5e6)}, r"bases must be a list of bases, not array\(5000000\.\)"),
         ({"bases": 5e6}, "bases must be a list of bases, not 5000000"),
         ({"bases": "5e6"}, "bases must be a list of bases, not '5e6'"),
-        ({"bases": [1e6, 1]}, "every one of bases must be a finite number above 1, not 1"),
+        ({"bases": [1e6, 1]}, "every value of bases must be a finite number above 1, not 1"),
         ({"bases": [1e6] * 3, "heads": 4}, "kv_heads must be a divisor of the 4 heads, not 3"),
         ({"bases": [1e6], "heads": 0}, "heads must be an integer of at least 1, not 0"),
         ({"bases": [1e6], "heads": 2.0}, "heads must be an integer of at least 1, not 2"),

@@ -406,7 +406,7 @@ def test_a_gguf_file_and_no_room_for_what_is_in_it(refused, tmp_path, monkeypatc
     capsys.readouterr()  # the bars of the unpacking
     for room in ("load", "write"):  # it is not even unpacked
         monkeypatch.setattr(f"ropesearch.model.{room}.load_model", None)
-    assert "and the disk has 0 bytes free" in refused(1, "model.gguf", bases="b4.json")
+    assert "but the disk has only 0 bytes free" in refused(1, "model.gguf", bases="b4.json")
 
 
 @pytest.mark.slow
@@ -467,15 +467,15 @@ def test_models_that_are_not_there(refused, stock, tmp_path):
     assert "org/model.gguf does not exist" in refused(2, "org/model.gguf")
     assert "is a file: MODEL must be" in refused(2, stock / "config.json")
     (tmp_path / "empty").mkdir()
-    assert "empty is not one model's folder: it has no config.json and no .gguf" in refused(2, "empty")
+    assert "empty does not hold one model: it has no config.json and no .gguf" in refused(2, "empty")
     for name in "ab":
         (tmp_path / "empty" / f"{name}.gguf").touch()
-    assert "it has 2 .gguf files: name the one" in refused(2, "empty")
+    assert "it has 2 .gguf files: name one of them" in refused(2, "empty")
     assert "a.gguf cannot be used: " in refused(2, "empty/a.gguf")
 
 
 def test_a_hub_name_without_a_network(refused):
-    assert "org/Model-1.5B is no folder here, and could not be fetched from the hub" in refused(1, "org/Model-1.5B")
+    assert "org/Model-1.5B is not a folder here, and could not be fetched from the hub" in refused(1, "org/Model-1.5B")
 
 
 def test_a_hub_name_that_is_there(stock, tmp_path, monkeypatch):
@@ -515,7 +515,7 @@ def test_weights_that_are_not_there(refused, stock, tmp_path):
     assert "pytorch_model.bin cannot be read as weights" in refused(2, "model")
     index = tmp_path / "model" / "model.safetensors.index.json"
     index.write_text('{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}')
-    assert "speaks of model-1.safetensors and 1 more, not to be found" in refused(2, "model")
+    assert "lists model-1.safetensors and 1 more, not found in its folder" in refused(2, "model")
     index.write_text("{")
     assert "model.safetensors.index.json is not JSON" in refused(2, "model")
     index.write_text("{}")
@@ -549,18 +549,18 @@ def test_weights_of_another_shape(refused, stock, tmp_path):
     untied = changed(tied, tmp_path / "untied", tie_word_embeddings=False)
     assert "untied holds no weights for lm_head.weight" in refused(2, untied)
     wider = changed(stock, tmp_path / "wider", intermediate_size=97)
-    assert "has the shape (96, 64), and by its config it must have (97, 64)" in refused(2, wider)
+    assert "has the shape (96, 64), but its config requires (97, 64)" in refused(2, wider)
 
 
 def test_configs_that_cannot_be_used(refused, stock, tmp_path):
     for values, line in [
-        ({"model_type": "gemma"}, "is a model of type gemma, and bases can be given to llama, mistral, qwen2, qwen3"),
+        ({"model_type": "gemma"}, "is a model of type gemma; only llama, mistral, qwen2, qwen3 can take bases"),
         ({"model_type": None}, "is a model of type None, and"),
         ({"num_attention_heads": None}, "it has no num_attention_heads"),
         ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "scales its rotary embedding by the rule 'yarn'"),
         ({"rope_scaling": {"type": "linear", "factor": 4.0}}, "scales its rotary embedding by the rule 'linear'"),
         ({"rope_scaling": "linear"}, "scales its rotary embedding by the rule 'linear'"),
-        ({"partial_rotary_factor": 0.5}, "it rotates only a part of each head"),
+        ({"partial_rotary_factor": 0.5}, "it rotates only part of each head"),
         ({"quantization_config": {"quant_method": "gptq"}}, "are quantized"),
         ({"vocab_size": "many"}, "config.json cannot be used: "),
     ]:
@@ -579,18 +579,18 @@ def test_bases_that_do_not_fit(refused, stock, tmp_path):
     assert "for 4 heads, 2 KV heads and head_dim 8, and " in refused(2, stock, bases="b8.json")
     assert "nothing.json cannot be read" in refused(2, stock, bases="nothing.json")
     apply_to_checkpoint(stock, base_set(BASES[2]), "once")
-    assert "once carries bases already (harpe_llama)" in refused(2, "once")
+    assert "once already carries bases (harpe_llama)" in refused(2, "once")
 
 
 def test_a_folder_that_exists_is_not_replaced(refused, stock, tmp_path):
     (tmp_path / "out").mkdir()
-    assert "out exists already, and is not replaced" in refused(1, stock)
+    assert "out already exists and is never replaced" in refused(1, stock)
     assert "the folder nowhere of out does not exist" in refused(1, stock, output="nowhere/out")
 
 
 def test_no_room_on_the_disk(refused, stock, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6, 0))
-    assert "and the disk has 0 bytes free" in refused(1, stock)
+    assert "but the disk has only 0 bytes free" in refused(1, stock)
 
 
 def test_a_disk_that_fills_up_leaves_nothing(refused, stock, monkeypatch):

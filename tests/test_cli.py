@@ -246,8 +246,8 @@ NEEDED = ["--bmin", "1e6", "--bmax", "5e6", "--stride", "30000", "--heads", "32"
         ),
         (
             ["search", *NEEDED, "--heads", "200"],
-            "--heads must be at most 134, for --stride 30000 gives 133 candidates beside --bmin"
-            " (a stride of 20100 would do), not 200",
+            "--heads must be at most 134, because --stride 30000 gives 133 candidates besides --bmin"
+            " (a stride of 20100 is narrow enough), not 200",
         ),
         (["search", *NEEDED, "--heads", "3.5"], "Invalid value for '--heads': '3.5' is not a valid integer."),
         (["search", *NEEDED, "--kv-heads", "5"], "--kv-heads must be a divisor of the 32 heads, not 5"),
@@ -290,8 +290,8 @@ NEEDED = ["--bmin", "1e6", "--bmax", "5e6", "--stride", "30000", "--heads", "32"
         (["search", *NEEDED, "--nonsense"], "No such option"),
         (["show", "nowhere.json"], "nowhere.json cannot be read: No such file or directory"),
         (["show", "."], ". cannot be read: Is a directory"),
-        (["show", "cut.json"], "cut.json is not a base-set file that can be used: it is not JSON, or is cut off"),
-        (["show", "gpt2.json"], "gpt2.json is not a base-set file that can be used: its format must be"),
+        (["show", "cut.json"], "cut.json is not a usable base-set file: it is not JSON, or it is cut off"),
+        (["show", "gpt2.json"], "gpt2.json is not a usable base-set file: its format must be"),
         (
             ["export", "good.json", "-o", "a.txt"],
             "--output must be a .json, .csv, .md, .safetensors, .npz or .pt file, not 'a.txt'",
@@ -301,7 +301,7 @@ NEEDED = ["--bmin", "1e6", "--bmax", "5e6", "--stride", "30000", "--heads", "32"
             "--dtype must be one of float32, float64",
         ),
         (["waveform"], "BASES must be given: numbers or base-set files, or position schemes by --scheme"),
-        (["waveform", "--scheme", "yarm:32"], "there is no position scheme 'yarm', only rope, pi, "),
+        (["waveform", "--scheme", "yarm:32"], "unknown position scheme 'yarm'; known are rope, pi, "),
         (["waveform", "--scheme", "yarn"], "scheme 'yarn': a factor is missing"),
         (["extrema", "--scheme", "pi:0.5"], "scheme 'pi:0.5': factor must be a number of at least 1, not 0.5"),
         (["plot", "coverage", "-o", "a.png"], "either FILE or --scheme must be given"),
@@ -366,7 +366,7 @@ def test_outputs_that_cannot_be_written_are_exit_1_before_the_work(run, tmp_path
     with monkeypatch.context() as patch:
         patch.setattr("ropesearch.search.run.find_landmarks", lambda *_, **__: pytest.fail("the work was begun"))
         for name, line in [
-            (f"there.{suffix}", f"there.{suffix} exists already; --overwrite replaces it"),
+            (f"there.{suffix}", f"there.{suffix} already exists; --overwrite replaces it"),
             (f"nowhere/a.{suffix}", f"the folder nowhere of a.{suffix} does not exist"),
             (f"good.json/a.{suffix}", "good.json is not a folder"),
         ]:
@@ -384,7 +384,7 @@ def test_too_large_is_exit_1_and_says_how_much_it_needs(run, monkeypatch):
     for args in (["search", *NEEDED, *huge], ["waveform", "1e4", *huge], ["extrema", "1e4", *huge]):
         code, out, err = run(*args)
         assert (code, out) == (1, "")
-        assert re.fullmatch(r"Error: .* needs [\d.]+ GB of memory, and 1 GB is free\n", err)
+        assert re.fullmatch(r"Error: .* needs [\d.]+ GB of memory, but only 1 GB is free\n", err)
 
 
 def test_a_missing_extra_is_exit_1(run, monkeypatch):

@@ -93,7 +93,7 @@ def test_a_decay_is_equal_to_itself_alone(tmp_path):
 def test_files_are_not_replaced_unless_asked(tmp_path):
     decay, path = made_decay(), tmp_path / "decay.json"
     (tmp_path / "decay.npz").touch()
-    with pytest.raises(FileExistsError, match=r"decay\.npz exists already"):
+    with pytest.raises(FileExistsError, match=r"decay\.npz already exists"):
         decay.save(path)
     assert not path.exists()
     decay.save(path, overwrite=True)
@@ -127,7 +127,7 @@ def changed(key, value):
     ("change", "message"),
     [
         (changed("format", "ropesearch.base-set"), "its format must be 'ropesearch.decay', not 'ropesearch.base-set'"),
-        (changed("version", 2), "it is of version 2, and this ropesearch reads up to version 1"),
+        (changed("version", 2), "it has version 2, but this ropesearch reads versions up to 1"),
         (changed("version", None), "version must be an integer of at least 1, not None"),
         (lambda content: content.pop("layers"), "it has no key 'layers'"),
         (changed("arrays", {}), "it names no file of arrays: it was printed, not saved"),
@@ -153,7 +153,7 @@ def test_files_that_cannot_be_used(change, message, tmp_path):
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"^[^\n]*decay\.json is not a decay file that can be used: ") as error:
+    with pytest.raises(InputError, match=r"^[^\n]*decay\.json is not a usable decay file: ") as error:
         Decay.load(path)
     assert message in str(error.value)
 
@@ -162,7 +162,7 @@ def test_texts_that_are_no_decay_files(tmp_path):
     path = tmp_path / "decay.json"
     for text in ("", "[]", "{", "\x00", "[" * 100000):
         path.write_text(text)
-        with pytest.raises(InputError, match="is not a decay file that can be used"):
+        with pytest.raises(InputError, match="is not a usable decay file"):
             Decay.load(path)
     with pytest.raises(FileNotFoundError):
         Decay.load(tmp_path / "none.json")
@@ -294,7 +294,7 @@ def test_a_decay_file_of_another_model_is_refused(run, tmp_path):
 def test_what_order_by_refuses(run):
     for arguments, message in [
         (["--order-by", "none.json"], "none.json cannot be read: No such file"),
-        (["--order-by", "config.json"], "config.json is not a decay file that can be used: its format must be"),
+        (["--order-by", "config.json"], "config.json is not a usable decay file: its format must be"),
         (["--order-by", "decay.json", "--order", "ascending"], "--order and --order-by exclude each other"),
     ]:
         code, out, err = run("search", *GRID, *SHAPE, *arguments)

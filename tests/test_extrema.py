@@ -123,7 +123,7 @@ def test_plateaus_and_ends():
         ({"extrema": "local", "min_separation": 0}, "min_separation must be"),
         ({"min_distance": -1}, "min_distance must be"),
         ({"values": [[1.0]]}, "values must be one-dimensional"),
-        ({"values": [1.0, float("nan")]}, "there is NaN among them"),
+        ({"values": [1.0, float("nan")]}, "values must not contain NaN"),
     ],
 )
 def test_bad_arguments(arguments, message):

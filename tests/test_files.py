@@ -45,7 +45,7 @@ def test_outputs_that_are_refused(tmp_path):
     (tmp_path / "file").touch()
     os.mkfifo(tmp_path / "pipe")
     for name, error, message in [
-        ("file", FileExistsError, "exists already"),
+        ("file", FileExistsError, "already exists"),
         ("pipe", FileExistsError, "is not a regular file"),
         ("nowhere/file", FileNotFoundError, "the folder .*nowhere of file does not exist"),
         ("file/file", NotADirectoryError, "is not a folder"),
@@ -70,7 +70,7 @@ def test_memory():
     assert available is not None
     assert 0 < available < psutil.virtual_memory().total
     require_memory(1000, "this")
-    with pytest.raises(MemoryError, match=r"this needs 1 EB of memory, and .* is free"):
+    with pytest.raises(MemoryError, match=r"this needs 1 EB of memory, but only .* is free"):
         require_memory(10**18, "this")
 
 
@@ -84,7 +84,7 @@ def test_without_limits_what_the_system_says_is_available_is(in_cgroups, monkeyp
 
 def test_a_limit_of_the_address_space_counts(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda _: (10**6, 10**6))
-    with pytest.raises(MemoryError, match="this needs 2 MB of memory, and 0 bytes is free"):
+    with pytest.raises(MemoryError, match="this needs 2 MB of memory, but only 0 bytes is free"):
         require_memory(2 * 10**6, "this")
 
 
@@ -106,7 +106,7 @@ def test_a_folder_that_cannot_be_written_leaves_nothing(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    with pytest.raises(FileExistsError, match="out exists already"), new_folder(tmp_path / "out"):
+    with pytest.raises(FileExistsError, match="out already exists"), new_folder(tmp_path / "out"):
         pytest.fail("it was given a folder to fill")
     with pytest.raises(FileExistsError), new_folder(tmp_path / "late"):
         (tmp_path / "late").mkdir()  # by somebody else
@@ -147,7 +147,7 @@ def test_the_memory_limit_of_every_cgroup_above_counts(in_cgroups):
     cgroup(root / "box", memory__max="3000000\n", memory__current="2500000\n", memory__stat="inactive_file 400000\n")
     cgroup(root / "box" / "job", memory__max="max\n", memory__current="100\n", memory__stat="")
     assert machine.available_memory() == 900000
-    with pytest.raises(MemoryError, match="this needs 1 MB of memory, and 900 kB is free"):
+    with pytest.raises(MemoryError, match="this needs 1 MB of memory, but only 900 kB is free"):
         require_memory(10**6, "this")
 
 

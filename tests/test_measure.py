@@ -161,7 +161,7 @@ def test_a_model_that_carries_bases():
         assert np.array_equal(decay.score, verified)
         assert decay.model["bases"] == list(other.bases)
         np.testing.assert_allclose(decay.curve, decay.predict(other), rtol=0, atol=1e-5)
-        with pytest.raises(InputError, match="carries bases already"):
+        with pytest.raises(InputError, match="already carries bases"):
             measure_decay(model, None, texts, length=LENGTH, base_set=other)
 
 
@@ -515,7 +515,7 @@ def test_the_command_reads_texts_and_warns_of_lengths_beyond_the_model(run, fold
         (2, ["nowhere"], "nowhere does not exist"),
         (1, ["toy", "--device", "cuda:99"], "device cuda:99: "),
         (1, ["org/Model-1.5B"], "could not be fetched from the hub"),
-        (1, ["toy", "-o", "there.json"], "there.json exists already"),
+        (1, ["toy", "-o", "there.json"], "there.json already exists"),
         (1, ["toy", "-o", "nowhere/decay.json"], "the folder nowhere of decay.json does not exist"),
     ],
 )

@@ -112,9 +112,9 @@ LLAMA = PUBLISHED["Llama-2-7B"][0]
         (LLAMA | {"hidden_size": 4097}, "hidden_size must be a multiple of the 32 heads, not 4097"),
         (LLAMA | {"num_key_value_heads": 5}, "num_key_value_heads must be a divisor of the 32 heads, not 5"),
         (LLAMA | {"head_dim": 127}, "head_dim must be even, not 127"),
-        (LLAMA | {"partial_rotary_factor": 0.4}, "only a part of each head"),
-        (LLAMA | {"rotary_pct": 0.25}, "only a part of each head"),
-        (LLAMA | {"rope_parameters": {"partial_rotary_factor": 0.5}}, "only a part of each head"),
+        (LLAMA | {"partial_rotary_factor": 0.4}, "only part of each head"),
+        (LLAMA | {"rotary_pct": 0.25}, "only part of each head"),
+        (LLAMA | {"rope_parameters": {"partial_rotary_factor": 0.5}}, "only part of each head"),
         (LLAMA | {"qk_rope_head_dim": 64}, "multi-head latent attention"),
     ],
 )

@@ -138,7 +138,7 @@ ANSWER = SimpleNamespace(headers={}, request=None)  # as much of one as the erro
 )
 def test_what_the_hub_says_ends_as_one_line(run, hub, error, kind, line):
     hub(error)
-    with pytest.raises(kind, match=rf"^org/model is no folder here, and .*{line}[^\n]*$") as caught:
+    with pytest.raises(kind, match=rf"^org/model is not a folder here, and .*{line}[^\n]*$") as caught:
         ModelSource.find("org/model").config()
     assert isinstance(caught.value, InputError) == (kind is InputError)
     code, out, err = run("search", *UNIFORM, "--model-config", "org/model")
@@ -168,7 +168,7 @@ def test_what_search_says_of_other_files(models, run):
     (models / "none.gguf").write_text("nothing")
     for model, line in [
         ("bases.json", "no rotary embedding settings found in bases.json; it looks like a base-set file"),
-        ("part.json", "part.json: it rotates only a part of each head (partial_rotary_factor 0.5): give --heads and"),
+        ("part.json", "part.json: it rotates only part of each head (partial_rotary_factor 0.5): give --heads and"),
         ("none.gguf", "none.gguf cannot be used: "),
         ("gone.gguf", "gone.gguf does not exist: --model-config must be a model's folder"),
     ]:

@@ -345,7 +345,7 @@ def test_what_does_not_fit_is_refused():
         apply_bases(model, base_set(BASES[4]))
     with pytest.raises(InputError, match=r"base_set must be a BaseSet, not 'bases.json'"):
         apply_bases(model, "bases.json")
-    with apply_bases(model, base_set(BASES[2])), pytest.raises(InputError, match="carries bases already"):
+    with apply_bases(model, base_set(BASES[2])), pytest.raises(InputError, match="already carries bases"):
         apply_bases(model, base_set(BASES[2]))
     with pytest.raises(InputError, match=r"GPT2LMHeadModel is a model of type gpt2, .* llama, mistral, qwen2, qwen3"):
         apply_bases(GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=32, n_head=2, vocab_size=9)), base_set(BASES[2]))
@@ -369,7 +369,7 @@ def test_split_heads_are_refused():
     assert not config.base_model_tp_plan
     attention = modeling_harpe.HarpeLlamaForCausalLM(config).model.layers[0].self_attn
     tables = torch.zeros(1, 3, 4, HEAD_DIM // 2)
-    with pytest.raises(ValueError, match="2 KV heads and bases for 4"):
+    with pytest.raises(ValueError, match="2 KV heads, but bases for 4"):
         attention(torch.zeros(1, 3, HEADS * HEAD_DIM), position_embeddings=(tables, tables))
 
 

@@ -170,7 +170,7 @@ def test_what_a_sweep_on_stdout_had_found_is_not_lost_with_its_workers(run_sweep
     code, out, err = run_sweep("-o", "-")
     assert (code, out) == (1, "")
     (folder,) = (tmp_path / "temporary").iterdir()
-    assert f"{folder / 'sweep.jsonl'} keeps what ended, and --resume goes on from there" in err
+    assert f"{folder / 'sweep.jsonl'} keeps the finished rows, and --resume continues from there" in err
     assert (folder / "sweep.jsonl").exists()
 
 

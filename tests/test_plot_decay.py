@@ -274,8 +274,8 @@ def test_one_layer_and_one_head():
 @pytest.mark.parametrize(
     ("place", "line"),
     [
-        ((1, 0), r"^layer 1 was not measured, only 0, 2, 5 to 7$"),
-        ((5, 4), r"^head 4 is not there: made-up has the query heads 0 to 3$"),
+        ((1, 0), r"^layer 1 was not measured; measured layers: 0, 2, 5 to 7$"),
+        ((5, 4), r"^head 4 does not exist: made-up has query heads 0 to 3$"),
         ((-1, 0), r"^layer must be an integer of at least 0, not -1$"),
         ((2, 0.5), r"^head must be an integer of at least 0, not 0.5$"),
     ],
@@ -325,17 +325,17 @@ def test_bases_have_no_effect_on_slopes(run):
         (["decay.json"], "Missing option '-o' / '--output'."),
         (["decay.json", "-o", "a.gif"], "the suffix of the figure must be one of .png, .svg, .pdf, not '.gif'"),
         (["nowhere.json", "-o", "a.png"], "nowhere.json cannot be read: No such file or directory"),
-        (["cut.json", "-o", "a.png"], "cut.json is not a decay file that can be used: it is not JSON, or is cut off"),
-        (["bases.json", "-o", "a.png"], "bases.json is not a decay file that can be used: its format must be"),
-        (["alone.json", "-o", "a.png"], "alone.json is not a decay file that can be used: it names no file of arrays"),
+        (["cut.json", "-o", "a.png"], "cut.json is not a usable decay file: it is not JSON, or it is cut off"),
+        (["bases.json", "-o", "a.png"], "bases.json is not a usable decay file: its format must be"),
+        (["alone.json", "-o", "a.png"], "alone.json is not a usable decay file: it names no file of arrays"),
         (
             ["decay.json", "-o", "a.png", "--head", "2"],
             "--head must be LAYER.HEAD, two whole numbers such as 12.3, not '2'",
         ),
         (["decay.json", "-o", "a.png", "--head", "2.x"], "--head must be LAYER.HEAD"),
         (["decay.json", "-o", "a.png", "--head", "-1.0"], "--head must be LAYER.HEAD"),
-        (["decay.json", "-o", "a.png", "--head", "1.0"], "layer 1 was not measured, only 0, 2, 5"),
-        (["decay.json", "-o", "a.png", "--head", "2.4"], "head 4 is not there: made-up has the query heads 0 to 3"),
+        (["decay.json", "-o", "a.png", "--head", "1.0"], "layer 1 was not measured; measured layers: 0, 2, 5"),
+        (["decay.json", "-o", "a.png", "--head", "2.4"], "head 4 does not exist: made-up has query heads 0 to 3"),
         (["decay.json", "-o", "a.png", "--head", "2.3", "--slopes"], "only one of --head and --slopes can be given"),
         (["decay.json", "-o", "a.png", "--bases", "nowhere.json"], "nowhere.json cannot be read"),
         (["decay.json", "-o", "a.png", "--bases", "others.json"], "the base"),
@@ -353,6 +353,6 @@ def test_wrong_input_is_exit_2_one_line_and_nothing_written(run, tmp_path, args,
 def test_an_output_that_is_there_is_exit_1_before_the_work(run, monkeypatch):
     monkeypatch.setattr("ropesearch.plots.decay.plot_heads", lambda *_: pytest.fail("the work was begun"))
     Path("there.png").write_text("precious")
-    line = "there.png exists already; --overwrite replaces it"
+    line = "there.png already exists; --overwrite replaces it"
     assert run("decay.json", "-o", "there.png") == (1, "", f"Error: {line}\n")
     assert Path("there.png").read_text() == "precious"

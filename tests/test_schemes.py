@@ -391,11 +391,11 @@ LIST = (
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("yarm:32", f"there is no position scheme 'yarm', only {LIST}; did you mean yarn?"),
-        ("PI:32", f"there is no position scheme 'PI', only {LIST}; did you mean pi?"),
-        ("self_extend", f"there is no position scheme 'self_extend', only {LIST}; did you mean self-extend?"),
-        ("", f"there is no position scheme '', only {LIST}"),
-        ("???", f"there is no position scheme '???', only {LIST}"),
+        ("yarm:32", f"unknown position scheme 'yarm'; known are {LIST}; did you mean yarn?"),
+        ("PI:32", f"unknown position scheme 'PI'; known are {LIST}; did you mean pi?"),
+        ("self_extend", f"unknown position scheme 'self_extend'; known are {LIST}; did you mean self-extend?"),
+        ("", f"unknown position scheme ''; known are {LIST}"),
+        ("???", f"unknown position scheme '???'; known are {LIST}"),
         ("pi", "scheme 'pi': a factor is missing, as in pi:32"),
         ("pi:", "scheme 'pi:': a factor is missing, as in pi:32"),
         ("pi:,base=100", "scheme 'pi:,base=100': a factor is missing, as in pi:32"),
@@ -430,12 +430,12 @@ LIST = (
         ),
         ("pi:2,original=0", "scheme 'pi:2,original=0': original must be an integer of at least 1, not 0"),
         ("pi:2,original=4.5", "scheme 'pi:2,original=4.5': original must be an integer of at least 1, not 4.5"),
-        ("pi:2,seed=1", "scheme 'pi:2,seed=1': there is no option seed, only original, base, head_dim"),
-        ("rope:2,base=2", "scheme 'rope:2,base=2': there is no option base, only original, head_dim"),
-        ("table2,base=2", "scheme 'table2,base=2': there is no option base, only original, head_dim"),
-        ("pi:2,group=2", "scheme 'pi:2,group=2': there is no option group, only original, base, head_dim"),
-        ("harpe:f,head_dim=64", "scheme 'harpe:f,head_dim=64': there is no option head_dim, only original"),
-        ("longrope:f,base=2", "scheme 'longrope:f,base=2': there is no option base, for the file says all there is"),
+        ("pi:2,seed=1", "scheme 'pi:2,seed=1': unknown option seed; known are original, base, head_dim"),
+        ("rope:2,base=2", "scheme 'rope:2,base=2': unknown option base; known are original, head_dim"),
+        ("table2,base=2", "scheme 'table2,base=2': unknown option base; known are original, head_dim"),
+        ("pi:2,group=2", "scheme 'pi:2,group=2': unknown option group; known are original, base, head_dim"),
+        ("harpe:f,head_dim=64", "scheme 'harpe:f,head_dim=64': unknown option head_dim; known are original"),
+        ("longrope:f,base=2", "scheme 'longrope:f,base=2': unknown option base; the file sets everything"),
         ("pi:2,base=3,base=3", "scheme 'pi:2,base=3,base=3': the option base is given twice"),
         ("self-extend:0,group=2", "scheme 'self-extend:0,group=2': window must be an integer of at least 1, not 0"),
         ("self-extend:9,group=0", "scheme 'self-extend:9,group=0': group must be an integer of at least 1, not 0"),
@@ -463,7 +463,7 @@ def test_bad_texts(text, message):
 
 
 def test_a_text_must_be_one():
-    with pytest.raises(ValueError, match=r"scheme must be a text such as 'yarn:32', not 32"):
+    with pytest.raises(ValueError, match=r"scheme must be text such as 'yarn:32', not 32"):
         parse_scheme(32)
 
 
@@ -504,13 +504,13 @@ def config_without(key):
         ),
         (long_rope_config(64, {"long_factor": [1.0]}), r"long_factor must be a list of 32 numbers.*, not \[1.0\]"),
         (long_rope_config(64, {"short_factor": None}), "short_factor must be a list of 32 numbers.*, not None"),
-        (long_rope_config(64, {"short_factor": [0.0] * 32}), "every one of short_factor must be .* above 0, not 0"),
+        (long_rope_config(64, {"short_factor": [0.0] * 32}), "every value of short_factor must be .* above 0, not 0"),
         (long_rope_config(64, {"factor": "x"}), "factor must be a finite number above 0, not 'x'"),
         (long_rope_config(64, {"original_max_position_embeddings": 1}), "original_max_position_embeddings must be"),
         (long_rope_config(64, {"rope_theta": 1}), "rope_theta must be a finite number above 1, not 1"),
         (config_without("max_position_embeddings"), "it has no max_position_embeddings"),
-        (long_rope_config(64, {}, partial_rotary_factor=0.5), r"a part of each head \(partial_rotary_factor 0.5\)$"),
-        ([], "it is no JSON object"),
+        (long_rope_config(64, {}, partial_rotary_factor=0.5), r"part of each head \(partial_rotary_factor 0.5\)$"),
+        ([], "it is not a JSON object"),
     ],
 )
 def test_bad_long_rope_files(tmp_path, config, message):
@@ -525,5 +525,5 @@ def test_files_that_are_missing_or_no_base_sets(tmp_path):
         with pytest.raises(FileNotFoundError, match="nowhere"):
             parse_scheme(f"{name}:{tmp_path}/nowhere")
     (tmp_path / "set.json").write_text("{}")
-    with pytest.raises(InputError, match=r"set\.json is not a base-set file that can be used"):
+    with pytest.raises(InputError, match=r"set\.json is not a usable base-set file"):
         parse_scheme(f"harpe:{tmp_path}/set.json")

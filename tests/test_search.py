@@ -268,8 +268,8 @@ def test_progress_counts_to_the_end():
         ({"heads": 10**5000}, "heads must be at most 2147483647, not a value of type int"),
         (
             {"heads": 22},
-            r"heads must be at most 21, for `stride` 1000 gives 20 candidates beside `bmin`"
-            r" \(a stride of 952 would do\), not 22",
+            r"heads must be at most 21, because `stride` 1000 gives 20 candidates besides `bmin`"
+            r" \(a stride of 952 is narrow enough\), not 22",
         ),
         ({"heads": 44, "kv_heads": 22}, "kv_heads must be at most 21"),
         ({"kv_heads": 3}, "kv_heads must be a divisor of the 8 heads, not 3"),

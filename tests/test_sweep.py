@@ -156,7 +156,7 @@ def test_uniform_has_one_point_for_all_strides():
         ({"bmaxs": [30000, 9000]}, "bmax must be greater than `bmin`, 10000, not 9000"),
         ({"strategies": ["best"]}, "strategy must be one of peak-valley, uniform, floor, ripple"),
         ({"max_distances": [10]}, "min_distance must be less than `max_distance`, 10, not 1000"),
-        ({"threads": 2}, "a point holds options of a search that shape its result, and 'threads' is none of them"),
+        ({"threads": 2}, "every key of a point must be an option of SearchSpec, not 'threads'"),
         ({"order": "random"}, "order must be one of ascending"),
     ],
 )
@@ -166,11 +166,11 @@ def test_points_that_a_search_would_refuse_are_refused_at_once(changed, line):
 
 
 def test_a_point_given_by_hand_is_checked_before_anything_is_written(tmp_path):
-    with pytest.raises(InputError, match="every point must have bmax"):
+    with pytest.raises(InputError, match="every point must have the option bmax"):
         sweep([{"bmin": 10000, "stride": 1000, "heads": 4}], tmp_path / "a.jsonl")
     with pytest.raises(InputError, match="at least one point"):
         sweep([], tmp_path / "a.jsonl")
-    with pytest.raises(InputError, match="give one of the two"):
+    with pytest.raises(InputError, match="give only one"):
         sweep(POINTS, tmp_path / "a.jsonl", resume=True, overwrite=True)
     assert list(tmp_path.iterdir()) == []
 
@@ -243,7 +243,7 @@ def test_a_point_that_cannot_be_searched_is_a_row(run):
     code, out, err = run(*args)
     assert code == 0
     assert out.count("failed") == 2
-    first = "--bmin 10000 has no peak and no valley from --min-distance 1000 to --max-distance 1002; a wider window has"
+    first = "--bmin 10000 has no peak and no valley from --min-distance 1000 to --max-distance 1002; use a wider window"
     assert err == f"note: 2 of 4 points could not be searched; the first: {first}\nwrote a.jsonl\n"
     failed = [row for row in lines("a.jsonl")[1:] if "error" in row]
     assert [row["point"]["max_distance"] for row in failed] == [1002, 1002]
@@ -265,7 +265,7 @@ def test_too_little_memory_is_a_row(tmp_path, monkeypatch):
 @pytest.mark.parametrize("error", [BrokenProcessPool("a process died"), CancelledError()])
 def test_an_executor_that_breaks_down_is_one_line(tmp_path, error):
     with pytest.raises(
-        OSError, match=r"the workers of the sweep are gone.*a\.jsonl keeps what ended, and `resume` goes on"
+        OSError, match=r"the sweep lost its workers.*a\.jsonl keeps the finished rows, and `resume` continues"
     ):
         sweep(POINTS, tmp_path / "a.jsonl", executor=Fails(error))
     assert len(lines(tmp_path / "a.jsonl")) == 1
@@ -287,7 +287,7 @@ def test_every_cut_of_the_file_is_completed(expected, tmp_path):
         whole = max(sum(end <= size for end in ends) - 1, 0)
         assert calls == [("points", n + 1, 6 - whole) for n in range(6 - whole)]
         torn = size not in (0, *ends)
-        assert notes == ([f"{cut} ended in half a line, which is dropped"] if torn else [])
+        assert notes == ([f"{cut} ended in half a line, which was dropped"] if torn else [])
         assert unordered(result) == unordered(rows)
         assert unordered(lines(cut)) == unordered(lines(path))
         assert cut.read_bytes().startswith(content[: max((end for end in ends if end <= size), default=0)])
@@ -317,11 +317,11 @@ def changed(content, **changes):
         (lambda _: "precious", "its first line is not the header of a sweep"),
         (lambda _: "precious\n", "its first line is not the header of a sweep"),
         (lambda c: changed(c, format="ropesearch.base-set"), "its first line is not the header of a sweep"),
-        (lambda c: changed(c, version=2), "it is of version 2, and this ropesearch goes on with version 1"),
+        (lambda c: changed(c, version=2), "it has version 2, but this ropesearch resumes only version 1"),
         (lambda c: changed(c, sweep={"digest": ""}), "another sweep wrote it, which differs in "),
-        (lambda c: c + "{}\n", "line 8 is no row of it"),
-        (lambda c: c.replace('"base_set"', '"set"', 1), "line 2 is no row of it"),
-        (lambda c: c + "\0\n", "line 8 is no row of it"),
+        (lambda c: c + "{}\n", "line 8 is not one of its rows"),
+        (lambda c: c.replace('"base_set"', '"set"', 1), "line 2 is not one of its rows"),
+        (lambda c: c + "\0\n", "line 8 is not one of its rows"),
     ],
 )
 def test_a_file_that_cannot_be_resumed_is_exit_2_and_stays(run, expected, edit, line):
@@ -329,7 +329,7 @@ def test_a_file_that_cannot_be_resumed_is_exit_2_and_stays(run, expected, edit, 
     Path("a.jsonl").write_text(text)
     code, out, err = run(*SMALL, "-o", "a.jsonl", "--resume")
     assert (code, out) == (2, "")
-    assert err.startswith(f"Error: a.jsonl is not a file that this sweep can go on with: {line}")
+    assert err.startswith(f"Error: a.jsonl cannot be resumed by this sweep: {line}")
     assert err.count("\n") == 1
     assert Path("a.jsonl").read_text() == text
 
@@ -347,7 +347,7 @@ def test_what_differs_from_the_sweep_of_the_file_is_named(run):
 def test_a_file_that_is_there_is_exit_1_and_overwrite_replaces_it(run):
     Path("a.jsonl").write_text("precious" * 10000)
     code, out, err = run(*SMALL, "-o", "a.jsonl")
-    line = "a.jsonl exists already; --overwrite replaces it"
+    line = "a.jsonl already exists; --overwrite replaces it"
     assert (code, out, err) == (1, "", f"Error: {line}\n")
     assert Path("a.jsonl").read_text() == "precious" * 10000
     assert run(*SMALL, "-o", "a.jsonl", "--overwrite")[0] == 0
@@ -372,7 +372,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path):
     command = [sys.executable, "-P", "-c", code, "sweep", *SMALL, "-o", "a.jsonl", "--quiet"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "Error: a.jsonl cannot be written: No space left on device; the rows before are whole\n"
+    assert done.stderr == "Error: a.jsonl cannot be written: No space left on device; all earlier rows are complete\n"
     assert 1 < len(lines(tmp_path / "a.jsonl")) < 7
 
 
@@ -455,7 +455,7 @@ def test_the_table_and_the_rows(run, expected):
 def test_half_a_line_is_noted(run, expected):
     Path("a.jsonl").write_bytes(expected[1].read_bytes()[:-1])
     code, _, err = run(*SMALL, "-o", "a.jsonl", "--resume")
-    assert (code, err) == (0, "note: a.jsonl ended in half a line, which is dropped\nwrote a.jsonl\n")
+    assert (code, err) == (0, "note: a.jsonl ended in half a line, which was dropped\nwrote a.jsonl\n")
 
 
 def test_a_preset_fills_in(run):
@@ -482,7 +482,7 @@ def test_a_preset_fills_in(run):
         ([*SMALL, "-o", "a.jsonl", "--workers", "0"], "--workers must be an integer of at least 1, not 0"),
         (
             [*SMALL, "-o", "a.jsonl", "--resume", "--overwrite"],
-            "--resume goes on with a file and --overwrite replaces it",
+            "--resume continues a file and --overwrite replaces it",
         ),
         (
             [*SMALL, "-o", "a.jsonl", "--scheduler", "nowhere"],
@@ -506,7 +506,7 @@ def test_a_scheduler_that_does_not_answer_is_exit_1(run, tmp_path, monkeypatch, 
         if not listens:
             server.close()
         code, out, err = run(*SMALL, "-o", "a.jsonl", "--scheduler", address)
-    assert (code, out, err) == (1, "", f"Error: no Dask scheduler answers at {address} within 0.3 s\n")
+    assert (code, out, err) == (1, "", f"Error: no Dask scheduler answered at {address} within 0.3 s\n")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -543,7 +543,7 @@ def test_the_device_shapes_no_point_and_is_looked_for_before_the_work(tmp_path, 
         sweep(only, tmp_path / "a.jsonl", device="cuda")
     with pytest.raises(ParameterError, match="device must be cpu unless `strategy` is peak-valley"):
         sweep(POINTS, tmp_path / "a.jsonl", device="cuda")
-    with pytest.raises(InputError, match="'device' is none of them"):
+    with pytest.raises(InputError, match="must be an option of SearchSpec, not 'device'"):
         sweep([{**only[0], "device": "cuda"}], tmp_path / "a.jsonl")
     assert not list(tmp_path.iterdir())
 

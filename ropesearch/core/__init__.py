@@ -1,1 +1,1 @@
-"""What every other room builds on: arguments, files, the machine, frequencies, base sets. Needs numpy at most."""
+"""What every other room builds on: arguments, files, the machine, frequencies, base sets. Needs only numpy."""

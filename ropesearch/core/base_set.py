@@ -38,10 +38,10 @@ _KEYS = (
 
 @dataclass(frozen=True)
 class BaseSet:
-    """The RoPE bases of one model's heads, one per KV head, the same in every layer.
+    """The RoPE bases of a model, one per KV head, the same in every layer.
 
-    It indexes and iterates as the tuple of its bases. `BaseSet.of` makes one from numbers, `BaseSet.load` from a file,
-    `search_bases` by a search.
+    It indexes and iterates like the tuple of its bases. `BaseSet.of` makes one from numbers, `BaseSet.load` reads one
+    from a file, and `search_bases` searches for one.
 
     Attributes
     ----------
@@ -53,17 +53,17 @@ class BaseSet:
     bases : tuple of float, length kv_heads
         In head order, dimensionless, each above 1.
     selection : tuple of float, length kv_heads
-        The same bases in the order in which the search chose them.
+        The same bases, in the order in which the search chose them.
     strategy : str
-        What chose them.
+        How they were chosen.
     parameters, coverage_figures, made_by : mapping
-        Every option that shaped the set; how it covers the distances (`coverage` in the file), if that was computed;
-        versions and the command that repeats it.
+        Every option that shaped the set; how it covers the distances (`coverage` in the file), if computed; versions
+        and the command that repeats the search.
 
     Raises
     ------
     ValueError
-        If a value is out of range or counts disagree.
+        If a value is out of range or the counts disagree.
     """
 
     heads: int
@@ -85,18 +85,18 @@ class BaseSet:
             values = getattr(self, name)
             if isinstance(values, str | Mapping) or not hasattr(values, "__iter__"):
                 raise ParameterError(name, values, "a list of bases")
-            object.__setattr__(self, name, tuple(checks.base(f"every one of {name}", b) for b in values))
+            object.__setattr__(self, name, tuple(checks.base(f"every value of {name}", b) for b in values))
             if len(getattr(self, name)) != self.kv_heads:
                 msg = f"{name} must have one base per KV head: {self.kv_heads}, not {len(getattr(self, name))}"
                 raise InputError(msg)
         if sorted(self.bases) != sorted(self.selection):
-            raise InputError("selection must hold the same bases as bases, in another order")
+            raise InputError("selection must hold the same values as `bases`, in any order")
         if not isinstance(self.strategy, str):
             raise ParameterError("strategy", self.strategy, "a string")
         for key in ("parameters", "coverage", "made_by"):
             value = getattr(self, _attribute(key))
             if not isinstance(value, Mapping):
-                raise ParameterError(key, value, "an object of names and values")
+                raise ParameterError(key, value, "a mapping of names to values")
 
     @classmethod
     def of(
@@ -109,16 +109,16 @@ class BaseSet:
         bases : iterable of float
             One per KV head, in head order, dimensionless, each above 1.
         heads : int, optional
-            Query heads, a multiple of the bases; as many as bases if left out.
+            Query heads, a multiple of the number of bases. By default one per base.
         head_dim : int
             Channels per head, even.
         strategy : str
-            What the file names as the way they were chosen.
+            How they were chosen, as the file records it.
 
         Raises
         ------
         ValueError
-            If a value is out of range, or the bases do not divide the heads.
+            If a value is out of range, or the number of bases does not divide `heads`.
         """
         try:
             values = () if isinstance(bases, str | bytes | Mapping) else tuple(bases)
@@ -138,7 +138,7 @@ class BaseSet:
     @overload
     def __getitem__(self, index: slice) -> tuple[float, ...]: ...
     def __getitem__(self, index: SupportsIndex | slice) -> float | tuple[float, ...]:
-        """Return the base of a KV head, or those of a slice of them as a tuple."""
+        """Return the base of one KV head, or the bases of a slice as a tuple."""
         return self.bases[index]
 
     def __iter__(self) -> Iterator[float]:
@@ -146,11 +146,11 @@ class BaseSet:
         return iter(self.bases)
 
     def __hash__(self) -> int:
-        """Hash by bases and heads; equal are sets that agree in all that their files say."""
+        """Hash by bases and heads. Sets are equal if all values of their files are."""
         return hash((self.bases, self.heads, self.head_dim))
 
     def __repr__(self) -> str:
-        """Show the bases, of many the first, and the heads that they are for."""
+        """Show the bases (only the first of many) and the shape of the heads."""
         first = [shown(base) for base in self.bases[:3]]
         more = [shown(base) for base in self.bases[3:4]] if len(self) <= 4 else ["..."]
         listed = ", ".join(first + more) + ("," if len(self) == 1 else "")
@@ -168,8 +168,8 @@ class BaseSet:
     def coverage(self, max_distance: int = COVERED_TO, *, progress: Progress | None = None) -> "Coverage":
         """How the waveforms of the bases cover the distances 1 … `max_distance`.
 
-        Which peaks and valleys count, from which distance on, and how far apart they may be, is taken from the options
-        that shaped the set, and for a set that has none, from the defaults of `search_bases`.
+        The options that shaped the set say which peaks and valleys count, from which distance on, and how far apart a
+        pair may be. Options that the set does not hold take the defaults of `search_bases`.
 
         Parameters
         ----------
@@ -185,16 +185,16 @@ class BaseSet:
         Raises
         ------
         ValueError
-            If `max_distance` is out of range, or an option in `parameters` is.
+            If `max_distance` or an option in `parameters` is out of range.
         MemoryError
             If it does not fit in memory; the message says how much it needs.
         """
-        from ropesearch.curves.coverage import coverage_of_bases  # a room above: numba loads with the first call
+        from ropesearch.curves.coverage import coverage_of_bases  # a higher room: numba loads on the first call
 
         return coverage_of_bases(self, max_distance, progress=progress)
 
     def with_coverage(self, max_distance: int = COVERED_TO, *, progress: Progress | None = None) -> "BaseSet":
-        """Return the same set with the figures of `coverage` in the file."""
+        """Return a copy that carries the figures of `coverage`."""
         return replace(self, coverage_figures=self.coverage(max_distance, progress=progress).to_dict())
 
     def to_json(self) -> str:
@@ -205,13 +205,13 @@ class BaseSet:
 
     @classmethod
     def from_json(cls, text: str) -> "BaseSet":
-        """Read the text of a base-set file; keys that this version does not know are ignored.
+        """Read the text of a base-set file; unknown keys are ignored.
 
         Raises
         ------
         ValueError
-            If the text is not JSON, of another format or a newer version, lacks a key, or holds a value or a
-            count that cannot be; the message is one line.
+            If the text is not JSON, has another format or a newer version, lacks a key, or holds an invalid value or
+            count; the message is one line.
         """
         content = read_versioned(text, FORMAT, VERSION, _KEYS)
         return cls(**{_attribute(key): content[key] for key in _KEYS})
@@ -233,18 +233,18 @@ class BaseSet:
         Raises
         ------
         OSError
-            If there is no such file or it cannot be read.
+            If the file does not exist or cannot be read.
         ValueError
-            If it is no base-set file; the message names it and says why.
+            If it is not a base-set file; the message names it and says why.
         """
         data = Path(path).read_bytes()
         try:
             return cls.from_json(data.decode())
         except ValueError as error:
-            msg = f"{path} is not a base-set file that can be used: {error}"
+            msg = f"{path} is not a usable base-set file: {error}"
             raise InputError(msg) from None
 
 
 def _attribute(key: str) -> str:
-    """Name of the attribute that a key of the file fills."""
+    """Return the name of the attribute that holds a key of the file."""
     return "coverage_figures" if key == "coverage" else key

@@ -1,4 +1,4 @@
-"""Arguments of public functions into what the floors above need, or one line that says what is wrong."""
+"""Check and convert arguments of public functions, or raise an error that says in one line what is wrong."""
 
 import math
 import operator
@@ -11,7 +11,7 @@ LARGEST_INTEGER = 2**31 - 1
 
 
 def number(name: str, value: Any, requirement: str, *, above: float = -math.inf, least: float = -math.inf) -> float:
-    """`value` as a finite float greater than `above` and not less than `least`."""
+    """Return `value` as a finite float, greater than `above` and at least `least`."""
     if isinstance(value, bool | str | bytes):
         raise ParameterError(name, value, requirement)
     try:
@@ -24,7 +24,7 @@ def number(name: str, value: Any, requirement: str, *, above: float = -math.inf,
 
 
 def integer(name: str, value: Any, least: int, most: int = LARGEST_INTEGER) -> int:
-    """`value` as an int from `least` to `most`; bools and floats are rejected."""
+    """Return `value` as an int from `least` to `most`; bools and floats are rejected."""
     requirement = f"an integer of at least {least}"
     try:
         if isinstance(value, bool):
@@ -40,12 +40,12 @@ def integer(name: str, value: Any, least: int, most: int = LARGEST_INTEGER) -> i
 
 
 def base(name: str, value: Any) -> float:
-    """`value` as a RoPE base: a finite number above 1."""
+    """Return `value` as a RoPE base: a finite number above 1."""
     return number(name, value, "a finite number above 1", above=1.0)
 
 
 def head_dim(value: Any) -> int:
-    """`value` as the number of channels of one head: even, at least 2."""
+    """Return `value` as the number of channels per head: even, at least 2."""
     result = integer("head_dim", value, 2)
     if result % 2:
         raise ParameterError("head_dim", value, "even")
@@ -53,7 +53,7 @@ def head_dim(value: Any) -> int:
 
 
 def kv_heads(value: Any, heads: int) -> int:
-    """`value` as a number of KV heads that divides `heads`; None stands for one per head."""
+    """Return `value` as a number of KV heads that divides `heads`; None means one per head."""
     if value is None:
         return heads
     result = integer("kv_heads", value, 1)
@@ -63,7 +63,7 @@ def kv_heads(value: Any, heads: int) -> int:
 
 
 def distances(min_distance: Any, max_distance: Any) -> tuple[int, int]:
-    """First and last distance of a window: 0 ≤ first < last."""
+    """Return the first and last distance of a window: 0 ≤ first < last."""
     first = integer("min_distance", min_distance, 0)
     last = integer("max_distance", max_distance, 1)
     if first >= last:
@@ -72,14 +72,14 @@ def distances(min_distance: Any, max_distance: Any) -> tuple[int, int]:
 
 
 def truth(name: str, value: Any) -> bool:
-    """`value` as a bool; nothing else will do."""
-    if type(value).__name__ not in ("bool", "bool_"):  # numpy's is called either, by version; nothing imports it here
+    """Return `value` if it is a bool; nothing else is accepted."""
+    if type(value).__name__ not in ("bool", "bool_"):  # numpy's own has either name, by version
         raise ParameterError(name, value, "true or false")
     return bool(value)
 
 
 def choice(name: str, value: Any, choices: Iterable[str]) -> str:
-    """`value` as one of `choices`."""
+    """Return `value` if it is one of `choices`."""
     names = list(choices)
     if not isinstance(value, str) or value not in names:
         raise ParameterError(name, value, "one of " + ", ".join(names), nearest(value, names))
@@ -87,7 +87,7 @@ def choice(name: str, value: Any, choices: Iterable[str]) -> str:
 
 
 def nearest(value: Any, choices: Iterable[str]) -> str:
-    """The end of an error line that asks for the nearest of `choices`, or nothing where none is near."""
+    """Return a hint such as "; did you mean yarn?" for the closest of `choices`, or "" if none is close."""
     import difflib
 
     found = difflib.get_close_matches(str(value).lower(), choices, n=1)

@@ -1,4 +1,4 @@
-"""The device that computes, by its name."""
+"""Find a computing device by name."""
 
 import re
 from typing import TYPE_CHECKING, Any

@@ -1,44 +1,44 @@
-"""Errors that end as one line, and how such a line shows a value."""
+"""One-line errors, and how they show a value."""
 
 import math
 from importlib import import_module
 
 
 def shown(value: object) -> str:
-    """Value as an error line shows it: whole floats without their .0, long text cut."""
+    """Return a value as error messages show it: whole floats without .0, long text cut."""
     if isinstance(value, float) and math.isfinite(value) and value == int(value) and abs(value) < 1e15:
         return str(int(value))
     try:
         text = repr(value)
-    except ValueError:  # Python writes out no integer of more than 4300 digits
+    except ValueError:  # Python refuses to print an integer of more than 4300 digits
         text = f"a value of type {type(value).__name__}"
     return text if len(text) <= 80 else text[:77] + "..."
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what another package's error says, or its class where it says nothing."""
+    """Return the first line of an error's message, or its class name if it has no message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 class InputError(ValueError):
-    """Something the caller gave cannot be used: an argument, or the content of a file.
+    """An argument or the content of a file is invalid.
 
-    Its line names parameters in backticks, as `heads` or `overwrite=True`, and so does that of an OSError raised here:
-    the command line puts its options in their place.
+    Messages name parameters in backticks, as `heads` or `overwrite=True`, and so do those of any OSError that the
+    library raises: the command line replaces these with its options.
     """
 
 
 class ParameterError(InputError):
-    """An argument is out of its range.
+    """An argument is out of range.
 
     Attributes
     ----------
     name : str
         The parameter's name.
     value : object
-        What was given.
+        The value given.
     requirement : str
-        What would be right, to be read after "must be"; it names other parameters in backticks.
+        What is valid, worded to follow "must be"; it names other parameters in backticks.
     """
 
     def __init__(self, name: str, value: object, requirement: str, hint: str = "") -> None:
@@ -49,19 +49,19 @@ class ParameterError(InputError):
 
 
 class MissingExtraError(ImportError):
-    """A package that only an extra of this one brings is not installed."""
+    """A package that belongs to an extra is not installed."""
 
 
 class DeviceError(OSError):
-    """A device that was asked for is not there."""
+    """The requested device is not available."""
 
 
 class ClusterError(OSError):
-    """A cluster does not answer, or cannot run what it is given."""
+    """A cluster does not answer or cannot run a search."""
 
 
 def require_extra(purpose: str, extra: str, *packages: str) -> None:
-    """Raise MissingExtraError, which names the extra, unless all of its packages that are needed can be imported."""
+    """Raise MissingExtraError, which names the extra, unless all of `packages` can be imported."""
     try:
         for package in packages:
             import_module(package)

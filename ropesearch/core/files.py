@@ -1,4 +1,4 @@
-"""Files: outputs are refused before the work if they cannot be written, then written whole or not at all."""
+"""Output files: checked before the work starts, then written whole or not at all."""
 
 import json
 import os
@@ -13,26 +13,26 @@ from .errors import InputError, shown
 
 
 def check_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-    """Raise the OSError that writing `path` would end with.
+    """Raise an OSError now if `path` could not be written later.
 
     Raises
     ------
     FileExistsError
-        If the file exists and `overwrite` is false.
+        If the file exists and `overwrite` is false, or it is not a regular file.
     FileNotFoundError, NotADirectoryError, IsADirectoryError
-        If the folder is not there, or `path` is a folder or no regular file.
+        If the folder does not exist, or `path` is a folder.
     PermissionError, OSError
         If the folder cannot be written to.
     """
     target = Path(path)
-    if os.path.isdir(target):  # unlike Path.is_dir, no error for a name that cannot be
+    if os.path.isdir(target):  # unlike Path.is_dir, never raises for an invalid name
         msg = f"{target} is a folder, not a file to write"
         raise IsADirectoryError(msg)
     if os.path.exists(target) and not os.path.isfile(target):
         msg = f"{target} is not a regular file"
         raise FileExistsError(msg)
     if os.path.exists(target) and not overwrite:
-        msg = f"{target} exists already; `overwrite=True` replaces it"
+        msg = f"{target} already exists; `overwrite=True` replaces it"
         raise FileExistsError(msg)
     _check_parent(target)
 
@@ -40,7 +40,7 @@ def check_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> No
 def write_whole(
     path: str | os.PathLike[str], content: str | bytes | Iterable[bytes], *, overwrite: bool = False
 ) -> None:
-    """Write `content` to a file beside `path`, then rename it: at no time is there half a file.
+    """Write `content` to a file beside `path`, then rename it, so that a partial file never appears.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def write_whole(
         As `check_output`, or if the disk is full.
     """
     check_output(path, overwrite=overwrite)
-    target = Path(path).resolve()  # through a symbolic link: the file it names is replaced, not the link
+    target = Path(path).resolve()  # replaces the file that a symbolic link points to, not the link
     temporary = _beside(target)
     if isinstance(content, str):
         content = content.encode()
@@ -63,12 +63,12 @@ def write_whole(
 
 
 def read_versioned(text: str, expected: str, newest: int, keys: Iterable[str]) -> dict[str, Any]:
-    """Content of a JSON file that names its format and version.
+    """Parse a JSON file that names its format and version.
 
     Raises
     ------
     ValueError
-        If it is not JSON, holds what is no number, is of another format or a version above `newest`, or lacks one of
+        If it is not JSON, holds NaN or an infinity, has another format or a version above `newest`, or lacks one of
         `keys`; the message is one line.
     """
     try:
@@ -76,18 +76,18 @@ def read_versioned(text: str, expected: str, newest: int, keys: Iterable[str]) -
     except InputError:
         raise
     except (ValueError, RecursionError) as error:
-        msg = f"it is not JSON, or is cut off: {error}"
+        msg = f"it is not JSON, or it is cut off: {error}"
         raise InputError(msg) from None
     if not isinstance(content, dict) or content.get("format") != expected:
         found = content.get("format") if isinstance(content, dict) else content
         msg = f"its format must be {expected!r}, not {shown(found)}"
         raise InputError(msg)
     missing = [key for key in ("version", *keys) if key not in content]
-    if "version" in content:  # a newer one may well have other keys
+    if "version" in content:  # checked first: a newer version may have other keys
         version = checks.integer("version", content["version"], 1)
         if version > newest:
-            reads = f"this ropesearch reads up to version {newest}; a newer one may read it"
-            msg = f"it is of version {version}, and {reads}"
+            reads = f"this ropesearch reads versions up to {newest}; a newer ropesearch may read it"
+            msg = f"it has version {version}, but {reads}"
             raise InputError(msg)
     if missing:
         msg = f"it has no key {missing[0]!r}"
@@ -101,17 +101,17 @@ def _refuse_constant(name: str) -> None:
 
 
 def check_new_folder(path: str | os.PathLike[str]) -> None:
-    """Raise the OSError that writing the folder `path` would end with; one that exists is never replaced."""
+    """Raise an OSError now if the folder `path` could not be created later; an existing one is never replaced."""
     target = Path(path)
     if os.path.lexists(target):
-        msg = f"{target} exists already, and is not replaced: name another folder, or remove it first"
+        msg = f"{target} already exists and is never replaced: name another folder, or remove it first"
         raise FileExistsError(msg)
     _check_parent(target)
 
 
 @contextmanager
 def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a folder beside `path` to fill, which gets that name at the end; after an error there is neither.
+    """Yield a temporary folder to fill, renamed to `path` at the end; after an error neither remains.
 
     Raises
     ------
@@ -133,7 +133,7 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 def _check_parent(target: Path) -> None:
     folder = target.parent
     if not os.path.exists(folder):
-        msg = f"the folder {folder} of {target.name} does not exist"
+        msg = f"the folder {folder} for {target.name} does not exist"
         raise FileNotFoundError(msg)
     if not os.path.isdir(folder):
         msg = f"{folder} is not a folder"

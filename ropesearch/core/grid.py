@@ -1,4 +1,4 @@
-"""The grids of bases that a search chooses from."""
+"""Grids of bases for a search to choose from."""
 
 import math
 from fractions import Fraction
@@ -18,28 +18,28 @@ def search_range(bmin: Any, bmax: Any) -> tuple[float, float]:
 
 
 def candidate_bases(bmin: float, bmax: float, stride: float) -> list[float]:
-    """Candidate set B_c = {b_min + i·s, i = 1…⌊(b_max−b_min)/s⌋}, in ascending order, without b_min itself.
+    """Return the candidate set B_c = {b_min + i·s, i = 1…⌊(b_max−b_min)/s⌋}, ascending, without b_min itself.
 
-    The arithmetic is decimal, on the numbers as they are written: 0.1 is a tenth here.
+    The arithmetic is exact, on the decimal numbers as written: 0.1 is a tenth.
 
     Parameters
     ----------
     bmin, bmax : float
         Ends of the range, dimensionless, 1 < bmin < bmax.
     stride : float
-        Step s, greater than 0, not wider than the range.
+        Step s, greater than 0 and at most the width of the range.
 
     Returns
     -------
     list of float
-        Each the float nearest to b_min + i·s.
+        Each is the float nearest to b_min + i·s.
 
     Raises
     ------
     ValueError
         If an argument is out of range; the message names it and shows its value.
     MemoryError
-        If there are more candidates than memory holds.
+        If the candidates do not fit in memory.
 
     References
     ----------
@@ -52,7 +52,7 @@ def candidate_bases(bmin: float, bmax: float, stride: float) -> list[float]:
 
 
 def count_candidates(bmin: float, bmax: float, stride: float) -> int:
-    """Return how many bases `candidate_bases` gives; raises ValueError as it does."""
+    """Return how many bases `candidate_bases` gives; raise the same errors."""
     low, high = search_range(bmin, bmax)
     step = checks.number("stride", stride, "a finite number above 0", above=0.0)
     (first, last, s), _ = _in_one_unit(low, high, step)
@@ -62,7 +62,7 @@ def count_candidates(bmin: float, bmax: float, stride: float) -> int:
 
 
 def evenly_spaced_bases(bmin: float, bmax: float, n: int) -> list[float]:
-    """Uniform base set b_min + h·(b_max−b_min)/(n−1), h = 0…n−1, ascending; {b_min} for n = 1.
+    """Return the uniform base set b_min + h·(b_max−b_min)/(n−1), h = 0…n−1, ascending; {b_min} for n = 1.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def widest_stride(bmin: float, bmax: float, n: int) -> float:
 
 
 def _in_one_unit(*values: float) -> tuple[list[int], int]:
-    """Integers k and one n so that k / n are the values as they are written; Python divides integers exactly."""
+    """Return integers k and one n such that k / n are exactly the values as written in decimal."""
     fractions = [Fraction(repr(value)) for value in values]
     unit = math.lcm(*(f.denominator for f in fractions))
     return [f.numerator * (unit // f.denominator) for f in fractions], unit

@@ -1,4 +1,4 @@
-"""What the machine lends: memory, processors, a cache folder. Asked before the work, not found out in its middle."""
+"""What this process may use: memory, processors, a cache folder. Checked before the work starts."""
 
 import os
 import sys
@@ -23,33 +23,33 @@ def readable_size(n_bytes: float) -> str:
 
 
 def available_memory() -> int | None:
-    """Bytes that this process may still take, or None where the system does not tell."""
+    """Return how many bytes this process may still allocate, or None if the system does not say."""
     limits = [*_memory_of_system(), *_memory_of_cgroups(), *_address_space()]
     return min(limits, default=None)
 
 
 def require_memory(n_bytes: int, purpose: str) -> None:
-    """Raise MemoryError, with the size in its line, if `n_bytes` more cannot be had."""
+    """Raise MemoryError, with the size in its message, unless `n_bytes` more are available."""
     available = available_memory()
     if available is not None and n_bytes > available:
-        msg = f"{purpose} needs {readable_size(n_bytes)} of memory, and {readable_size(max(available, 0))} is free"
+        msg = f"{purpose} needs {readable_size(n_bytes)} of memory, but only {readable_size(max(available, 0))} is free"
         raise MemoryError(msg)
 
 
 def processors() -> int:
-    """How many processors this process may keep busy, by its affinity and by the quota of its cgroups."""
+    """Return how many processors this process may use, by its affinity and its cgroup quotas."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
     lent = len(affinity(0)) if affinity else os.cpu_count() or 1
     return min(lent, *_processors_of_cgroups(), lent)
 
 
 def threads(value: Any) -> int:
-    """`value` as a number of threads, cut to the processors that this process may use; None stands for all of them."""
+    """Return `value` as a number of threads, at most one per available processor; None means one per processor."""
     return processors() if value is None else min(checks.integer("threads", value, 1), processors())
 
 
 def user_cache_folder() -> Path | None:
-    """The package's place in the user's cache folder; None for a user without one."""
+    """Return this package's folder in the user's cache, or None for a user without a cache."""
     place = _cache_home()
     return place / "ropesearch" if place is not None and place.is_absolute() else None
 
@@ -75,7 +75,7 @@ def _memory_of_system() -> list[int]:
 
 
 def _address_space() -> list[int]:
-    """What `ulimit -v` leaves."""
+    """Return what `ulimit -v` leaves, as a list of at most one size."""
     if sys.platform == "win32":
         return []
     import resource
@@ -92,7 +92,7 @@ def _address_space() -> list[int]:
 
 
 def _memory_of_cgroups() -> list[int]:
-    """What the memory limit of each cgroup leaves; the cache of files in it can be taken back, and counts as free."""
+    """Return what the memory limit of each cgroup leaves; its reclaimable file cache counts as free."""
     left = []
     for folder in _cgroups("memory"):
         version_2 = (folder / "memory.max").exists()
@@ -106,11 +106,11 @@ def _memory_of_cgroups() -> list[int]:
 
 
 def _processors_of_cgroups() -> list[int]:
-    """Processors by the quota of each cgroup, rounded up."""
+    """Return the processors that the quota of each cgroup allows, rounded up."""
     found = []
     for folder in _cgroups("cpu"):
         try:
-            quota, period = map(int, (folder / "cpu.max").read_text().split())  # "max" where there is none
+            quota, period = map(int, (folder / "cpu.max").read_text().split())  # "max" means no quota
         except (OSError, ValueError):
             quota, period = (_number(folder / f"cpu.cfs_{what}_us") or 0 for what in ("quota", "period"))  # version 1
         if quota > 0 and period > 0:
@@ -119,7 +119,7 @@ def _processors_of_cgroups() -> list[int]:
 
 
 def _cgroups(controller: str) -> list[Path]:
-    """Folders of the cgroups that this process is in, from its own to the root, of version 2 or 1."""
+    """Return the folders of this process's cgroups, version 2 or 1, from its own up to the root."""
     try:
         lines = OWN_CGROUPS.read_text().splitlines()
     except OSError:
@@ -131,7 +131,7 @@ def _cgroups(controller: str) -> list[Path]:
             continue
         root = CGROUPS / controller if controllers else CGROUPS
         own = root / path.lstrip("/")
-        # Where a container sees its own cgroup as the root, the path that the host knows it by is not there.
+        # A container may see its own cgroup as the root; then the path that the host uses does not exist.
         inside = [folder for folder in (own, *own.parents) if folder.is_relative_to(root) and folder.is_dir()]
         folders += inside
     return folders

@@ -1,4 +1,4 @@
-"""What a Hugging Face config.json says of a model: heads, sizes, and how it rotates queries and keys."""
+"""What a Hugging Face config.json says about a model: heads, sizes, and how it rotates queries and keys."""
 
 import json
 import math
@@ -13,27 +13,27 @@ from typing import Any
 from . import checks
 from .errors import InputError, ParameterError, shown
 
-# Any of these keys, even with null behind it, says that a model rotates queries and keys.
+# Any of these keys, even if null, means that a model rotates queries and keys.
 ROPE_KEYS = ("rope_theta", "rope_parameters", "rope_scaling", "rotary_emb_base", "rotary_pct", "rotary_dim")
-# Llama's first checkpoints have none of the keys.
+# Llama's first checkpoints have none of these keys.
 ROPE_MODEL_TYPES = ("llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "gemma", "gemma2")
 
 SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")
 """Model types that can have a base per KV head."""
 MODEL_TYPES = tuple(f"harpe_{name}" for name in SUPPORTED)
-"""The same, with bases."""
+"""The same types, once they have bases."""
 
 DEFAULT_BASE = 10000.0
-"""What transformers takes where a file has no `rope_theta`, for the types in SUPPORTED and for Phi-3."""
+"""The default of transformers for `rope_theta`, for the types in SUPPORTED and for Phi-3."""
 
 
 class PartialRotationError(InputError):
-    """A model rotates only a part of each head."""
+    """The model rotates only part of each head."""
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What a base-set search needs to know of a model."""
+    """What a base-set search needs to know about a model."""
 
     heads: int
     kv_heads: int
@@ -42,10 +42,11 @@ class ModelShape:
 
 @dataclass(frozen=True)
 class LongRope:
-    """How a model stretches its rotation by LongRoPE.
+    """The LongRoPE settings of a model.
 
-    `short_factor` divides the frequencies up to the trained length `original`, `long_factor` beyond it; so go the
-    two attention factors. `longest` is the length that the model is made for. Lengths in tokens.
+    `short_factor` and `short_attention_factor` apply up to the trained length `original`, `long_factor` and
+    `long_attention_factor` beyond it; the factors divide the frequencies. `longest` is the longest length the model
+    supports. Lengths are in tokens.
     """
 
     head_dim: int
@@ -60,19 +61,19 @@ class LongRope:
 
 @dataclass(frozen=True, eq=False)
 class ModelConfig:
-    """The configuration of a model, read as it is asked: a value that is missing or wrong raises when it is needed.
+    """The configuration of a model, checked on access: a missing or invalid value raises only when it is needed.
 
     Attributes
     ----------
     content : mapping
-        What the file holds.
+        The content of the file.
     name : str
-        What error lines call the model or its file.
+        How error messages refer to the model or its file.
 
     Raises
     ------
     ValueError
-        By any property, if what it needs is missing, out of range or contradicts itself; the message starts with
+        By any property, if a value that it needs is missing, out of range or contradictory; the message starts with
         `name` and says why.
     """
 
@@ -81,22 +82,22 @@ class ModelConfig:
 
     @classmethod
     def of(cls, content: object, name: str = "config") -> "ModelConfig":
-        """Take the content of a config.json; a ModelConfig is given back as it is."""
+        """Wrap the content of a config.json; a ModelConfig is returned unchanged."""
         if isinstance(content, ModelConfig):
             return content
         if not isinstance(content, Mapping):
-            msg = f"{name}: it is no JSON object"
+            msg = f"{name}: it is not a JSON object"
             raise InputError(msg)
         return cls(content, name)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], name: str | None = None) -> "ModelConfig":
-        """Read a config.json, or the one in a folder; `name` goes before the file's in error lines.
+        """Read a config.json, or the one in a folder; error messages start with `name` if given, else with the path.
 
         Raises
         ------
         OSError
-            If there is no such file or it cannot be read.
+            If the file does not exist or cannot be read.
         ValueError
             If it is not a JSON object; the message names the file.
         """
@@ -113,23 +114,23 @@ class ModelConfig:
 
     @property
     def model_type(self) -> str | None:
-        """The type that transformers loads the model by."""
+        """The model type, as transformers names it."""
         return self.content.get("model_type")
 
     @cached_property
     def _language(self) -> Mapping[str, Any]:
-        """The numbers of the language model, which one of text and images keeps in `text_config`."""
+        """The settings of the language model; a model of text and images keeps them in `text_config`."""
         nested = self.content.get("text_config")
         return nested if "num_attention_heads" not in self.content and isinstance(nested, Mapping) else self.content
 
     @cached_property
     def shape(self) -> ModelShape:
-        """Heads, KV heads (as many, where the file names none) and head_dim (hidden_size / heads, likewise).
+        """Heads, KV heads (heads if not given) and head_dim (hidden_size / heads if not given).
 
         Raises
         ------
         ValueError
-            Also for a model without RoPE, or one that rotates only a part of each head.
+            Also for a model without RoPE, or one that rotates only part of each head.
         """
         self._require_full_rotation()
         with self._named():
@@ -178,12 +179,12 @@ class ModelConfig:
 
     @property
     def vocab_size(self) -> int | None:
-        """Tokens that the model knows."""
+        """Tokens in the vocabulary."""
         return self._count("vocab_size")
 
     @property
     def max_position_embeddings(self) -> int | None:
-        """Length that the model is made for, in tokens."""
+        """The longest length that the model supports, in tokens."""
         return self._count("max_position_embeddings")
 
     @property
@@ -195,8 +196,8 @@ class ModelConfig:
     def _rope(self) -> Any:
         """Settings of the rotary embedding: a mapping, unless the file is wrong.
 
-        As transformers 5 merges them (modeling_rope_utils.py, convert_rope_params_to_dict): a `rope_scaling` that is
-        not empty stands in place of all of `rope_parameters`; what they do not name is taken from beside them.
+        As transformers 5 merges them (modeling_rope_utils.py, convert_rope_params_to_dict): a non-empty `rope_scaling`
+        replaces all of `rope_parameters`; keys in neither are taken from the config itself.
         """
         return self._language.get("rope_scaling") or self._language.get("rope_parameters") or {}
 
@@ -206,7 +207,7 @@ class ModelConfig:
 
     @property
     def rope_rule(self) -> str:
-        """The rule that makes the frequencies: 'default', which is plain RoPE, or the name of another."""
+        """The rule for the frequencies: 'default' for plain RoPE, or the name of another rule."""
         rope = self._rope
         if not isinstance(rope, Mapping):
             return str(rope)
@@ -216,7 +217,7 @@ class ModelConfig:
 
     @property
     def base(self) -> float | None:
-        """RoPE base before any rule or set of bases; None where neither the file nor its type tells."""
+        """RoPE base before any rule or base set; None if neither the file nor the model type gives one."""
         base = self._rope_value("rope_theta")
         if base is None:
             known = (*SUPPORTED, *MODEL_TYPES)
@@ -233,19 +234,19 @@ class ModelConfig:
         with self._named():
             if not isinstance(bases, list | tuple):
                 raise ParameterError("bases", bases, "a list of bases")
-            return tuple(checks.base("every one of bases", base) for base in bases)
+            return tuple(checks.base("every value of bases", base) for base in bases)
 
     @cached_property
     def long_rope(self) -> LongRope:
         """The LongRoPE rule.
 
-        Where the file has no attention factor, it is √(1 + ln s / ln L) for a factor s > 1 and the trained length L;
-        where it has no `factor`, s is max_position_embeddings / L.
+        If the file has no attention factor, it is √(1 + ln s / ln L) for a factor s > 1 and the trained length L; if it
+        has no `factor`, s is max_position_embeddings / L.
 
         Raises
         ------
         ValueError
-            Also if there are no short_factor and long_factor of head_dim / 2 numbers above 0.
+            Also if short_factor or long_factor is not a list of head_dim / 2 numbers above 0.
 
         References
         ----------
@@ -256,7 +257,7 @@ class ModelConfig:
             if not isinstance(rule, Mapping) or not {"short_factor", "long_factor"} <= rule.keys():
                 raise InputError("it has no short_factor and long_factor in rope_scaling or rope_parameters")
             longest = checks.integer("max_position_embeddings", self._needed("max_position_embeddings"), 1)
-            key = "original_max_position_embeddings"  # Phi-3 keeps it beside the rule, and there it goes first
+            key = "original_max_position_embeddings"  # Phi-3 keeps it outside the rule, and that one takes precedence
             original = checks.integer(key, _first(self._language.get(key), rule.get(key), longest), 2)
             factor = _positive("factor", _first(rule.get("factor"), longest / original))
             attention = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
@@ -277,12 +278,12 @@ class ModelConfig:
             )
 
     def identity(self) -> dict[str, Any]:
-        """What tells one model from another: type, sizes, heads and base; None for what the file does not tell."""
+        """Return what tells models apart: type, sizes, heads and base; None for what the file does not say."""
         sizes = {key: self._count(key) for key in ("num_hidden_layers", "hidden_size", "vocab_size")}
         return {"model_type": self._language.get("model_type"), **sizes, **asdict(self.shape), "base": self.base}
 
     def _require_full_rotation(self) -> None:
-        """Raise InputError unless the model rotates all channels of each head, every KV head by itself."""
+        """Raise InputError unless the model rotates all channels of each head, each KV head separately."""
         config, model_type = self._language, self._language.get("model_type")
         if config.get("alibi") or not (model_type in ROPE_MODEL_TYPES or any(key in config for key in ROPE_KEYS)):
             if model_type is not None:
@@ -299,7 +300,7 @@ class ModelConfig:
         for key in ("partial_rotary_factor", "rotary_pct"):
             for value in (config.get(key), self._rope_value(key)):
                 if value not in (None, 1, 1.0):
-                    msg = f"{self.name}: it rotates only a part of each head ({key} {shown(value)})"
+                    msg = f"{self.name}: it rotates only part of each head ({key} {shown(value)})"
                     raise PartialRotationError(msg)
 
     def _count(self, key: str) -> int | None:
@@ -315,7 +316,7 @@ class ModelConfig:
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """Let errors start with the name."""
+        """Prefix errors with the name."""
         try:
             yield
         except InputError as error:
@@ -326,11 +327,11 @@ class ModelConfig:
 def _divisors(rule: Mapping[str, Any], key: str, n: int) -> tuple[float, ...]:
     if not isinstance(rule[key], list) or len(rule[key]) != n:
         raise ParameterError(key, rule[key], f"a list of {n} numbers, one per frequency")
-    return tuple(_positive(f"every one of {key}", x) for x in rule[key])
+    return tuple(_positive(f"every value of {key}", x) for x in rule[key])
 
 
 def _first(*values: Any) -> Any:
-    """First value that the file gives."""
+    """Return the first value that is not None."""
     return next(value for value in values if value is not None)
 
 

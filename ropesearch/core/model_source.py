@@ -1,4 +1,4 @@
-"""Where a model is: found once from what the user typed, in a folder, in a .gguf file or on the hub."""
+"""Locate a model from what the user typed: a folder, a .gguf file or a hub name."""
 
 import os
 import re
@@ -10,9 +10,9 @@ from typing import Any
 from .errors import InputError, first_line, require_extra
 from .model_config import ModelConfig
 
-# What transformers looks for in a folder, in its order; an index names the files that it stands for.
+# The files that transformers looks for in a folder, in its order; an index lists the shards.
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-# What else belongs to a model; the rest of a folder (training state, cards, other formats) stays behind.
+# Other files of a model; the rest of a folder (training state, cards, other formats) is not copied.
 COMPANIONS = (
     "generation_config.json",
     "tokenizer*",
@@ -33,16 +33,16 @@ KINDS = "a model's folder, a .gguf file or a hub name such as org/name"
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model on disk or on the hub. Nothing is read or fetched before it is asked for.
+    """A model on disk or on the hub. It reads and fetches nothing until asked.
 
     Attributes
     ----------
     name : str
         As the user typed it.
     local : Path or None
-        Folder that holds the model; None for one on the hub.
+        Folder that holds the model; None for a model on the hub.
     gguf_file : str or None
-        Name of the .gguf file in the folder that is meant; None for a folder as transformers saves it.
+        Name of the .gguf file in the folder; None for a folder saved by transformers.
     """
 
     name: str
@@ -56,12 +56,12 @@ class ModelSource:
         Raises
         ------
         ValueError
-            If it is none of them.
+            If it is none of these.
         """
         if isinstance(model, ModelSource):
             return model
         name, path = os.fspath(model), Path(model)
-        if not name:  # which as a path would be the current folder
+        if not name:  # as a path it would mean the current folder
             msg = f"`model` must be {KINDS}, not ''"
             raise InputError(msg)
         if os.path.isdir(path):
@@ -70,8 +70,8 @@ class ModelSource:
             packed = sorted(file.name for file in path.glob("*.gguf"))
             if len(packed) == 1:
                 return cls(name, path, packed[0])
-            found = f"{len(packed)} .gguf files: name the one" if packed else "no config.json and no .gguf file"
-            msg = f"{name} is not one model's folder: it has {found}"
+            found = f"{len(packed)} .gguf files: name one of them" if packed else "no config.json and no .gguf file"
+            msg = f"{name} does not hold one model: it has {found}"
             raise InputError(msg)
         if os.path.isfile(path):
             if path.suffix != ".gguf":
@@ -85,7 +85,7 @@ class ModelSource:
 
     @cached_property
     def folder(self) -> Path:
-        """Folder of the model, fetched from the hub where need be.
+        """Folder of the model, fetched from the hub if necessary.
 
         Raises
         ------
@@ -102,7 +102,7 @@ class ModelSource:
         return self.folder if self.gguf_file is None else self.folder / self.gguf_file
 
     def config(self) -> ModelConfig:
-        """Read the configuration, of a model on the hub without fetching its weights.
+        """Read the configuration; for a model on the hub, without fetching its weights.
 
         Raises
         ------
@@ -137,7 +137,7 @@ class ModelSource:
             content = AutoConfig.from_pretrained(
                 self.folder, gguf_file=self.gguf_file, trust_remote_code=False
             ).to_dict()
-        except Exception as error:  # of many classes, for a file that is no model or cut off
+        except Exception as error:  # of many classes, for a file that is not a model or is cut off
             msg = f"{self.name} cannot be used: {first_line(error)}"
             raise InputError(msg) from None
         return ModelConfig.of(content, self.name)
@@ -150,31 +150,31 @@ class ModelSource:
         return folder
 
     def _from_hub(self, function: str, **options: Any) -> Path:
-        """Call a function of huggingface_hub; what the hub has to say ends as one line."""
-        require_extra(f"{self.name}, which is no folder here and so a hub name,", "torch", "huggingface_hub")
+        """Call a function of huggingface_hub; its errors become one line."""
+        require_extra(f"{self.name}, taken as a hub name,", "torch", "huggingface_hub")
         import huggingface_hub
         from huggingface_hub.errors import RemoteEntryNotFoundError, RepositoryNotFoundError
 
         try:
             return Path(getattr(huggingface_hub, function)(self.name, **options))
         except RepositoryNotFoundError:
-            msg = f"{self.name} is no folder here, and the hub has no such model, or it requires a login"
+            msg = f"{self.name} is not a folder here, and the hub has no such model, or it requires a login"
             raise InputError(msg) from None
         except RemoteEntryNotFoundError:
-            msg = f"{self.name} is no folder here, and on the hub it has no config.json"
+            msg = f"{self.name} is not a folder here, and on the hub it has no config.json"
             raise InputError(msg) from None
-        except Exception as error:  # of whatever carries the requests
-            msg = f"{self.name} is no folder here, and could not be fetched from the hub: {first_line(error)}"
+        except Exception as error:  # of many classes, by the HTTP library in use
+            msg = f"{self.name} is not a folder here, and could not be fetched from the hub: {first_line(error)}"
             raise OSError(msg) from None
 
 
 def find_config(model: str | os.PathLike[str]) -> ModelConfig:
-    """Config of a model, found as by `ModelSource.find`, or that in a config.json by itself.
+    """Read the config of a model, found as by `ModelSource.find`, or a bare config.json.
 
     Raises
     ------
     OSError
-        If there is no such file, or the hub cannot be reached.
+        If the file does not exist, or the hub cannot be reached.
     ValueError
         If it cannot be read as a configuration; the message says why.
     """
@@ -185,10 +185,10 @@ def find_config(model: str | os.PathLike[str]) -> ModelConfig:
 
 
 def require_gguf() -> None:
-    """Raise MissingExtraError unless what reads .gguf files is installed."""
+    """Raise MissingExtraError unless the packages that read .gguf files are installed."""
     require_extra("a .gguf file", "torch", "gguf", "accelerate")
 
 
 def _is_hub_name(name: str) -> bool:
-    """Whether the text names a model on the hub: it looks like one, and no file or folder of that name is here."""
+    """Whether the text names a model on the hub: it has that form, and no file or folder has that name."""
     return bool(HUB_NAME.fullmatch(name)) and Path(name).suffix not in FILE_SUFFIXES and not os.path.exists(name)

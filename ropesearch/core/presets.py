@@ -1,4 +1,4 @@
-"""The two published base sets, as the options that give them; and Table 2 itself, which needs no search."""
+"""The two published base sets, as search options, and Table 2 itself, which needs no search."""
 
 from typing import Any
 

@@ -1,13 +1,13 @@
-"""How long work says where it stands."""
+"""How long-running work reports its progress."""
 
 from collections.abc import Callable
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
+"""Called with the kind of work, how much is done, and the total."""
 
 
 def counter(progress: Progress | None, what: str, total: int) -> Callable[[], None]:
-    """Return a function that reports one step more at each call."""
+    """Return a function that reports one more step at each call."""
     done = 0
 
     def report() -> None:

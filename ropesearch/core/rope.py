@@ -1,4 +1,4 @@
-"""From a base to the frequencies of rotary position embedding."""
+"""The frequencies of rotary position embedding."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from . import checks
 
 
 def inv_freq(base: Any, head_dim: int) -> npt.NDArray[np.float64]:
-    """Frequencies of rotary position embedding, θ_i = b^(−2(i−1)/d).
+    """Return the frequencies of rotary position embedding, θ_i = b^(−2(i−1)/d).
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ def inv_freq(base: Any, head_dim: int) -> npt.NDArray[np.float64]:
     Returns
     -------
     ndarray of float64, shape (*base.shape, head_dim / 2)
-        In radians per token, the first one 1.
+        In radians per token; the first is 1.
 
     Raises
     ------
@@ -40,5 +40,5 @@ def inv_freq(base: Any, head_dim: int) -> npt.NDArray[np.float64]:
 
 
 def _frequencies(base: float, head_dim: int) -> Sequence[float]:
-    # Python's power is the C library's, right to the last bit; numpy's vector power may be off by several.
+    # Python's power is the C library's, exact to the last bit; numpy's vector power may be off by several.
     return [base ** (-2 * i / head_dim) for i in range(head_dim // 2)]

@@ -1,7 +1,7 @@
-"""The options of a search: their types, defaults, checks and help texts stand here and nowhere else.
+"""The options of a search: the only home of their types, defaults, checks and help texts.
 
-It stands among what every room builds on, since curves and schemes have some of these options too. What does not shape
-a result (threads, device, progress) is no part of it, and is never written to a file.
+It is in `core` because curves and schemes share some of these options. What does not shape a result (threads, device,
+progress) is not part of it and is never written to a file.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,9 +19,9 @@ MATCHINGS = ("coincidence", "distance")
 ORDERS = ("ascending", "descending", "selection")
 
 CONTEXT_NEEDS = {"floor": 2, "ripple": 8192}
-"""Tokens of context that each figure of coverage needs; its distances are 0 … context − 1."""
+"""Least context, in tokens, for each coverage figure; its distances are 0 … context − 1."""
 COVERED_TO = 131071
-"""The last distance over which coverage is computed by default: that of a context of 128k tokens."""
+"""Default last distance for coverage: that of a context of 128k tokens."""
 
 EXTREMA_OPTIONS = (
     "extrema",
@@ -36,13 +36,13 @@ EXTREMA_OPTIONS = (
 """The options that say which peaks and valleys count."""
 
 _HAVE_KEYS = ("heads", "kv_heads", "head_dim", "strategy")
-"""Options for which the base-set file has keys of its own."""
+"""Options that have their own keys in the base-set file."""
 
 Check = Callable[[str, Any], Any]
 
 
 def _option(check: Check, help_text: str, default: Any = MISSING, **when: str | tuple[str, ...]) -> Any:
-    """Field with its check and its help text; `when` names the values of other options for which it has an effect."""
+    """Define a field; `when` gives the values of other options that it needs to have an effect."""
     values = {name: (value,) if isinstance(value, str) else value for name, value in when.items()}
     return field(default=default, metadata={"check": check, "help": help_text, "when": values})
 
@@ -67,16 +67,16 @@ _LOCAL = {"strategy": "peak-valley", "extrema": "local"}
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpec:
-    """Every option that shapes a base set, checked; the arguments of `search_bases` that are kept.
+    """Every option that shapes a base set, checked: the arguments of `search_bases` that the file records.
 
-    Two searches with equal specs give the same set. Options that the strategy, the rule for extrema or the matching
-    has no use for must be in range too, and have no effect. The order of the fields is that of `to_dict`, and so of
-    the points in a sweep file: a new option goes last.
+    Two searches with equal specs give the same set. Options that the strategy, the extrema rule or the matching does
+    not use must still be in range, and have no effect. The order of the fields is that of `to_dict` and of the points
+    in a sweep file: add new options at the end.
 
     Raises
     ------
     ValueError
-        If an option is out of range, or several do not go together; the message names it and shows its value.
+        If an option is out of range or conflicts with another; the message names it and shows its value.
     """
 
     bmin: float = _option(checks.base, "Smallest base, above 1; always chosen.")
@@ -113,7 +113,7 @@ class SearchSpec:
     )
     tolerance: int = _option(
         _at_least_0,
-        "coincidence: how far apart a peak and a valley may be, in tokens.",
+        "coincidence: maximum distance between a peak and a valley, in tokens.",
         3,
         strategy="peak-valley",
         matching="coincidence",
@@ -125,7 +125,7 @@ class SearchSpec:
         strategy="peak-valley",
         matching="distance",
     )
-    count: int = _option(_at_least_1, "dominant: the most peaks, and valleys, to keep.", 30, **_DOMINANT)
+    count: int = _option(_at_least_1, "dominant: maximum number of peaks, and of valleys, to keep.", 30, **_DOMINANT)
     gap: int = _option(_at_least_0, "dominant: peaks must be more than this far apart, in tokens.", 50, **_DOMINANT)
     valley_gap: int = _option(
         _at_least_0, "dominant: valleys must be more than this far apart, in tokens.", 60, **_DOMINANT
@@ -140,11 +140,11 @@ class SearchSpec:
         _not_negative, "dominant: how far from the level a peak or valley may be, in logits.", 1e-3, **_DOMINANT
     )
     prominence: float | None = _option(
-        _optional(_not_negative), "local: the least prominence, in logits.", None, **_LOCAL
+        _optional(_not_negative), "local: minimum prominence, in logits.", None, **_LOCAL
     )
     min_separation: int | None = _option(
         _optional(_at_least_1),
-        "local: the least distance between two peaks, or two valleys, in tokens.",
+        "local: minimum distance between two peaks, or two valleys, in tokens.",
         None,
         **_LOCAL,
     )
@@ -161,7 +161,7 @@ class SearchSpec:
     )
 
     def __post_init__(self) -> None:
-        """Check every option alone, then those that must go together."""
+        """Check every option alone, then those that depend on each other."""
         for option in fields(self):
             object.__setattr__(self, option.name, self.checked(option.name, getattr(self, option.name)))
         search_range(self.bmin, self.bmax)
@@ -184,13 +184,13 @@ class SearchSpec:
         n = count_candidates(self.bmin, self.bmax, self.stride)
         if self.n_bases > n + 1:
             name = "heads" if self.n_bases == self.heads else "kv_heads"
-            requirement = f"at most {n + 1}, for `stride` {shown(self.stride)} gives {n} candidates beside `bmin`"
+            requirement = f"at most {n + 1}, because `stride` {shown(self.stride)} gives {n} candidates besides `bmin`"
             would_do = shown(widest_stride(self.bmin, self.bmax, self.n_bases - 1))
-            raise ParameterError(name, self.n_bases, f"{requirement} (a stride of {would_do} would do)")
+            raise ParameterError(name, self.n_bases, f"{requirement} (a stride of {would_do} is narrow enough)")
 
     @classmethod
     def checked(cls, name: str, value: Any) -> Any:
-        """Return the value of one option, checked by itself and of the option's own type."""
+        """Return the value of one option, checked on its own and converted to the option's type."""
         return cls.__dataclass_fields__[name].metadata["check"](name, value)
 
     @property
@@ -200,20 +200,20 @@ class SearchSpec:
 
     @property
     def covered_to(self) -> int:
-        """The last distance for the coverage of the set: `max_distance`, or that of a 128k context by default."""
+        """The last distance for the set's coverage: `max_distance` if it was set, else that of a 128k context."""
         return COVERED_TO if self.max_distance == SearchSpec.max_distance else self.max_distance
 
     def to_dict(self) -> dict[str, Any]:
-        """Return every option by name: `SearchSpec(**spec.to_dict())` is the spec again."""
+        """Return every option by name: `SearchSpec(**spec.to_dict()) == spec`."""
         return {option.name: getattr(self, option.name) for option in fields(self)}
 
     def parameters(self) -> dict[str, Any]:
-        """Return what the base-set file keeps of them: those with an effect that have no key of their own."""
+        """Return the options for the file's `parameters`: those with an effect and without a key of their own."""
         options = self.to_dict()
         return {name: options[name] for name in options if name not in _HAVE_KEYS and has_effect(name, options)}
 
     def command(self) -> str:
-        """Return the command line that repeats the search: what must be given, and what is not the default."""
+        """Return the command line that repeats the search, without options that have their default."""
         words = ["ropesearch search"]
         kept = self.parameters()
         for option in fields(self):
@@ -226,18 +226,18 @@ class SearchSpec:
 
 
 def has_effect(name: str, options: Mapping[str, Any]) -> bool:
-    """Whether an option of a search has an effect beside the others; each may be a list of values, as in a sweep."""
+    """Whether an option has an effect given the others, each of which may be a list of values, as in a sweep."""
     return unmet(name, options) is None
 
 
 def conditions(name: str) -> dict[str, tuple[str, ...]]:
-    """Return the options that one belongs to, with the values of theirs that give it an effect."""
+    """Return which other options, at which values, give an option its effect."""
     found: dict[str, tuple[str, ...]] = SearchSpec.__dataclass_fields__[name].metadata["when"]
     return found
 
 
 def unmet(name: str, options: Mapping[str, Any]) -> tuple[str, tuple[str, ...]] | None:
-    """Return the first option that leaves another without an effect, and the values that it would have to have."""
+    """Return the first option that leaves `name` without effect, and the values that would change that; else None."""
     for other, values in conditions(name).items():
         given = options.get(other, getattr(SearchSpec, other))
         if not any(value in values for value in ([given] if isinstance(given, str) else given)):
@@ -246,5 +246,5 @@ def unmet(name: str, options: Mapping[str, Any]) -> tuple[str, tuple[str, ...]] 
 
 
 def extrema_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that say which peaks and valleys count: checked, and the defaults for those not given."""
+    """Return the checked options that say which peaks and valleys count, with defaults for those not given."""
     return {name: SearchSpec.checked(name, given.get(name, getattr(SearchSpec, name))) for name in EXTREMA_OPTIONS}

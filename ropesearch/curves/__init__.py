@@ -1,1 +1,1 @@
-"""Curves over distance: waveforms, their peaks and valleys, what several of them cover; on the CPU and on a GPU."""
+"""Curves over distance: waveforms, their peaks and valleys, and their coverage; on the CPU and on a GPU."""

@@ -1,4 +1,4 @@
-"""What a set of waveforms is worth: how high the best head stays, and how smooth their mean is."""
+"""How well a set of waveforms covers the distances: how high the best head stays, how smooth the mean is."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ from ropesearch.core.spec import CONTEXT_NEEDS, SearchSpec
 from .extrema import extrema_rule
 from .waveforms import Samples, waveform_samples
 
-TREND_WINDOW = 4097  # tokens; the trend of a waveform is its running mean over as many
+TREND_WINDOW = 4097  # tokens; the trend of a waveform is its running mean over this window
 RIPPLE_FROM = 2048
 
 
@@ -29,16 +29,16 @@ class Coverage:
     Attributes
     ----------
     floor : float
-        The smallest value of the best head, the largest of all heads at a distance.
+        The minimum, over distance, of the best head: the largest value of all heads at a distance.
     floor_distance : int
-        Where it falls, in tokens; the first, if several.
+        Where the minimum is, in tokens; the first, if several.
     mean, quantile_01 : float
         Mean and 1 % quantile of the best head.
     ripple : float or None
-        Root mean square, over distances from 2048 on, of the mean of the heads' waveforms without its trend; None
-        for a range below 8192 distances.
+        Root mean square, from distance 2048 on, of the mean of the heads' waveforms without its trend; None for fewer
+        than 8192 distances.
     valleys_on_peaks : tuple of float or None
-        For each head the share of its valleys that lie within the tolerance of another head's peak; None for a head
+        For each head, the share of its valleys that lie within the tolerance of another head's peak; None for a head
         without valleys.
     distances : tuple of int
         First and last distance.
@@ -53,7 +53,7 @@ class Coverage:
     distances: tuple[int, int]
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as the base-set file holds them."""
+        """Return the figures as the base-set file holds them."""
         figures: dict[str, Any] = asdict(self)
         figures["valleys_on_peaks"] = list(self.valleys_on_peaks)
         figures["distances"] = list(self.distances)
@@ -68,22 +68,22 @@ def coverage_of(
     options: Mapping[str, Any],
     progress: Progress | None = None,
 ) -> Coverage:
-    """Coverage of the waveforms of several heads; `BaseSet.coverage` and the position schemes say it in their terms.
+    """Compute the coverage of several heads' waveforms; `BaseSet.coverage` and `Scheme.coverage` call this.
 
-    One head's waveform is in memory at a time, twice over.
+    Only one head's waveform is in memory at a time, in two copies.
 
     Parameters
     ----------
     curve : callable
-        Gives the waveform of head 0 … heads − 1, in logits, at distances 0 … `max_distance`.
+        Returns the waveform of head 0 … heads − 1, in logits, at distances 0 … `max_distance`.
     heads : int
-        How many there are.
+        Number of heads.
     max_distance : int
-        The last distance, in tokens, included. All figures but `valleys_on_peaks` are over distances
+        The last distance, in tokens, included. All figures except `valleys_on_peaks` cover the distances
         1 … `max_distance`.
     options : mapping
-        Options of a search, of which those count that say which peaks and valleys count (from `min_distance` on), and
-        how far apart a valley and a peak may be (`tolerance`); their defaults where they are left out.
+        Options of a search. Used are those that say which peaks and valleys count (from `min_distance` on) and how
+        far apart a valley and a peak may be (`tolerance`); by default those of a search.
     progress : callable, optional
         Called as progress("coverage", heads done, heads).
 
@@ -140,7 +140,7 @@ def coverage_of(
 
 
 def coverage_of_bases(base_set: BaseSet, max_distance: int, *, progress: Progress | None = None) -> Coverage:
-    """`BaseSet.coverage`: peaks and valleys by the options that shaped the set, or by the defaults of a search."""
+    """Compute `BaseSet.coverage`: peaks and valleys by the options that shaped the set, or by the defaults."""
     last = checks.integer("max_distance", max_distance, 1)
 
     def curve(head: int) -> Floats:
@@ -150,7 +150,7 @@ def coverage_of_bases(base_set: BaseSet, max_distance: int, *, progress: Progres
 
 
 def without_trend(cosines: Floats) -> Floats:
-    """Waveforms at distances 0, 1, … less their running means over 4097 tokens, from distance 2048 on."""
+    """Subtract its running mean over 4097 tokens from a waveform at distances 0, 1, …; return it from 2048 on."""
     from scipy.ndimage import uniform_filter1d
 
     trend = uniform_filter1d(cosines, TREND_WINDOW, mode="nearest")

@@ -29,12 +29,12 @@ class Bits(NamedTuple):
 
     @classmethod
     def empty(cls, size: int) -> "Bits":
-        """Room for so many points; no bit is set."""
+        """Make room for `size` points, with no bit set."""
         return cls(*np.zeros((2, -(-size // 64)), np.uint64))
 
     @classmethod
     def of(cls, found: Found, size: int) -> "Bits":
-        """Set the bits of positions."""
+        """Set the bits of the positions found."""
         bits = cls.empty(size)
         for words, positions in zip(bits, found, strict=True):
             marks = np.zeros(64 * words.size, np.bool_)
@@ -44,7 +44,7 @@ class Bits(NamedTuple):
 
     @classmethod
     def of_steps(cls, up: Words, down: Words) -> "Bits":
-        """Extrema of a curve without plateaus, from where it rises and falls to the next point."""
+        """Find the extrema of a curve without plateaus from the bits that say where it rises and falls."""
 
         def turns(to: Words, onwards: Words) -> Words:
             before = np.concatenate([[np.uint64(0)], to[:-1] >> np.uint64(63)]) | to << np.uint64(1)
@@ -54,12 +54,12 @@ class Bits(NamedTuple):
         return cls(turns(up, down), turns(down, up))
 
     def found(self) -> Found:
-        """Positions, in ascending order."""
+        """Return the positions, in ascending order."""
         return positions_of_bits(self.peaks), positions_of_bits(self.valleys)
 
 
 def positions_of_bits(words: Words) -> Positions:
-    """Ascending j for which bit j % 64 of word j // 64 is set."""
+    """Return, ascending, every j for which bit j % 64 of word j // 64 is set."""
     bits = np.unpackbits(words.astype("<u8").view(np.uint8), bitorder="little").view(np.bool_)
     return np.flatnonzero(bits).astype(np.int32)
 
@@ -73,7 +73,7 @@ class Extrema:
     peaks, valleys : ndarray of int64
         Their distances, in tokens.
     peak_values, valley_values : ndarray of float64
-        The curve there, in its own unit (a waveform's: logits).
+        The curve at these distances, in its own unit (logits for a waveform).
     """
 
     peaks: Distances
@@ -95,20 +95,20 @@ def find_extrema(
     prominence: float | None = SearchSpec.prominence,
     min_separation: int | None = SearchSpec.min_separation,
 ) -> Extrema:
-    """Peaks and valleys of a curve over distance, by one of two rules.
+    """Find the peaks and valleys of a curve over distance, by one of two rules.
 
     `dominant` keeps the peaks on the upper edge of the curve, from left to right, and the valleys on its lower
-    edge, from right to left. Candidates are the strict local extrema (a plateau or an end point is none). A
+    edge, from right to left. Candidates are the strict local extrema; plateaus and end points are not candidates. A
     *level* starts at the highest maximum (the lowest minimum). An extremum within `level_tolerance` of it is at
-    level; it is kept if it is the first, or farther than `gap` (`valley_gap`) from the last one kept. Kept or
-    not, the level then becomes the largest of the `look_ahead` values from m + `gap`, or from the next maximum if
-    that comes first; for valleys, the smallest of all values left of m − `gap`, or of the next minimum to the
-    left if that is farther left. At most `count` of each are kept; there may be fewer, or none.
+    level; it is kept if it is the first, or farther than `gap` (`valley_gap`) from the last one kept. Whether or not
+    the extremum, at m, is kept, the level then becomes the largest of the `look_ahead` values from m + `gap`, or from
+    the next maximum if that comes first; for valleys, the smallest of all values left of m − `gap`, or of the next
+    minimum to the left if that is farther left. At most `count` of each are kept; there may be fewer, or none.
 
     `local` gives every local extremum as `scipy.signal.find_peaks` finds them in `values` and in −`values`: the
     middle of a plateau, rounded down; never an end point.
 
-    Options of the other rule must be in range too, and are without effect.
+    Options of the other rule have no effect, but must be in range.
 
     Parameters
     ----------
@@ -119,15 +119,15 @@ def find_extrema(
     min_distance : int
         Distance of the first value, in tokens.
     count : int
-        `dominant`: how many peaks, and how many valleys, to keep at most.
+        `dominant`: maximum number of peaks, and of valleys, to keep.
     gap, valley_gap, look_ahead : int
         `dominant`: in tokens, see above.
     level_tolerance : float
         `dominant`: in the unit of `values`.
     prominence : float, optional
-        `local`: least prominence, in the unit of `values`.
+        `local`: minimum prominence, in the unit of `values`.
     min_separation : int, optional
-        `local`: least distance of two peaks (of two valleys), in tokens; the lower ones give way.
+        `local`: minimum distance between two peaks (two valleys), in tokens; the less extreme are dropped.
 
     Returns
     -------
@@ -137,11 +137,11 @@ def find_extrema(
     Raises
     ------
     ValueError
-        If an argument is out of range, or `values` is not one-dimensional or has NaN in it.
+        If an argument is out of range, or `values` is not one-dimensional or contains NaN.
 
     References
     ----------
-    `dominant` is the rule that gives Table 2 of HARPE, arXiv:2412.07171; its shape is that of the search
+    `dominant` is the rule that reproduces Table 2 of HARPE, arXiv:2412.07171; it has the form of the search
     published with Attention Buckets, arXiv:2312.04455.
     """
     given = locals()
@@ -149,7 +149,7 @@ def find_extrema(
     if curve.ndim != 1:
         raise ParameterError("values", curve.shape, "one-dimensional")
     if np.isnan(curve).any():
-        raise InputError("values must be numbers, and there is NaN among them")
+        raise InputError("values must not contain NaN")
     first = checks.integer("min_distance", min_distance, 0)
     rule = extrema_rule(given)
     peaks, valleys = rule.positions(Samples.of(curve))
@@ -164,27 +164,27 @@ def find_extrema(
 class ExtremaRule(Protocol):
     """Which peaks and valleys of a curve count, and how they are found for many waveforms.
 
-    `Kept` is what a search keeps of one waveform: `Found` for a rule that finds few extrema, `Bits` for one that finds
-    many. What a GPU computes is off in its last digits, so it only says where to look (`surveyed`); every value that
-    decides is computed on the CPU (`find_surveyed`), for the same answer to the last bit.
+    For each waveform a rule returns `Found` if it finds few extrema, `Bits` if it finds many. A GPU's values differ in
+    the last digits, so a GPU only says where to look (`surveyed`). The CPU computes every deciding value
+    (`find_surveyed`), so that results agree to the last bit.
     """
 
     def positions(self, curve: Samples) -> Found:
         """Peaks and valleys of a curve, as indices."""
 
     def find(self, frequencies: Floats, sampler: Sampler) -> list[Any]:
-        """Return what is kept of the waveform of every row of frequencies, (C, d/2)."""
+        """Return the extrema of the waveform of every row of frequencies, (C, d/2)."""
 
     def surveyed(self, survey: gpu.Survey, frequencies: Floats) -> Iterator[Any]:
-        """Return what a GPU says of the waveform of every row of frequencies."""
+        """Yield a GPU's survey of the waveform of every row of frequencies."""
 
     def find_surveyed(self, theta: Floats, surveyed: Any, sampler: Sampler) -> Any:
-        """Return what is kept of one waveform, from what a GPU said of it."""
+        """Return the extrema of one waveform, from a GPU's survey of it."""
 
 
 @dataclass(frozen=True)
 class Dominant:
-    """Extrema on the edges of the curve; keeps `Found`."""
+    """Extrema on the upper and lower edge of the curve, as `Found`."""
 
     count: int
     gap: int
@@ -193,7 +193,7 @@ class Dominant:
     level_tolerance: float
 
     def positions(self, curve: Samples, seen: Flags | None = None) -> Found:
-        """Peaks and valleys of a curve, as indices; marks in `seen` the blocks whose values were needed."""
+        """Return peaks and valleys of a curve, as indices; mark in `seen` the blocks whose values were needed."""
         size = curve.values.size
         kept = np.empty((2, min(self.count, size)), np.int32)
         likely = np.empty(curve.lowest.size, np.int32)
@@ -243,19 +243,19 @@ class Dominant:
         return [(kept[c, 0, : ends[c][0]].copy(), kept[c, 1, : ends[c][1]][::-1].copy()) for c in range(n)]
 
     def surveyed(self, survey: gpu.Survey, frequencies: Floats) -> Iterator[tuple[Floats, Floats]]:
-        """Return bounds on every block of every waveform."""
+        """Yield bounds on every block of every waveform."""
         return survey.bounds(frequencies)
 
     def find_surveyed(self, theta: Floats, surveyed: tuple[Floats, Floats], sampler: Sampler) -> Found:
-        """Return peaks and valleys of one waveform, computed only where its bounds leave a doubt.
+        """Return peaks and valleys of one waveform, computed only where its bounds leave doubt.
 
-        Where the search needs a value that is not there, that is computed, and the search starts anew.
+        If the search needs a value that is not computed yet, that is computed and the search restarts.
         """
         lowest, highest = surveyed
         curve = sampler.sketch(theta, lowest - gpu.MARGIN, highest + gpu.MARGIN)
         lowest = curve.samples.lowest
         seen = np.zeros(lowest.size, np.bool_)
-        # Most of what will be needed: the start, where the peaks are, and what is lowest so far, seen from the left.
+        # Most of what is needed: the start, where the peaks are, and every block lowest so far from the left.
         seen[: 2**14 // BLOCK] = True
         seen[-1:] = True
         seen |= lowest <= np.minimum.accumulate(lowest) + self.level_tolerance
@@ -267,7 +267,7 @@ class Dominant:
 
 @dataclass(frozen=True)
 class Local:
-    """Every local extremum; keeps `Bits`, for there may be one every few tokens."""
+    """Every local extremum, as `Bits`, since there may be one every few tokens."""
 
     prominence: float | None
     min_separation: int | None
@@ -277,7 +277,7 @@ class Local:
         if self._every_one:
             bits = Bits.empty(curve.values.size)
             level = _kernels.strict_extrema(curve.values, curve.values.size, *bits)
-            if not level:  # without plateaus these are all
+            if not level:  # without plateaus, every extremum is strict
                 return bits.found()
             peaks, valleys = _kernels.local_extrema(curve.values)
             return peaks, valleys
@@ -299,16 +299,16 @@ class Local:
                 frequencies, sampler.scale, sampler.first, sampler.size, sampler.room, peaks, valleys, level
             )
         rows = [Bits(*pair) for pair in zip(peaks, valleys, strict=True)]
-        for c in np.flatnonzero(level).tolist():  # a plateau may be an extremum too
+        for c in np.flatnonzero(level).tolist():  # a plateau may also be an extremum
             rows[c] = self._bits(frequencies[c], sampler)
         return rows
 
     def surveyed(self, survey: gpu.Survey, frequencies: Floats) -> Iterator[gpu.Steps]:
-        """Return where every waveform rises and falls."""
+        """Yield where every waveform rises and falls."""
         return survey.steps(frequencies)
 
     def find_surveyed(self, theta: Floats, surveyed: gpu.Steps, sampler: Sampler) -> Bits:
-        """Return peaks and valleys of one waveform; one with a step too small to be sure of is computed anew."""
+        """Return peaks and valleys of one waveform; recompute it if a step is too small to trust."""
         return self._bits(theta, sampler) if surveyed.doubtful else Bits.of_steps(surveyed.up, surveyed.down)
 
     @property
@@ -320,7 +320,7 @@ class Local:
 
 
 def extrema_rule(options: Mapping[str, Any]) -> Dominant | Local:
-    """Return the rule that the options of `find_extrema` describe, checked, with the defaults for those left out."""
+    """Return the rule that the options of `find_extrema` describe, checked, with defaults for missing ones."""
     checked = extrema_options(options)
     kind: type[Dominant | Local] = {"dominant": Dominant, "local": Local}[checked["extrema"]]
     return kind(**{field.name: checked[field.name] for field in fields(kind)})

@@ -1,9 +1,9 @@
-"""Waveforms of many bases at once, by torch on a GPU, for the same answer to the last bit.
+"""Survey the waveforms of many bases at once on a GPU, by torch; results still agree to the last bit.
 
-Values computed elsewhere differ in their last digits, and a tie or a threshold may hang on those. So a device only
-says where to look: bounds on every block, with a margin, for the rule `dominant`, whose deciding values the CPU then
-computes; and for `local` the signs of all steps from point to point, where a curve with a step too small to be sure of
-goes to the CPU altogether.
+A GPU's values differ from the CPU's in the last digits, and a tie or a threshold may depend on those. So the GPU only
+says where to look. For the rule `dominant` it gives bounds on every block, with a margin, and the CPU computes the
+deciding values. For `local` it gives the sign of every step from point to point, and the CPU recomputes every curve
+that has a step too small to trust.
 """
 
 from collections.abc import Iterator
@@ -16,14 +16,14 @@ from ropesearch.kernels.waveform import BLOCK
 
 HALF = BLOCK // 2
 MARGIN = 2e-9
-"""Logits by which a value of the device may be off; the waveform's own error is below 1e-9, here and there."""
+"""Largest difference, in logits, between values of device and CPU: the error of each is below 1e-9."""
 
 SHARE = 0.5
-"""Of the device's free memory, how much is used."""
+"""Share of the device's free memory to use."""
 
 
 class Steps(NamedTuple):
-    """Of one curve, where it rises and falls to the next point, as bits, and whether any of that is in doubt."""
+    """Where a curve rises and falls to the next point, as bits, and whether any step is in doubt."""
 
     up: Words
     down: Words
@@ -45,7 +45,7 @@ class Survey:
         self._scale = 2 / head_dim**0.5
 
     def bounds(self, frequencies: Floats) -> Iterator[tuple[Floats, Floats]]:
-        """The least and the greatest value of every block, (blocks,) each, for every row of frequencies (C, d/2)."""
+        """Yield the smallest and the largest value of every block, (blocks,) each, for every row of frequencies."""
         for theta in self._batches(frequencies):
             even, odd = self._even_and_odd(theta)
             swing = odd.abs_()
@@ -54,7 +54,7 @@ class Survey:
             yield from zip(lowest, highest, strict=True)
 
     def steps(self, frequencies: Floats) -> Iterator[Steps]:
-        """Where every waveform rises and falls, for every row of frequencies (C, d/2)."""
+        """Yield where the waveform rises and falls, for every row of frequencies, (C, d/2)."""
         torch = self._torch
         weights = (2 ** torch.arange(8, device=self._device)).to(torch.uint8)
         for theta in self._batches(frequencies):
@@ -79,7 +79,7 @@ class Survey:
             yield torch.from_numpy(frequencies[start : start + size]).to(self._device)
 
     def _even_and_odd(self, theta: Any) -> tuple[Any, Any]:
-        """E and O of every block, as in `kernels.waveform`, shape (c, blocks, HALF)."""
+        """Return E and O of every block, as in `kernels.waveform`, shape (c, blocks, HALF)."""
         at_centres = self._centres[:, None] * theta[:, None, :]  # (c, blocks, d/2)
         at_offsets = self._offsets[:, None] * theta[:, None, :]  # (c, HALF, d/2)
         even = (self._scale * at_centres.cos()) @ at_offsets.cos().mT

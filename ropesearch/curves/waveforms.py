@@ -17,7 +17,7 @@ from ropesearch.kernels import waveform as _kernels
 
 
 def waveform(base: float, head_dim: int, max_distance: int, *, min_distance: int = 0) -> Floats:
-    """Pre-softmax attention of an all-ones query and key, by distance.
+    """Compute the pre-softmax attention of an all-ones query and key, by distance.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def waveform(base: float, head_dim: int, max_distance: int, *, min_distance: int
 
 
 def decay_bound(base: float, head_dim: int, max_distance: int, *, min_distance: int = 0) -> Floats:
-    """RoFormer's upper bound on how attention decays, by distance.
+    """Compute RoFormer's upper bound on how attention decays, by distance.
 
     Parameters
     ----------
@@ -80,17 +80,17 @@ def decay_bound(base: float, head_dim: int, max_distance: int, *, min_distance: 
 
 
 def waveform_samples(base: float, head_dim: int, first: int, last: int) -> Floats:
-    """`waveform` for arguments that are checked already."""
+    """Compute `waveform` for checked arguments."""
     return waveform_of(inv_freq(base, head_dim), first, last)
 
 
 def waveform_of(theta: Floats, first: int, last: int) -> Floats:
-    """(2/√d)·Σ_i cos(m·θ_i), m = first…last, for any d/2 frequencies."""
+    """Compute (2/√d)·Σ_i cos(m·θ_i), m = first…last, for any d/2 frequencies."""
     return Sampler(2 * theta.size, first, last).waveform(np.ascontiguousarray(np.sort(theta)[::-1])).values
 
 
 def decay_bound_of(theta: Floats, first: int, last: int) -> Floats:
-    """(2/d)·Σ_j |Σ_{i≤j} e^{i·m·θ_i}|, m = first…last, for any d/2 frequencies."""
+    """Compute (2/d)·Σ_j |Σ_{i≤j} e^{i·m·θ_i}|, m = first…last, for any d/2 frequencies."""
     n = last - first + 1
     out = np.empty(-(-n // _kernels.BLOCK) * _kernels.BLOCK)  # the kernel fills whole blocks
     _kernels.decay_bound(theta, first, out)
@@ -106,13 +106,13 @@ class Samples(NamedTuple):
 
     @classmethod
     def of(cls, values: Floats) -> "Samples":
-        """Samples of any curve."""
+        """Take the samples of any curve."""
         starts = np.arange(0, values.size, _kernels.BLOCK)
         return cls(values, np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts))
 
 
 class Sampler:
-    """Waveforms over one window of distances, one after another in the same memory."""
+    """Computes waveforms over one window of distances, one after another in the same memory."""
 
     def __init__(self, head_dim: int, first: int, last: int) -> None:
         self.scale = 2 / math.sqrt(head_dim)
@@ -123,12 +123,12 @@ class Sampler:
         self._samples = Samples(self.room.values[: self.size], self.room.lowest, self.room.highest)
 
     def waveform(self, theta: Floats) -> Samples:
-        """(2/√d)·Σ_i cos(m·θ_i) over the window, the frequencies in descending order. The next call writes over it."""
+        """Compute (2/√d)·Σ_i cos(m·θ_i) over the window, frequencies descending. The next call overwrites it."""
         self._compute(theta, 0, self._n_strips)
         return self._samples
 
     def sketch(self, theta: Floats, lowest: Floats, highest: Floats) -> "Sketch":
-        """Bounds on every block, (blocks,) each, for a waveform of which only some strips will be computed."""
+        """Start a waveform that is computed strip by strip on demand, from bounds on every block, (blocks,) each."""
         self.room.values[:] = np.nan
         self.room.lowest[: lowest.size] = lowest
         self.room.highest[: highest.size] = highest
@@ -140,14 +140,14 @@ class Sampler:
 
 @dataclass
 class Sketch:
-    """A waveform of which only some strips are computed; the values of all others are NaN."""
+    """A waveform computed only in part; values in all other strips are NaN."""
 
     samples: Samples
     known: npt.NDArray[np.bool_]  # (strips,)
-    fill: Callable[[int, int], None]  # computes strips from the one to before the other
+    fill: Callable[[int, int], None]  # fill(begin, end) computes strips begin … end − 1
 
     def learn(self, blocks: npt.NDArray[np.bool_]) -> bool:
-        """Compute the strips of the blocks that are marked; returns whether all of them had been known already."""
+        """Compute the strips of the marked blocks; return whether all of them were known already."""
         wanted = (
             np.logical_or.reduceat(blocks, np.arange(0, blocks.size, _kernels.STRIP // _kernels.BLOCK)) & ~self.known
         )
@@ -159,7 +159,7 @@ class Sketch:
 
 
 def waveform_memory(head_dim: int, n_distances: int) -> int:
-    """Bytes that `waveform` and `decay_bound` take while they run."""
+    """Return how many bytes `waveform` and `decay_bound` need while they run."""
     return _kernels.workspace_size(head_dim // 2, n_distances)
 
 

@@ -86,7 +86,7 @@ def read_fields(path: str | os.PathLike[str]) -> dict[str, Any]:
         content = read_versioned(data.decode(), FORMAT, VERSION, (*_FACTS, "arrays"))
         return _fields(content, _read_arrays(content["arrays"], Path(path)))
     except ValueError as error:
-        msg = f"{path} is not a decay file that can be used: {error}"
+        msg = f"{path} is not a usable decay file: {error}"
         raise InputError(msg) from None
 
 

@@ -1,1 +1,1 @@
-"""What leaves: a base set as a table and as tensors, in the formats that training code reads."""
+"""Write a base set as a table or as tensors, in the formats that training code reads."""

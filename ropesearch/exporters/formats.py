@@ -1,4 +1,4 @@
-"""A base set in every format that it leaves in."""
+"""The formats that a base set can be written in."""
 
 import os
 from collections.abc import Callable
@@ -26,21 +26,21 @@ def export(base_set: BaseSet, path: str | os.PathLike[str], *, dtype: str = "flo
     ----------
     base_set : BaseSet
     path : path-like
-        Ends in .json (the base-set file), .csv or .md (its table), .safetensors (the tensors, for
-        `safetensors.torch.load_file`), .npz (for `numpy.load`) or .pt (for `torch.load`; this alone needs torch).
+        Ends in .json (the base-set file), .csv or .md (its table), .safetensors (tensors for
+        `safetensors.torch.load_file`), .npz (for `numpy.load`) or .pt (for `torch.load`; only this needs torch).
     dtype : {'float32', 'float64'}
-        Of the frequencies among the tensors; see `to_tensors`.
+        Type of the frequencies in a tensor file; see `to_tensors`.
     overwrite : bool
-        Whether a file that exists may be replaced.
+        Whether an existing file may be replaced.
 
     Raises
     ------
     ValueError
-        If the suffix or `dtype` is another.
+        If the suffix or `dtype` is unknown.
     OSError
         If the file exists and `overwrite` is false, or cannot be written.
     ImportError
-        If a .pt file is asked for and torch is not installed; the message names the extra that brings it.
+        If `path` ends in .pt and torch is not installed; the message names the extra that brings it.
     """
     known = [*TEXT_FORMATS, *TENSOR_FORMATS]
     suffix = checks.choice("the suffix of the file", Path(path).suffix, [f".{name}" for name in known])

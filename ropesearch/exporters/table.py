@@ -14,7 +14,7 @@ COLUMNS = {
     "chosen": "chosen",
     "longest_wavelength": "longest wavelength",
 }
-"""Column names by key: the key heads a CSV column, the name a column for people."""
+"""Column names by key: the key heads a column in CSV, the name in tables for people."""
 
 
 def rows(base_set: BaseSet) -> list[tuple[str, ...]]:

@@ -14,13 +14,13 @@ DTYPES = ("float32", "float64")
 
 
 def to_tensors(base_set: BaseSet, dtype: str = "float32") -> dict[str, npt.NDArray[Any]]:
-    """Frequencies and bases as arrays.
+    """Return frequencies and bases as arrays.
 
     Parameters
     ----------
     base_set : BaseSet
     dtype : {'float32', 'float64'}
-        Of the frequencies, which are computed in float64 and rounded once.
+        Type of the frequencies, which are computed in float64 and rounded once.
 
     Returns
     -------
@@ -37,20 +37,20 @@ def to_tensors(base_set: BaseSet, dtype: str = "float32") -> dict[str, npt.NDArr
 
 
 def cos_sin_tables(base_set: BaseSet, length: int, dtype: str = "float32") -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Cosine and sine of every angle at positions 0 … `length` − 1, for every KV head.
+    """Compute cosine and sine of every angle at positions 0 … `length` − 1, for every KV head.
 
     Parameters
     ----------
     base_set : BaseSet
     length : int
-        Positions, S, in tokens.
+        Number of positions, S.
     dtype : {'float32', 'float64'}
-        Of the tables, which are computed in float64 and rounded once.
+        Type of the tables, which are computed in float64 and rounded once.
 
     Returns
     -------
     cos, sin : ndarray, shape (S, kv_heads, head_dim / 2)
-        Of position · θ_i: channels i and i + head_dim / 2 of a query or key turn by them.
+        Of position · θ_i, by which channels i and i + head_dim / 2 of a query or key rotate.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def cos_sin_tables(base_set: BaseSet, length: int, dtype: str = "float32") -> tu
 
 
 def cos_sin_cache(base_set: BaseSet, length: int, dtype: str = "float32") -> npt.NDArray[Any]:
-    """Stack the tables of `cos_sin_tables` head by head, as a cache that is looked up by one row number.
+    """Stack the tables of `cos_sin_tables` head by head, as a cache with one row number per head and position.
 
     Parameters
     ----------
@@ -78,8 +78,8 @@ def cos_sin_cache(base_set: BaseSet, length: int, dtype: str = "float32") -> npt
     Returns
     -------
     ndarray, shape (kv_heads · S, head_dim)
-        Row h·S + p, which `cache_row` gives, belongs to KV head h and position p: head_dim / 2 cosines, then as many
-        sines. A query head takes the rows of the KV head whose keys it uses.
+        Row h·S + p, the number from `cache_row`, belongs to KV head h and position p: head_dim / 2 cosines, then
+        head_dim / 2 sines. A query head uses the rows of its KV head.
 
     Raises
     ------
@@ -91,14 +91,14 @@ def cos_sin_cache(base_set: BaseSet, length: int, dtype: str = "float32") -> npt
 
 
 def cache_row(kv_head: Any, position: Any, length: int) -> npt.NDArray[np.int64]:
-    """Row of a `cos_sin_cache` made for `length` positions: kv_head · length + position.
+    """Return the row in a `cos_sin_cache` made for `length` positions: kv_head · length + position.
 
     Parameters
     ----------
     kv_head, position : int or array_like of int
         Broadcast against each other.
     length : int
-        That of the cache.
+        The length of the cache.
 
     Returns
     -------
@@ -107,7 +107,7 @@ def cache_row(kv_head: Any, position: Any, length: int) -> npt.NDArray[np.int64]
     Raises
     ------
     ValueError
-        If a position is not in 0 … `length` − 1, where the row would be another head's, or a head is below 0.
+        If a position is not in 0 … `length` − 1 (the row would be another head's), or a head is below 0.
     """
     rows = checks.integer("length", length, 1)
     heads, positions = np.asarray(kv_head, dtype=np.int64), np.asarray(position, dtype=np.int64)
@@ -119,21 +119,21 @@ def cache_row(kv_head: Any, position: Any, length: int) -> npt.NDArray[np.int64]
 
 
 def safetensors_bytes(tensors: dict[str, npt.NDArray[Any]]) -> bytes:
-    """Content of a file for `safetensors.torch.load_file`; needs no torch."""
+    """Return the content of a file for `safetensors.torch.load_file`, without torch."""
     from safetensors.numpy import save
 
     return bytes(save(tensors))
 
 
 def npz_bytes(tensors: dict[str, npt.NDArray[Any]]) -> bytes:
-    """Content of a file for `numpy.load`."""
+    """Return the content of a file for `numpy.load`."""
     file = io.BytesIO()
     np.savez(file, **tensors)  # type: ignore[arg-type]  # the keywords are arrays, by name
     return file.getvalue()
 
 
 def pt_bytes(tensors: dict[str, npt.NDArray[Any]]) -> bytes:
-    """Content of a file for `torch.load`; raises MissingExtraError where there is no torch."""
+    """Return the content of a file for `torch.load`; raise MissingExtraError without torch."""
     require_extra("a .pt file", "torch", "torch")
     import torch
 

@@ -1,1 +1,1 @@
-"""Numba loops over arrays: no checks, no Python objects; the rooms above do both."""
+"""Numba loops over arrays. Checks and Python objects are left to the rooms that call them."""

@@ -1,7 +1,6 @@
-"""The product of `_product`, in the instructions of LLVM, which makes those of the machine at hand out of them.
+"""The product of `_product`, written in LLVM instructions, which LLVM compiles for the machine at hand.
 
-It is given to numba as an intrinsic, and can be called from compiled code alone. LLVM splits a vector over as many
-registers as it takes.
+It is a numba intrinsic, so only compiled code can call it. LLVM splits a vector over as many registers as necessary.
 """
 
 from collections.abc import Callable
@@ -26,12 +25,12 @@ types: Any = numba.types
 
 
 def _has_avx512() -> bool:
-    chosen = config.CPU_FEATURES  # of NUMBA_CPU_FEATURES
+    chosen = config.CPU_FEATURES  # from NUMBA_CPU_FEATURES
     return bool(get_host_cpu_features().get("avx512f")) if chosen is None else "+avx512f" in chosen
 
 
-# Columns at a time. ROWS sums of so many numbers are eight registers: enough of them to keep two units busy, and few
-# enough to leave room for the factors where there are sixteen.
+# Columns at a time. ROWS sums of this width take eight registers: enough to keep two units busy, and few enough to
+# leave room for the factors on a processor with sixteen.
 LANES = 16 if _has_avx512() else 8
 
 INDEX, LANE, NUMBER = ir.IntType(64), ir.IntType(32), ir.DoubleType()
@@ -49,7 +48,7 @@ def unfolded_product(
     lowest: Floats,
     highest: Floats,
 ) -> None:
-    """`_product.unfolded_product` for arrays in C order."""
+    """Compute `_product.unfolded_product` for arrays in C order."""
     _emitted(left, row, right, begin, end, values, block, lowest, highest)
 
 
@@ -73,7 +72,7 @@ def _emitted(
 
 
 def _emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    """Emit what `unfolded_product` does, all sums and bounds of LANES columns in registers."""
+    """Emit `unfolded_product`, with all sums and bounds of LANES columns in registers."""
     left, row, right, begin, end, values, block, lowest, highest = (
         context.make_array(kind)(context, builder, value) if isinstance(kind, types.Array) else value
         for kind, value in zip(signature.args, args, strict=True)
@@ -98,7 +97,7 @@ def _emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         for bounds, order, target in ((least, "<", lowest), (most, ">", highest)):
             bound = _load(builder, bounds[r])
             width = LANES // 2
-            while width > 0:  # the furthest of all lanes, by halves
+            while width > 0:  # reduce all lanes to one, by halves
                 bound = _further(builder, order, bound, _turned(builder, bound, range(width, width + LANES)))
                 width //= 2
             place = _place(builder, target, builder.add(block, INDEX(r)))
@@ -116,14 +115,14 @@ def _sums(builder: Any, left: Any, row: Any, right: Any, begin: Any, end: Any, c
             factor = builder.load(place, typ=NUMBER)
             factor = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), factor, LANE(0))
             factor = _turned(builder, factor, [0] * LANES)
-            # `contract`: where the processor can, both become one fused instruction.
+            # `contract` lets both become one fused instruction where the processor has it.
             product = builder.fmul(factor, term, flags=("contract",))
             builder.store(builder.fadd(_load(builder, total), product, flags=("contract",)), total)
     return [_load(builder, total) for total in sums]
 
 
 def _place(builder: Any, array: Any, *index: Any) -> Any:
-    """Address of an element of an array in C order."""
+    """Emit the address of an element of an array in C order."""
     offset, *others = index
     for i, width in zip(others, cgutils.unpack_tuple(builder, array.shape)[1:], strict=True):
         offset = builder.add(builder.mul(offset, width), i)
@@ -131,7 +130,7 @@ def _place(builder: Any, array: Any, *index: Any) -> Any:
 
 
 def _variable(builder: Any, start: float) -> Any:
-    """A vector that LLVM keeps in registers, all lanes at `start`."""
+    """Emit a vector that LLVM keeps in registers, all lanes set to `start`."""
     place = cgutils.alloca_once(builder, VECTOR)
     builder.store(ir.Constant(VECTOR, [start] * LANES), place)
     return place
@@ -146,11 +145,11 @@ def _store(builder: Any, vector: Any, place: Any) -> None:
 
 
 def _turned(builder: Any, vector: Any, lanes: Any) -> Any:
-    """A vector whose lanes are the given ones of another, modulo LANES."""
+    """Emit a vector made of the given lanes of another, modulo LANES."""
     order = ir.Constant(ir.VectorType(LANE, LANES), [lane % LANES for lane in lanes])
     return builder.shuffle_vector(vector, vector, order)
 
 
 def _further(builder: Any, order: str, one: Any, other: Any) -> Any:
-    """The lesser ("<") or greater (">") in each lane."""
+    """Emit the lesser ("<") or greater (">") of two vectors in each lane."""
     return builder.select(builder.fcmp_ordered(order, one, other), one, other)

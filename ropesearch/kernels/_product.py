@@ -1,7 +1,7 @@
-"""The product of small matrices in which a waveform's time goes, in plain numba, and the choice of the faster one.
+"""The product of small matrices that takes most of a waveform's time, in plain numba, and the choice of the faster one.
 
-numba keeps the sums of a product in memory. In `_instructions` they stay in registers until the values are done, which
-makes the default search 1.4 times as fast (`benchmarks/kernels.py`).
+In plain numba the sums of a product are kept in memory. In `_instructions` they stay in registers until the values are
+complete, which makes the default search 1.4 times as fast (`benchmarks/kernels.py`).
 """
 
 import functools
@@ -34,7 +34,7 @@ def unfolded_product(
     lowest: Floats,
     highest: Floats,
 ) -> None:
-    """Compute ROWS blocks of values, the first of them block number `block`, and the bounds of each.
+    """Compute ROWS blocks of values, starting at block number `block`, and the bounds of each.
 
     With E, O = Σ_i left[p, i, row + r]·right[p, i, k] for p = 0, 1, over begin ≤ i < end, block r has E + O, mirrored,
     in its left half and E − O in its right half.
@@ -42,7 +42,7 @@ def unfolded_product(
     sums = np.empty((2, ROWS, HALF))
     for p in range(2):
         for r in range(0, ROWS, 2):
-            # Two rows and four terms at a time: each number that is read or written serves several operations.
+            # Two rows and four terms at a time, so that each number read or written serves several operations.
             s, t = sums[p, r], sums[p, r + 1]
             for k in range(HALF):
                 s[k] = 0.0
@@ -80,18 +80,18 @@ def unfolded_product(
 @overload(unfolded_product, jit_options={"error_model": "numpy", "fastmath": {"contract"}})
 @functools.wraps(unfolded_product)
 def _implementation(*kinds: Any) -> Callable[..., None]:
-    """What to compile where `unfolded_product` is called with arguments of these types."""
+    """Return what numba compiles for a call of `unfolded_product` with these argument types."""
     return by_hand(*kinds) or unfolded_product
 
 
 @functools.cache
 def by_hand(*kinds: Any) -> Callable[..., None] | None:
-    """`unfolded_product` in instructions, for arguments of these types; None where numba does not take them."""
+    """Return `unfolded_product` in LLVM instructions for these argument types, or None if numba cannot compile it."""
     try:
         from ._instructions import unfolded_product as written
 
         njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)(written).compile(kinds)
-    except Exception as error:  # whatever a numba or llvmlite whose insides have changed may raise
+    except Exception as error:  # a numba or llvmlite with other internals may raise anything
         logging.getLogger("ropesearch.kernels").debug("products run in plain numba: %r", error)
         return None
     return written

@@ -1,4 +1,4 @@
-"""Positions of the maxima and minima of a sampled curve, by the rules of `ropesearch.extrema`."""
+"""Find the maxima and minima of a sampled curve, by the rules of `ropesearch.curves.extrema`."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from .waveform import BLOCK, STRIP, Workspace, fill, prepare
 
 @inner
 def steps(values: Floats, following: Floats) -> tuple[np.uint64, np.uint64]:
-    """Bit k of the first word: values[k] is less than following[k]; of the second: greater. 64 of each."""
+    """Compare 64 pairs: bit k is values[k] < following[k] in the first word, values[k] > following[k] in the second."""
     up = np.uint64(0)
     down = np.uint64(0)
     for k in range(64):
@@ -21,9 +21,9 @@ def steps(values: Floats, following: Floats) -> tuple[np.uint64, np.uint64]:
 
 @kernel
 def strict_extrema(values: Floats, size: int, maxima: Words, minima: Words) -> bool:
-    """Set the bits of the points, of the first `size`, that are higher (lower) than both neighbours.
+    """Set the bits of those of the first `size` points that are higher (lower) than both neighbours.
 
-    Bit j % 64 of word j // 64 stands for point j. Returns whether two neighbours are equal anywhere.
+    Bit j % 64 of word j // 64 stands for point j. Return whether any two neighbours are equal.
     """
     one = np.uint64(1)
     last = np.uint64(63)
@@ -55,13 +55,13 @@ def strict_extrema(values: Floats, size: int, maxima: Words, minima: Words) -> b
 
 @kernel
 def local_extrema(values: Floats) -> tuple[Positions, Positions]:
-    """Runs of equal values above (below) what stands on both sides of them, each at its middle, rounded down."""
+    """Find runs of equal values above (below) both their neighbours; give the middle of each, rounded down."""
     room = values.size // 2 + 1
     maxima = np.empty(room, np.int32)
     minima = np.empty(room, np.int32)
     n_maxima = 0
     n_minima = 0
-    run = 0  # where the present run of equal values starts
+    run = 0  # where the current run of equal values starts
     was_rising = False
     for j in range(1, values.size):
         if values[j] == values[j - 1]:
@@ -75,7 +75,7 @@ def local_extrema(values: Floats) -> tuple[Positions, Positions]:
             n_minima += 1
         was_rising = rising
         run = j
-    return maxima[:n_maxima].copy(), minima[:n_minima].copy()  # a view would keep all the room in memory
+    return maxima[:n_maxima].copy(), minima[:n_minima].copy()  # a view would keep the whole array in memory
 
 
 @inner
@@ -95,10 +95,10 @@ def dominant(
 ) -> int:
     """Write the dominant peaks (valleys) of the first `size` values into `kept`, in order of choice; return how many.
 
-    Valleys, looked for from right to left, are the peaks of the curve turned by half a turn: t counts points from
-    where the search starts, and every value is taken with its sign. `bounds` are those of the blocks, above for peaks
-    and below for valleys: most blocks need no look at their values. `seen` tells which were looked at; `likely` is
-    room for the block, from each on, with the highest bound.
+    Valleys, searched from right to left, are the peaks of the curve rotated by half a turn: t counts points from where
+    the search starts, and every value is multiplied by `sign`. `bounds` holds upper bounds of the blocks for peaks and
+    lower ones for valleys, so that most blocks can be skipped. `seen` records the blocks whose values were read.
+    `likely` is scratch space: for each block, the block with the highest bound from there on.
     """
     sign, step, origin = (-1.0, -1, size - 1) if valleys else (1.0, 1, 0)
     n_blocks = (size + BLOCK - 1) // BLOCK
@@ -112,7 +112,7 @@ def dominant(
     t = 0
     level = -np.inf
     highest_at = -1
-    start = 1  # the level is the highest value from here to `stop`; the first one is the highest strict maximum
+    start = 1  # the level is the highest value from here to `stop`; the first level is the highest strict maximum
     stop = size - 1
     while start < stop:
         if not valleys or start > highest_at:
@@ -121,13 +121,13 @@ def dominant(
             first = (origin + step * start) // BLOCK
             n_visits = abs((origin + step * (stop - 1)) // BLOCK - first) + 1
             for visit in range(-1 if n_visits > 1 else 0, n_visits):
-                block = likely[first + step] if visit < 0 else first + step * visit  # of the first, a part may be left
+                block = likely[first + step] if visit < 0 else first + step * visit  # the first may count only in part
                 if visit >= 0 and sign * bounds[likely[block]] <= level:
                     break
                 seen[block] = True
                 left = min(max(block * BLOCK, size - stop if valleys else start), size)
                 right = max(min((block + 1) * BLOCK, size - start if valleys else stop), left)
-                if strict:  # an extremum at an edge needs the neighbour there
+                if strict:  # an extremum at a block's edge needs its neighbour in the next
                     seen[max(block - 1, 0)] = True
                     seen[min(block + 1, n_blocks - 1)] = True
                 for j in range(left, right):
@@ -136,7 +136,7 @@ def dominant(
                         level = here
                         highest_at = -1 if strict else step * (j - origin)
 
-        # On to the next strict maximum at level.
+        # Move on to the next strict maximum at level.
         t += 1
         at_level = False
         while t < size - 1:
@@ -195,7 +195,7 @@ def dominant_of_curve(
     likely: Positions,
     seen: Flags,
 ) -> int:
-    """`dominant` for all values of one curve."""
+    """Run `dominant` on all values of one curve."""
     size = values.size
     return dominant(
         values, size, bounds, valleys, count, gap, separation, look_ahead, level_tolerance, kept, likely, seen
@@ -219,9 +219,9 @@ def dominant_of_waveforms(
     likely: Positions,
     seen: Flags,
 ) -> None:
-    """For every row of frequencies the dominant peaks, kept[c, 0, :found[c, 0]], and valleys, kept[c, 1, …].
+    """Write the dominant peaks of every row of frequencies to kept[c, 0, :found[c, 0]], the valleys to kept[c, 1, …].
 
-    A run of waveforms in one call: to take the interpreter's lock between steps so short would cost as much as they do.
+    One call takes many waveforms: taking the interpreter's lock between such short steps would double their cost.
     """
     for c in range(frequencies.shape[0]):
         n_fast = prepare(frequencies[c], scale, first, room)
@@ -257,7 +257,7 @@ def strict_extrema_of_waveforms(
     minima: Words,
     level: Flags,
 ) -> None:
-    """For every row of frequencies the rows of `strict_extrema`, and whether two neighbours are equal anywhere."""
+    """Run `strict_extrema` on the waveform of every row of frequencies; `level` takes what it returns."""
     for c in range(frequencies.shape[0]):
         n_fast = prepare(frequencies[c], scale, first, room)
         fill(0, room.values.size // STRIP, frequencies.shape[1], n_fast, size, room)

@@ -1,12 +1,12 @@
-"""Pools of peaks and valleys, and the search for the candidate that meets them best.
+"""Pools of peaks and valleys, and the search for the candidate that matches them best.
 
-Positions count from the first distance of the window. A pool has two rows, PEAK and VALLEY, of what is known at
-every position.
+Positions count from the first distance of the window. A pool has two rows, PEAK and VALLEY, with one
+entry per position.
 
-Few extrema per candidate lie end to end in one flat array: the peaks of candidate c are
-flat[bounds[c, 0]:bounds[c, 1]], its valleys flat[bounds[c, 1]:bounds[c, 2]]. Many are rows of bits, bit j % 64 of word
-j // 64 for position j. A sum over set bits of what a pool knows at their positions is then taken by planes: plane b
-holds bit b of every number, and the sum is Σ_b 2^b · (bits that row and plane have in common).
+If candidates have few extrema, these lie end to end in one flat array: the peaks of candidate c are
+flat[bounds[c, 0]:bounds[c, 1]], its valleys flat[bounds[c, 1]:bounds[c, 2]]. If they have many, these are rows of
+bits: bit j % 64 of word j // 64 for position j. Sums of a pool's entries over set bits are then taken by planes: plane
+b holds bit b of every entry, and the sum is Σ_b 2^b · (number of bits set in both row and plane).
 """
 
 from typing import Any
@@ -24,11 +24,11 @@ CHUNK = 64  # words
 
 @kernel
 def pool_add(copies: Counts, pairs: Counts, squares: Counts, row: int, positions: Positions, tolerance: int) -> None:
-    """Put positions into one row of a pool, a list; one that meets its like in the other row leaves with all of those.
+    """Add positions to one row of a pool, a multiset; one in the other row is removed there instead.
 
-    So no position ever stands in both rows.
-    `pairs` and `squares` tell, at every position, how many members of the row are at most `tolerance` away, and the
-    sum of their squared distances.
+    So no position is ever in both rows.
+    `pairs` and `squares` hold, for every position, how many members of the row are at most `tolerance` away, and the sum
+    of their squared distances.
     """
     for j in range(positions.size):
         x = positions[j]
@@ -43,7 +43,7 @@ def pool_add(copies: Counts, pairs: Counts, squares: Counts, row: int, positions
 
 @kernel
 def best_coincidence(pairs: Counts, squares: Counts, flat: Positions, bounds: Counts, chosen: Flags) -> int:
-    """Candidate with most pairs; among equals the least sum of squares, then the first. -1 if all are chosen."""
+    """Return the candidate with most pairs; ties go to the least sum of squares, then the first. -1 if none left."""
     best = -1
     most = np.int64(0)
     least = np.int64(0)
@@ -65,7 +65,7 @@ def best_coincidence(pairs: Counts, squares: Counts, flat: Positions, bounds: Co
 
 @kernel
 def nearest_add(nearest: Counts, positions: Positions) -> None:
-    """Keep, at every position, the distance to the nearest member of a row that grows by `positions`."""
+    """Add `positions` to a row that holds, at every position, the distance to its nearest member."""
     for x in positions:
         nearest[x] = 0
     for y in range(1, nearest.size):
@@ -76,7 +76,7 @@ def nearest_add(nearest: Counts, positions: Positions) -> None:
 
 @kernel
 def best_distance(nearest: Counts, flat: Positions, bounds: Counts, normalize: bool, chosen: Flags) -> int:
-    """Candidate with the least sum of nearest distances, then the first. -1 if all are chosen."""
+    """Return the candidate with the least sum of nearest distances, or the first of several. -1 if all are chosen."""
     best = -1
     least = 0.0
     for c in range(chosen.size):
@@ -100,7 +100,7 @@ def best_distance(nearest: Counts, flat: Positions, bounds: Counts, normalize: b
 
 @kernel
 def bit_planes(numbers: Counts, planes: Words) -> None:
-    """Write bit b of every number into plane b; the last plane is the sign's."""
+    """Write bit b of every number into plane b; the last plane holds the sign."""
     for word in range(planes.shape[1]):
         for b in range(planes.shape[0]):
             planes[b, word] = 0
@@ -112,16 +112,16 @@ def bit_planes(numbers: Counts, planes: Words) -> None:
 
 @inner
 def count_bits(word: Any) -> Any:
-    """How many bits are set. LLVM knows this sequence, and takes the instruction of the machine for it."""
+    """Count the bits that are set. LLVM recognises this sequence and uses the machine's instruction for it."""
     word = word - (word >> np.uint64(1) & np.uint64(0x5555555555555555))
     word = (word & np.uint64(0x3333333333333333)) + (word >> np.uint64(2) & np.uint64(0x3333333333333333))
     word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return np.multiply(word, np.uint64(0x0101010101010101)) >> np.uint64(56)  # wraps around; `*` would warn of it
+    return np.multiply(word, np.uint64(0x0101010101010101)) >> np.uint64(56)  # wraps around; `*` would warn
 
 
 @inner
 def common_bits(left: Words, right: Words) -> int:
-    """How many bits are set in both, in CHUNK words each."""
+    """Count the bits that are set in both, over CHUNK words."""
     n = np.uint64(0)
     for k in range(CHUNK):
         n += count_bits(left[k] & right[k])
@@ -130,7 +130,7 @@ def common_bits(left: Words, right: Words) -> int:
 
 @kernel
 def add_bits(rows: Words, planes: Words, weights: Counts, chunks: Counts, sums: Counts) -> None:
-    """Add to sums[c] what the numbers in `planes` sum to over the set bits of rows[c], in the chunks given."""
+    """Add to sums[c] the sum of the numbers in `planes` over the set bits of rows[c], in the given chunks."""
     for c in range(rows.shape[0]):
         for i in range(chunks.size):
             words = slice(chunks[i] * CHUNK, (chunks[i] + 1) * CHUNK)

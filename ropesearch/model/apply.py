@@ -1,4 +1,4 @@
-"""A base set in a model that is in memory, and what is asked of a model before it gets one."""
+"""Apply a base set to a model in memory, and check that the model can take it."""
 
 from dataclasses import astuple
 from types import TracebackType
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class AppliedBases:
-    """Bases that a model in memory rotates by, until `remove`, or to the end of a `with` block."""
+    """Handle for bases applied to a model in memory, until `remove` or the end of a `with` block."""
 
     def __init__(self) -> None:
         self._old: list[tuple[Any, str, Any]] = []
 
     def remove(self) -> None:
-        """Give the model its own rotary embedding, attention and config back; doing it again does nothing."""
+        """Restore the model's own rotary embedding, attention and config; a second call does nothing."""
         while self._old:
             owner, name, value = self._old.pop()
             setattr(owner, name, value)
@@ -39,10 +39,10 @@ class AppliedBases:
 
 
 def apply_bases(model: "nn.Module", base_set: BaseSet) -> AppliedBases:
-    """Let a transformers model in memory rotate each KV head by its own base.
+    """Make a transformers model in memory rotate each KV head by its own base.
 
-    No weight changes, and no other model. While the bases are applied, `model.save_pretrained` writes a checkpoint
-    that carries them, as `apply_to_checkpoint` does.
+    No weights and no other models change. While the bases are applied, `model.save_pretrained` writes a checkpoint with
+    bases, as `apply_to_checkpoint` does.
 
     Parameters
     ----------
@@ -54,19 +54,19 @@ def apply_bases(model: "nn.Module", base_set: BaseSet) -> AppliedBases:
     Returns
     -------
     AppliedBases
-        `remove()`, or the end of a `with` block over it, gives the model back as it was.
+        `remove()`, or the end of a `with` block, restores the model.
 
     Raises
     ------
     ValueError
-        If the model is of another type, carries bases already, scales its rotary embedding, has an attention that
-        other code has changed, or does not fit the base set.
+        If the model has another type, already carries bases, scales its rotary embedding, has an attention that other
+        code has changed, or does not fit the base set.
     ImportError
         If torch or transformers is not installed; the message names the extra that brings them.
 
     References
     ----------
-    HARPE, arXiv:2412.07171, section 3.2; one base per KV head where heads share keys.
+    HARPE, arXiv:2412.07171, section 3.2; where heads share keys, one base per KV head.
     """
     if not isinstance(base_set, BaseSet):
         raise ParameterError("base_set", base_set, "a BaseSet")
@@ -77,7 +77,7 @@ def apply_bases(model: "nn.Module", base_set: BaseSet) -> AppliedBases:
     applied = AppliedBases()
     configs: dict[int, Any] = {}
     try:
-        for module in model.modules():  # they share one config as a rule, and perhaps with another model
+        for module in model.modules():  # they usually share one config, perhaps with another model
             own = vars(module).get("config")
             if getattr(own, "model_type", None) == model_type:
                 if id(own) not in configs:
@@ -92,7 +92,7 @@ def apply_bases(model: "nn.Module", base_set: BaseSet) -> AppliedBases:
 
 
 def find_decoder(model: "nn.Module") -> "PreTrainedModel":
-    """The one module in a model that has the layers and the rotary embedding, such as a LlamaModel."""
+    """Return the one module of a model that has the layers and the rotary embedding, such as a LlamaModel."""
     decoders = [module for module in model.modules() if {"rotary_emb", "layers"} <= module._modules.keys()]
     if len(decoders) != 1:
         raise InputError(
@@ -105,26 +105,26 @@ def check_fit(base_set: BaseSet, config: ModelConfig) -> None:
     """Raise InputError unless the model of this config can take the bases."""
     name, model_type = config.name, config.model_type
     if model_type in MODEL_TYPES:
-        msg = f"{name} carries bases already ({model_type}): apply to the model that it was made from"
+        msg = f"{name} already carries bases ({model_type}): apply them to the model that it was made from"
         raise InputError(msg)
     if model_type not in SUPPORTED:
         raise InputError(_unsupported(name, model_type))
     if config.rope_rule != "default":
         msg = f"{name} scales its rotary embedding by the rule {config.rope_rule!r}, which a base per head would "
-        msg += "silently undo: only models with the plain rule, 'default', can take one"
+        msg += "silently undo: the rule must be 'default'"
         raise InputError(msg)
     shape = config.shape
     if base_set.kv_heads == base_set.heads == shape.heads != shape.kv_heads:
-        msg = f"the base set has one base per query head ({base_set.heads}), and the query heads of {name} share "
+        msg = f"the base set has one base per query head ({base_set.heads}), but the query heads of {name} share "
         msg += f"{shape.kv_heads} KV heads: it must have one per KV head (search with `kv_heads={shape.kv_heads}`)"
         raise InputError(msg)
     given = (base_set.heads, base_set.kv_heads, base_set.head_dim)
     own = astuple(shape)
     if given != own:
         sides = ["{} heads, {} KV heads and head_dim {}".format(*side) for side in (given, own)]
-        msg = f"the base set is for {sides[0]}, and {name} has {sides[1]}"
+        msg = f"the base set is for {sides[0]}, but {name} has {sides[1]}"
         raise InputError(msg)
 
 
 def _unsupported(name: str, model_type: Any) -> str:
-    return f"{name} is a model of type {model_type}, and bases can be given to {', '.join(SUPPORTED)}"
+    return f"{name} is a model of type {model_type}; only {', '.join(SUPPORTED)} can take bases"

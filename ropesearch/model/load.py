@@ -1,4 +1,4 @@
-"""Load a model from disk or the hub. A .gguf file is unpacked, and can be kept so."""
+"""Load a model from disk or the hub. A .gguf file is unpacked; the unpacked copy can be kept."""
 
 import glob
 import os
@@ -32,31 +32,31 @@ def load_model(
     progress: Progress | None = None,
     **options: Any,
 ) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase | None"]:
-    """Load a causal language model and its tokenizer, for use and not for training.
+    """Load a causal language model and its tokenizer, in evaluation mode.
 
     Parameters
     ----------
     model : path-like, str or ModelSource
-        As for `apply_to_checkpoint`, and of any type that transformers knows; one that carries bases rotates by them.
+        As for `apply_to_checkpoint`, of any type that transformers knows; a model that carries bases uses them.
     keep_unpacked : bool
-        Whether a .gguf file is kept unpacked in the user's cache folder (`~/.cache/ropesearch` on Linux), four bytes
-        for each weight, from where it loads much faster the next time; until the file changes.
+        Whether to keep a .gguf file unpacked in the user's cache folder (`~/.cache/ropesearch` on Linux), from where it
+        loads much faster next time. The copy takes four bytes per weight and is replaced when the file changes.
     progress : callable, optional
         Called as progress("unpacking FILE", 0, 1) before a .gguf file is unpacked, which may take minutes, and with
-        1, 1 after it. In between transformers shows its own bars, where it has not been told to hide them.
+        1, 1 afterwards. In between transformers shows its own bars unless told to hide them.
     **options
-        For `AutoModelForCausalLM.from_pretrained`, such as dtype, device_map or attn_implementation. Weights are
-        taken in their own dtype where none is named.
+        For `AutoModelForCausalLM.from_pretrained`, such as dtype, device_map or attn_implementation. Weights keep
+        their own dtype by default.
 
     Returns
     -------
     model, tokenizer
-        None in the tokenizer's place where there is none.
+        The tokenizer is None if the model has none.
 
     Raises
     ------
     ValueError
-        If there is no such model, or it cannot be read, or weights are missing.
+        If the model does not exist, cannot be read, or lacks weights.
     OSError
         If the hub cannot be reached.
     MemoryError
@@ -84,8 +84,8 @@ def load_model(
     except torch.cuda.OutOfMemoryError:
         msg = f"the weights of {source.name} do not fit in the memory of the device"
         raise MemoryError(msg) from None
-    except Exception as error:  # of many classes, for a file that is no model or cut off
-        if "allocate memory" in str(error):  # by torch, or by the system where the file is mapped
+    except Exception as error:  # of many classes, for a file that is not a model or is cut off
+        if "allocate memory" in str(error):  # by torch, or by the system when mapping the file
             msg = f"the weights of {source.name} do not fit in memory"
             raise MemoryError(msg) from None
         msg = f"{source.name} cannot be loaded: {first_line(error)}"
@@ -99,7 +99,7 @@ def load_model(
 
 
 def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase | None":
-    """Tokenizer of a model, or None where there is none that loads without code of its own."""
+    """Load the tokenizer of a model; None if it has none that loads without custom code."""
     from transformers import AutoTokenizer
 
     options = {} if source.gguf_file is None else {"gguf_file": source.gguf_file}
@@ -112,9 +112,9 @@ def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase | None":
 
 
 def kept_folder(source: ModelSource) -> Path | None:
-    """Folder in the user's cache that holds a .gguf file unpacked, or would; None for a user without a cache.
+    """Return the cache folder for the unpacked copy of a .gguf file, whether or not it exists yet.
 
-    Of any other model it is None too. Its name changes with the file, and with transformers, which unpacks it.
+    None for other models and for a user without a cache. The name changes with the file and with transformers' version.
     """
     place = user_cache_folder()
     if place is None or source.gguf_file is None:
@@ -127,19 +127,19 @@ def kept_folder(source: ModelSource) -> Path | None:
 
 
 def as_kept(source: ModelSource) -> ModelSource:
-    """Return the unpacked copy of a .gguf file that is kept, under the same name, or else the model itself."""
+    """Return the kept unpacked copy of a .gguf file, under the same name, or else the model itself."""
     kept = kept_folder(source)
     return source if kept is None or not kept.exists() else replace(source, local=kept, gguf_file=None)
 
 
 def keep(source: ModelSource, progress: Progress | None = None) -> ModelSource:
-    """Do as `as_kept`, and make the copy if there is none: where there is neither room nor right to, none is made."""
+    """Do as `as_kept`, but first make the copy if it is missing and the cache has room and can be written."""
     kept = kept_folder(source)
-    # The copy needs more room than the file, but how much more is known only once it is unpacked.
+    # The copy needs more room than the file; how much is known only after unpacking.
     if kept is None or kept.exists() or not _can_take(kept, source.path.stat().st_size):
         return as_kept(source)
     loaded, tokenizer = load_model(source, progress=progress)
-    with suppress(OSError, SafetensorError):  # the disk is full after all, or another process was faster
+    with suppress(OSError, SafetensorError):  # the disk is full, or another process was faster
         kept.parent.mkdir(parents=True, exist_ok=True)
         of_this_file = glob.escape(kept.name.rpartition("-")[0])
         for old in kept.parent.glob(f"{of_this_file}-*"):
@@ -153,27 +153,27 @@ def keep(source: ModelSource, progress: Progress | None = None) -> ModelSource:
 
 
 def _can_take(folder: Path, n_bytes: int) -> bool:
-    """Whether a folder can be made and has room for as much, by what of its path is there."""
+    """Whether a folder can be created with room for `n_bytes`, judged by its nearest existing parent."""
     nearest = next(place for place in folder.parents if place.exists())
     return os.access(nearest, os.W_OK | os.X_OK) and shutil.disk_usage(nearest).free >= n_bytes
 
 
 def require_room(n_bytes: int, output: Path) -> None:
-    """Raise OSError unless the disk of a file or folder to be written has as much room."""
+    """Raise OSError unless the disk has room for `n_bytes` at `output`."""
     free = shutil.disk_usage(output.parent).free
     if n_bytes > free:
-        msg = f"{output} needs {readable_size(n_bytes)}, and the disk has {readable_size(free)} free"
+        msg = f"{output} needs {readable_size(n_bytes)}, but the disk has only {readable_size(free)} free"
         raise OSError(msg)
 
 
 def some(names: Iterable[str]) -> str:
-    """Name the first, and say how many more there are."""
+    """Return the first name, and how many more there are."""
     first, *others = sorted(names)
     return first if not others else f"{first} and {len(others)} more"
 
 
 def _unpacking() -> dict[str, Any]:
-    """Option that makes transformers unpack a .gguf file; the first 5.x do nothing else."""
+    """Return the option that makes transformers unpack a .gguf file; the first 5.x releases always do."""
     try:
         from transformers import GgufConfig
     except ImportError:

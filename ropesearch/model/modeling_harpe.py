@@ -1,7 +1,7 @@
 """Llama, Mistral, Qwen2 and Qwen3 with a RoPE base of its own for every KV head (HARPE, arXiv:2412.07171).
 
-`ropesearch apply` puts a copy of this file into every checkpoint that it writes, and `trust_remote_code=True` loads it
-from there: it needs torch and transformers, and nothing else. Shapes: B sequences, S tokens, H query heads, K KV
+`ropesearch apply` copies this file into every checkpoint that it writes, where `trust_remote_code=True` loads it. It
+needs only torch and transformers. Shapes: B sequences, S tokens, H query heads, K KV
 heads, G = H / K query heads to a KV head, D channels per head.
 """
 
@@ -32,37 +32,37 @@ from transformers.models.mistral.modeling_mistral import MistralAttention
 from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
-# A stock class does not know this type and raises, where it would ignore mere extra keys: never register it.
+# Stock classes raise on this unknown type, but would ignore extra keys: never register it.
 ROPE_TYPE = "harpe"
 
 
 class PerHeadConfig:
     """What a family's config gains: `rope_parameters` = {"rope_type": "harpe", "bases": [one per KV head], ...}.
 
-    `rope_theta` stays in it as the base that the model had before; nothing here reads it.
+    `rope_theta` records the base that the model had before; nothing here reads it.
     """
 
-    # Tensor parallelism would give a device some of the KV heads, and the tables of all of them.
+    # Tensor parallelism would give a device some of the KV heads, but the tables of all of them.
     base_model_tp_plan = None
 
     def _validate_harpe_rope_parameters(self, rope_parameters, ignore_keys=None):
-        # transformers calls this by the name of the rope type.
+        # transformers finds this method by the name of the rope type.
         bases = rope_parameters.get("bases")
         if not isinstance(bases, list) or len(bases) != self.num_key_value_heads:
             msg = f"rope_parameters must hold 'bases', one per KV head: {self.num_key_value_heads}, not {bases!r}"
             raise ValueError(msg)
         for base in bases:
             if isinstance(base, bool) or not isinstance(base, int | float) or not (math.isfinite(base) and base > 1):
-                msg = f"every one of the bases must be a finite number above 1, not {base!r}"
+                msg = f"every base must be a finite number above 1, not {base!r}"
                 raise ValueError(msg)
 
     def to_dict(self):
-        """Name the classes of this file beside the values, so that whatever is saved can be loaded from its copy."""
+        """Add the class names of this file to the values, so that a saved model loads from its own copy."""
         family = type(self).__name__.removesuffix("Config")
         classes = {"AutoConfig": "Config", "AutoModel": "Model", "AutoModelForCausalLM": "ForCausalLM"}
         values = super().to_dict()
         values["auto_map"] = {auto: f"modeling_harpe.{family}{suffix}" for auto, suffix in classes.items()}
-        # A stock model that was given bases in memory saves itself under its stock name.
+        # A stock model that got bases in memory would save its stock class name.
         ours = {f"{family}{suffix}" for suffix in classes.values()}
         for i, name in enumerate(values.get("architectures") or []):
             values["architectures"][i] = f"Harpe{name}" if f"Harpe{name}" in ours else name
@@ -78,17 +78,17 @@ class PerHeadRope(nn.Module):
         if rope["rope_type"] != ROPE_TYPE:
             msg = f"a {type(config).__name__} needs rope_parameters of rope_type {ROPE_TYPE!r} with 'bases'"
             raise ValueError(msg)
-        config.validate_rope()  # which transformers does for a config that it loads, and not for one made by hand
+        config.validate_rope()  # transformers does so only for a config that it loads
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        # The operations of transformers in its order, in float32 and on the CPU: with the model's own base the
-        # frequencies are its own to the last bit. Not a buffer: `.to(bfloat16)` would round it, and from_pretrained,
-        # which builds models without memory first, would fill it with whatever is there.
+        # The same operations as in transformers, in the same order, in float32 on the CPU: with the model's own base
+        # the frequencies are equal to the last bit. Not a buffer: `.to(bfloat16)` would round it, and from_pretrained,
+        # which first builds models without memory, would fill it with garbage.
         exponents = torch.arange(0, head_dim, 2, dtype=torch.float, device="cpu") / head_dim
         self._inv_freq = torch.stack([1.0 / (base**exponents) for base in rope["bases"]])  # (K, D/2)
 
     @torch.no_grad()
     def forward(self, x, position_ids):
-        """Tables for `position_ids`, (B, S) or (1, S): two tensors of (B or 1, S, K, D/2), in the dtype of `x`."""
+        """Compute tables for `position_ids`, (B, S) or (1, S): two tensors (B or 1, S, K, D/2) in the dtype of `x`."""
         if self._inv_freq.device != x.device:
             self._inv_freq = self._inv_freq.to(x.device)
         angles = position_ids[..., None, None].to(x.device, torch.float) * self._inv_freq
@@ -102,10 +102,10 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
 
 
 class PerHeadAttention:
-    """The forward pass of all families: each KV head, and the query heads that share it, turn by their own tables."""
+    """The forward pass of all families: each KV head and the query heads that share it have their own tables."""
 
     def forward(self, hidden_states, position_embeddings=None, attention_mask=None, past_key_values=None, **kwargs):
-        """Give what the stock attention gives; `position_embeddings` comes from `PerHeadRope`."""
+        """Return what the stock attention returns; `position_embeddings` comes from `PerHeadRope`."""
         cos, sin = position_embeddings  # (B or 1, S, K, D/2)
         shape = (*hidden_states.shape[:-1], -1, self.head_dim)
         query, key = self._normalized(self.q_proj(hidden_states).view(shape), self.k_proj(hidden_states).view(shape))
@@ -113,15 +113,15 @@ class PerHeadAttention:
 
         kv_heads = cos.shape[2]
         if key.shape[2] != kv_heads:
-            msg = f"{key.shape[2]} KV heads and bases for {kv_heads}: a layer cannot be split over devices"
+            msg = f"{key.shape[2]} KV heads, but bases for {kv_heads}: a layer cannot be split over devices"
             raise ValueError(msg)
-        # Before heads and positions change places, so that what goes to the attention lies in memory as stock's does.
+        # Before heads and positions are transposed, so that the attention gets the memory layout of stock models.
         groups = query.unflatten(2, (kv_heads, -1))  # (B, S, K, G, D)
         query = rotate(groups, cos.unsqueeze(3), sin.unsqueeze(3)).flatten(2, 3).transpose(1, 2)  # (B, H, S, D)
         key = rotate(key, cos, sin).transpose(1, 2)  # (B, K, S, D)
 
         if past_key_values is not None:
-            # The first 5.x hand the place in a static cache along, later ones keep it in the cache.
+            # The first 5.x releases pass the position in a static cache along; later ones keep it in the cache.
             place = kwargs.pop("cache_position", None)
             extra = () if place is None else ({"cache_position": place},)
             key, value = past_key_values.update(key, value, self.layer_idx, *extra)
@@ -153,7 +153,7 @@ class PerHeadModel:
 
     def __init__(self, config):
         own = config.rope_parameters
-        # The stock constructor makes the layers, and raises over a rope type that it does not know.
+        # The stock constructor makes the layers, but raises on an unknown rope type.
         config.rope_parameters = {"rope_type": "default", "rope_theta": own["rope_theta"]}
         try:
             super().__init__(config)
@@ -241,7 +241,7 @@ class HarpeQwen3Config(PerHeadConfig, Qwen3Config):
 
 
 class HarpeQwen3Attention(PerHeadAttention, Qwen3Attention):
-    """Qwen3's attention with a base per KV head; queries and keys are normalised before they turn."""
+    """Qwen3's attention with a base per KV head; queries and keys are normalised before rotation."""
 
     def _normalized(self, query, key):
         return self.q_norm(query), self.k_norm(key)
@@ -277,17 +277,17 @@ FAMILIES: dict[str, tuple[Any, ...]] = {
 }
 
 for _config, _, _, _model, _causal_lm in FAMILIES.values():
-    # save_pretrained then copies this file beside the weights.
+    # Makes save_pretrained copy this file beside the weights.
     _config.register_for_auto_class()
     _model.register_for_auto_class("AutoModel")
     _causal_lm.register_for_auto_class("AutoModelForCausalLM")
 
 
 def with_bases(config: Any, bases: Iterable[float]) -> Any:
-    """Copy of a stock config, of this file's class for it and with one base per KV head; raises ValueError."""
+    """Copy a stock config as this file's class for it, with one base per KV head; raise ValueError if invalid."""
     result = copy.deepcopy(config)
     result.__class__ = FAMILIES[config.model_type][0]
-    result.__dict__.pop("model_type", None)  # what a file said, in the way of what the class says
+    result.__dict__.pop("model_type", None)  # set from a file, it would hide that of the class
     rope_theta = config.rope_parameters["rope_theta"]
     result.rope_parameters = {"rope_type": ROPE_TYPE, "rope_theta": rope_theta, "bases": list(bases)}
     result.validate_rope()
@@ -295,19 +295,19 @@ def with_bases(config: Any, bases: Iterable[float]) -> Any:
 
 
 def put_bases(model: Any, config: Any) -> list[tuple[Any, str, Any]]:
-    """Let the layers of a stock base model, such as a LlamaModel, rotate by the bases of `config`.
+    """Make the layers of a stock base model, such as a LlamaModel, rotate by the bases of `config`.
 
-    No weight is touched: attention modules change their class, and the rotary embedding is replaced.
+    Weights stay: attention modules change their class, and the rotary embedding is replaced.
 
     Returns
     -------
     list of (object, attribute name, old value)
-        What puts everything back, once set in reverse order.
+        Setting these in reverse order restores the model.
     """
     _, stock, per_head, _, _ = FAMILIES[config.model_type.removeprefix("harpe_")]
     attentions = [layer.self_attn for layer in model.layers]
     for attention in attentions:
-        # A forward of the instance goes before that of the class, and would stay the stock one.
+        # A forward set on the instance would take precedence over that of the new class.
         if type(attention) is not stock or ("forward" in vars(attention) and not hasattr(attention, "_hf_hook")):
             msg = f"the attention of this model is a {type(attention).__name__} that other code has changed"
             raise TypeError(msg)
@@ -320,6 +320,6 @@ def put_bases(model: Any, config: Any) -> list[tuple[Any, str, Any]]:
     put(model, "rotary_emb", PerHeadRope(config))
     for attention in attentions:
         put(attention, "__class__", per_head)
-        if "_old_forward" in vars(attention):  # accelerate's hooks, for a model spread over devices, call this one
+        if "_old_forward" in vars(attention):  # accelerate's hooks for models spread over devices call this one
             put(attention, "_old_forward", per_head.forward.__get__(attention))
     return undo

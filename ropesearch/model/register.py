@@ -1,4 +1,4 @@
-"""Our models in transformers' Auto classes, by their public `register`."""
+"""Register the models in transformers' Auto classes, by their public `register`."""
 
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 

@@ -32,15 +32,15 @@ def apply_to_checkpoint(
 ) -> None:
     """Write a checkpoint whose config holds the bases and whose attention rotates each KV head by its own.
 
-    Weights and tokenizer are copied as they are; those of a .gguf file are unpacked, and kept so in the user's cache
-    folder, as by `load_model(FILE, keep_unpacked=True)`. Where `ropesearch.model` is imported, the Auto classes of
-    transformers load the folder; elsewhere they do with `trust_remote_code=True`, from the code file in it.
+    Weights and tokenizer are copied unchanged. A .gguf file is unpacked, and the unpacked copy is kept in the user's
+    cache folder, as by `load_model(FILE, keep_unpacked=True)`. Once `ropesearch.model` is imported, the Auto classes of
+    transformers load the folder; without it, `trust_remote_code=True` loads it with the code file that it contains.
 
     Parameters
     ----------
     model : path-like, str or ModelSource
-        Folder of a model as transformers saves it, a .gguf file or a folder with one, or a hub name such as org/name;
-        of type llama, mistral, qwen2 or qwen3.
+        A folder saved by transformers, a .gguf file or a folder with one, or a hub name such as org/name; of type
+        llama, mistral, qwen2 or qwen3.
     base_set : BaseSet
         Made for the model's heads, KV heads and head_dim.
     output : path-like
@@ -51,8 +51,8 @@ def apply_to_checkpoint(
     Raises
     ------
     ValueError
-        If there is no such model, or it has no weights or not those that its config speaks of, or it cannot take the
-        bases: see `apply_bases`.
+        If the model does not exist, its weights do not fit its config, or it cannot take the bases (see
+        `apply_bases`).
     OSError
         If `output` exists or cannot be written, the disk has no room, or the hub cannot be reached.
     ImportError
@@ -63,7 +63,7 @@ def apply_to_checkpoint(
     config = source.config()
     check_fit(base_set, config)
     if config.quantized:
-        msg = f"the weights of {source.name} are quantized; bases can be given to one that is not"
+        msg = f"the weights of {source.name} are quantized; only a model that is not can take bases"
         raise InputError(msg)
     if source.gguf_file is None:
         _copy_with_bases(source, base_set, Path(output))
@@ -86,7 +86,7 @@ def _copy_with_bases(source: ModelSource, base_set: BaseSet, output: Path) -> No
             copy = temporary / file.relative_to(folder)
             copy.parent.mkdir(exist_ok=True)
             shutil.copyfile(file, copy)
-        per_head.config.save_pretrained(temporary)  # and the code file with it
+        per_head.config.save_pretrained(temporary)  # also copies the code file
         _keep_tokenizer_class(source, temporary)
 
 
@@ -102,7 +102,7 @@ def _unpack_with_bases(source: ModelSource, base_set: BaseSet, output: Path, pro
     with new_folder(output) as temporary:
         try:
             model.save_pretrained(temporary)
-        except SafetensorError as error:  # which a full disk is to safetensors, and no OSError
+        except SafetensorError as error:  # safetensors raises this, not OSError, on a full disk
             msg = f"{output} cannot be written: {first_line(error)}"
             raise OSError(msg) from None
         if tokenizer is not None:
@@ -110,7 +110,7 @@ def _unpack_with_bases(source: ModelSource, base_set: BaseSet, output: Path, pro
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """Files of the weights, with the index where they are sharded."""
+    """Return the files of the weights, with the index if they are sharded."""
     for name in WEIGHTS:
         file = folder / name
         if not file.is_file():
@@ -119,12 +119,12 @@ def _weight_files(folder: Path) -> list[Path]:
             return [file]
         shards = _read_json(file).get("weight_map")
         if not isinstance(shards, dict):
-            msg = f"{file} has no weight_map that says where the weights are"
+            msg = f"{file} has no weight_map to say where the weights are"
             raise InputError(msg)
         files = [folder / Path(str(shard)).name for shard in sorted(set(shards.values()))]
         missing = [shard.name for shard in files if not shard.is_file()]
         if missing:
-            msg = f"{file} speaks of {some(missing)}, not to be found beside it"
+            msg = f"{file} lists {some(missing)}, not found in its folder"
             raise InputError(msg)
         return [file, *files]
     msg = f"{folder} holds no weights: none of {', '.join(WEIGHTS)}"
@@ -132,7 +132,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _per_head_model(source: ModelSource, base_set: BaseSet) -> "PreTrainedModel":
-    """The model with bases that a config stands for, without memory for its weights."""
+    """Build the model with bases from its config, without memory for its weights."""
     import torch
     from transformers import AutoConfig
 
@@ -141,19 +141,19 @@ def _per_head_model(source: ModelSource, base_set: BaseSet) -> "PreTrainedModel"
     options = {} if source.gguf_file is None else {"gguf_file": source.gguf_file}
     try:
         config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False, **options)
-        check_fit(base_set, ModelConfig.of(config.to_dict(), source.name))  # with what transformers fills in
+        check_fit(base_set, ModelConfig.of(config.to_dict(), source.name))  # includes what transformers fills in
         causal_lm = modeling_harpe.FAMILIES[config.model_type][-1]
         with torch.device("meta"):
             return causal_lm(modeling_harpe.with_bases(config, base_set.bases))
     except InputError:
         raise
-    except Exception as error:  # a value that cannot be, or a file cut off, raises errors of many classes
+    except Exception as error:  # invalid values and cut-off files raise errors of many classes
         msg = f"{source.path if options else source.folder / 'config.json'} cannot be used: {first_line(error)}"
         raise InputError(msg) from None
 
 
 def _check_weights(files: Iterable[Path], model: "PreTrainedModel", name: str) -> None:
-    """Hold names and shapes in the files to those of the model."""
+    """Raise InputError unless the names and shapes in the files are those of the model."""
     found = {key: shape for file in files if file.suffix != ".json" for key, shape in _shapes(file)}
     needed = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
     prefix = f"{model.base_model_prefix}."
@@ -164,16 +164,16 @@ def _check_weights(files: Iterable[Path], model: "PreTrainedModel", name: str) -
         needed.pop("lm_head.weight")
     missing = [key for key in needed if key not in found]
     if missing:
-        msg = f"{name} holds no weights for {some(missing)}, which its config speaks of"
+        msg = f"{name} holds no weights for {some(missing)}, which its config requires"
         raise InputError(msg)
     for key, shape in needed.items():
         if found[key] != shape:
-            msg = f"{key} in {name} has the shape {found[key]}, and by its config it must have {shape}"
+            msg = f"{key} in {name} has the shape {found[key]}, but its config requires {shape}"
             raise InputError(msg)
 
 
 def _shapes(file: Path) -> list[tuple[str, tuple[int, ...]]]:
-    """Name and shape of every tensor in a file, without reading the tensors."""
+    """Return name and shape of every tensor in a file, without reading the tensors."""
     try:
         if file.suffix == ".safetensors":
             from safetensors import safe_open
@@ -184,13 +184,13 @@ def _shapes(file: Path) -> list[tuple[str, tuple[int, ...]]]:
 
         tensors = torch.load(file, map_location="meta", mmap=True, weights_only=True)  # runs no code of the file
         return [(key, tuple(t.shape)) for key, t in tensors.items()]
-    except Exception as error:  # of many classes, for a file of something else or cut off
+    except Exception as error:  # of many classes, for a file of another kind or cut off
         msg = f"{file} cannot be read as weights: {first_line(error)}"
         raise InputError(msg) from None
 
 
 def _keep_tokenizer_class(source: ModelSource, copy: Path) -> None:
-    """Write down the class of the tokenizer, which transformers takes from the model type in some families."""
+    """Record the class of the tokenizer, which transformers derives from the model type in some families."""
     tokenizer = load_tokenizer(source)
     if tokenizer is None:
         return
@@ -210,6 +210,6 @@ def _read_json(file: Path) -> dict[str, Any]:
         msg = f"{file} is not JSON: {error}"
         raise InputError(msg) from None
     if not isinstance(content, dict):
-        msg = f"{file} holds no JSON object"
+        msg = f"{file} is not a JSON object"
         raise InputError(msg)
     return content

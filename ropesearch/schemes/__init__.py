@@ -1,1 +1,1 @@
-"""Position schemes, such as YaRN and NTK-aware scaling, and the one line of text that names each."""
+"""Position schemes, such as YaRN and NTK-aware scaling, and the one-line text that names each."""

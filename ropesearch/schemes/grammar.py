@@ -1,4 +1,4 @@
-"""The one line of text that names a position scheme, `NAME[:VALUE][,key=value…]`, and the table of names."""
+"""The text that names a position scheme, `NAME[:VALUE][,key=value…]`, and the table of names."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -27,28 +27,28 @@ from .rules import (
 
 
 def parse_scheme(text: str) -> Scheme:
-    """Position scheme out of a line of text, `NAME[:VALUE][,key=value…]`.
+    """Read a position scheme from a line of text, `NAME[:VALUE][,key=value…]`.
 
     Parameters
     ----------
     text : str
-        A name of `SCHEMES`, its value where it has one, and options. `original` is the trained length in tokens
-        (4096), `head_dim` the channels per head (128), `base` the RoPE theta that a scheme starts from (10000). A
-        scheme that brings one of them, in its value, its file or its bases, does not take it as an option too.
+        A name in `SCHEMES`, its value if it has one, and options. `original` is the trained length in tokens (4096),
+        `head_dim` the channels per head (128), `base` the RoPE theta that a scheme starts from (10000). A scheme whose
+        value, file or bases already set one of these does not accept it as an option.
         `self-extend` needs `group`; `llama3` has `low_freq_factor` (1) and `high_freq_factor` (4).
 
     Returns
     -------
     Scheme
-        `parse_scheme(scheme.name)` is the same scheme again.
+        `parse_scheme(scheme.name)` gives the same scheme again.
 
     Raises
     ------
     OSError
         If a file that the text names cannot be read.
     ValueError
-        If there is no such scheme, or a value or an option is missing, unknown or out of range, or a file does not
-        hold what it should; the message is one line that says what would be right.
+        If the scheme is unknown, a value or option is missing, unknown or out of range, or a file is invalid; the
+        message says in one line what is valid.
 
     Examples
     --------
@@ -56,15 +56,15 @@ def parse_scheme(text: str) -> Scheme:
     0.03125
     """
     if not isinstance(text, str):
-        raise ParameterError("scheme", text, "a text such as 'yarn:32'")
+        raise ParameterError("scheme", text, "text such as 'yarn:32'")
     return _Words(text).scheme()
 
 
 class SchemeKind(NamedTuple):
     """A name that `parse_scheme` knows.
 
-    `description` is one line, `example` a text to start from, `value` what the value is ("" where there is none),
-    `keys` are the options.
+    `description` is one line, `example` a text to start from, `value` the meaning of the value ("" if it takes none),
+    `keys` the options.
     """
 
     description: str
@@ -75,7 +75,7 @@ class SchemeKind(NamedTuple):
 
 
 class _Words:
-    """The parts of a scheme's text; those that are read make up its canonical name."""
+    """The parts of a scheme's text; the parts that are read make up its canonical name."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -84,11 +84,11 @@ class _Words:
         self.name = name.strip()
         if self.name not in SCHEMES:
             hint = checks.nearest(self.name, SCHEMES)
-            msg = f"there is no position scheme {shown(self.name)}, only {', '.join(SCHEMES)}{hint}"
+            msg = f"unknown position scheme {shown(self.name)}; known are {', '.join(SCHEMES)}{hint}"
             raise InputError(msg)
         self.kind = SCHEMES[self.name]
         self.given: dict[str, str] = {}
-        # Options are taken off the end, for the value may be a path with commas in it.
+        # Options are split off the end, since the value may be a path with commas in it.
         while found := re.search(r",\s*(\w+)\s*=([^,]*)\Z", rest):
             self._give(found[1], found[2])
             rest = rest[: found.start()]
@@ -101,8 +101,8 @@ class _Words:
 
     def _give(self, key: str, value: str) -> None:
         if key not in self.kind.keys:
-            known = f", only {', '.join(self.kind.keys)}" if self.kind.keys else ", for the file says all there is"
-            self.refuse(f"there is no option {key}{known}")
+            known = f"known are {', '.join(self.kind.keys)}" if self.kind.keys else "the file sets everything"
+            self.refuse(f"unknown option {key}; {known}")
         if key in self.given:
             self.refuse(f"the option {key} is given twice")
         self.given[key] = value
@@ -115,7 +115,7 @@ class _Words:
         try:
             made = self.kind.make(self)
         except ParameterError as error:
-            # Not as a ParameterError: what it names is a word of this text, not a parameter of whoever called.
+            # Not a ParameterError: what it names is a word of this text, not a parameter of the caller.
             self.refuse(str(error))
         options = [self.written[key] for key in self.kind.keys if key in self.written]
         return replace(made, name=",".join([self.name + self.written.get("", ""), *options]))
@@ -127,7 +127,7 @@ class _Words:
         return self.value
 
     def number(self, check: Callable[[str, Any], Any], default: float | None = None) -> Any:
-        """Value of the scheme as a number; None as the default says that it must be given."""
+        """Read the value of the scheme as a number; it is required if there is no default."""
         if default is not None and not self.value.strip():
             return default
         value = check(self.kind.value, _number(self.file()))
@@ -166,7 +166,7 @@ class _Words:
 
 
 def _number(text: str) -> int | float | str:
-    """Return the number that a text says, or the text, for a message to show."""
+    """Parse a number, or return the text itself for an error message to show."""
     try:
         return int(text)
     except ValueError:
@@ -179,7 +179,7 @@ def _number(text: str) -> int | float | str:
 
 
 def _written(value: float) -> str:
-    """Return a number in its shortest words: 5e6, 10000, 0.5."""
+    """Format a number in its shortest form: 5e6, 10000, 0.5."""
     text = re.sub(r"e\+0*", "e", f"{value:g}")
     return text if float(text) == value else shown(value)
 
@@ -209,7 +209,7 @@ def _ntk(words: _Words) -> tuple[float, ...]:
 
 def _dynamic(words: _Words) -> Scheme:
     scheme = Dynamic(bases=words.base(), factor=words.factor(), **words.common())
-    scheme.inv_freq()  # what is out of range is said now
+    scheme.inv_freq()  # raises now if anything is out of range
     return scheme
 
 
@@ -266,7 +266,7 @@ SCHEMES: Mapping[str, SchemeKind] = {
         "abf:5e6", "base", _SHAPE, _of_bases(lambda words: (words.number(checks.base),)),
     ),
     "abf-multi-stage": SchemeKind(
-        "ABF in stages, 1e6 to 32k, 2e6 to 64k, 5e6 to 128k: the base of the last, or of the stage 1, 2 or 3",
+        "ABF in stages, 1e6 to 32k, 2e6 to 64k, 5e6 to 128k: the base of stage 1, 2 or 3, by default 3",
         "abf-multi-stage", "stage", _SHAPE, _of_bases(_stage),
     ),
     "ntk": SchemeKind(
@@ -290,7 +290,7 @@ SCHEMES: Mapping[str, SchemeKind] = {
         "llama3:8,original=8192,base=5e5", "factor", (*_KEYS, "low_freq_factor", "high_freq_factor"), _llama3,
     ),
     "longrope": SchemeKind(
-        "LongRoPE: one divisor per frequency, out of a model's config.json (arXiv:2402.13753)",
+        "LongRoPE: one divisor per frequency, from a model's config.json (arXiv:2402.13753)",
         "longrope:config.json", "file", (), _long_rope,
     ),
     "self-extend": SchemeKind(

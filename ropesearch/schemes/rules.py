@@ -1,7 +1,7 @@
-"""Position schemes: what turns positions into angles, read from one line of text such as `yarn:32`.
+"""Position schemes: rules that turn positions into angles.
 
-`parse_scheme` reads the text; what comes back gives frequencies, an attention factor, the distances that the model
-sees, and the attention waveform of all that. Where Hugging Face transformers has a rule, this is the same rule.
+`parse_scheme` makes one from a text such as `yarn:32`. A scheme gives frequencies, an attention factor, the distances
+that the model sees, and the resulting waveform. Where Hugging Face transformers has a rule, this is the same rule.
 """
 
 import math
@@ -24,26 +24,25 @@ from ropesearch.curves.coverage import Coverage, coverage_of
 from ropesearch.curves.waveforms import decay_bound_of, waveform_memory, waveform_of
 
 ABF_STAGES = ((1e6, 32768), (2e6, 65536), (5e6, 131072))
-"""Multi-stage ABF: the base that is set at each stage, and the length that is trained with it, in tokens."""
+"""Multi-stage ABF: the base of each stage, and the length trained with it, in tokens."""
 
 
 @dataclass(frozen=True)
 class Scheme:
     """A way to turn positions into angles; `parse_scheme` makes one.
 
-    Rows are heads: one row per base for a set of
-    bases, in head order, and one row that stands for every head otherwise.
+    Rows are heads, in head order: one row per base for a set of bases, otherwise one row that stands for every head.
 
     Attributes
     ----------
     name : str
-        The text that `parse_scheme` reads as this scheme: only options that are not the default.
+        The text from which `parse_scheme` makes this scheme, without options that have their default.
     head_dim : int
         Channels per head, even.
     original : int
-        Length that the model was trained on before its context was extended, in tokens.
+        Length that the model was trained on before the extension, in tokens.
     bases : tuple of float
-        RoPE theta of each row, dimensionless; `inv_freq` may be more than what follows from them alone.
+        RoPE theta of each row, dimensionless; `inv_freq` may depend on more than these.
     """
 
     name: str
@@ -52,14 +51,14 @@ class Scheme:
     bases: tuple[float, ...]
 
     def inv_freq(self, length: int | None = None) -> Floats:
-        """Frequencies of every row.
+        """Return the frequencies of every row.
 
         Parameters
         ----------
         length : int, optional
             Length of the sequence in tokens, positions 0 … length − 1. Only `dynamic` and `longrope` depend on it.
-            If left out, it is the length that the scheme extends to: `original` times the factor for `dynamic`,
-            max_position_embeddings of the model for `longrope`.
+            By default the length that the scheme extends to: `original` times the factor for `dynamic`, the model's
+            max_position_embeddings for `longrope`.
 
         Returns
         -------
@@ -69,12 +68,12 @@ class Scheme:
         Raises
         ------
         ValueError
-            If `length` is no integer of at least 1.
+            If `length` is not an integer of at least 1.
         """
         return self._frequencies(self._length(length))
 
     def attention_factor(self, length: int | None = None) -> float:
-        """What cosines and sines are multiplied by; the scores are multiplied by its square.
+        """Return the factor on cosines and sines; scores are multiplied by its square.
 
         Parameters
         ----------
@@ -89,20 +88,20 @@ class Scheme:
         Raises
         ------
         ValueError
-            If `length` is no integer of at least 1.
+            If `length` is not an integer of at least 1.
         """
         return self._attention_factor(self._length(length))
 
     def distances(self, m: npt.ArrayLike, *, upper: bool = False) -> Distances:
-        """Distances as the model sees them.
+        """Return distances as the model sees them.
 
         Parameters
         ----------
         m : array_like of int, any shape
             Query position − key position, in tokens, ≥ 0.
         upper : bool
-            `self-extend` sees one of two distances, by where query and key fall in their groups: the smaller one,
-            or with `upper` the greater one. The others see the distance itself.
+            With `self-extend` the model sees one of two distances, depending on where query and key fall in their
+            groups: return the greater one, not the smaller. The other schemes see the distance itself.
 
         Returns
         -------
@@ -122,14 +121,14 @@ class Scheme:
     def waveforms(
         self, max_distance: int, *, min_distance: int = 0, length: int | None = None, upper: bool = False
     ) -> Floats:
-        """Pre-softmax attention of an all-ones query and key, by distance, for every row.
+        """Compute the pre-softmax attention of an all-ones query and key, by distance, for every row.
 
         Parameters
         ----------
         max_distance, min_distance : int
             First and last distance, in tokens, both included.
         length : int, optional
-            As for `inv_freq`: the length is the same all along the curve, and is not taken from `max_distance`.
+            As for `inv_freq`: constant along the curve, and not derived from `max_distance`.
         upper : bool
             As for `distances`.
 
@@ -147,15 +146,14 @@ class Scheme:
 
         References
         ----------
-        Su et al., arXiv:2104.09864, sections 3.4.2-3.4.3, with q = k = 1; the scheme's own are at its name in
-        `SCHEMES`.
+        Su et al., arXiv:2104.09864, sections 3.4.2-3.4.3, with q = k = 1; see `SCHEMES` for those of each scheme.
         """
         return self._curves(waveform_of, min_distance, max_distance, length, upper)
 
     def decay_bounds(
         self, max_distance: int, *, min_distance: int = 0, length: int | None = None, upper: bool = False
     ) -> Floats:
-        """RoFormer's upper bound on how attention decays, by distance, for every row.
+        """Compute RoFormer's upper bound on how attention decays, by distance, for every row.
 
         Parameters
         ----------
@@ -186,9 +184,9 @@ class Scheme:
         upper: bool = False,
         progress: Progress | None = None,
     ) -> Coverage:
-        """How the waveforms of the rows cover the distances 1 … `max_distance`.
+        """Compute how the waveforms of the rows cover the distances 1 … `max_distance`.
 
-        Peaks and valleys are those of the defaults of `search_bases`.
+        Peaks and valleys count by the defaults of `search_bases`.
 
         Parameters
         ----------
@@ -217,7 +215,7 @@ class Scheme:
     def row_waveforms(
         self, max_distance: int, *, min_distance: int = 0, length: int | None = None, upper: bool = False
     ) -> Callable[[int], Floats]:
-        """Return a function that gives one row of `waveforms`, for whoever need not hold all of them at once."""
+        """Return a function that computes one row of `waveforms`, for callers that need not hold all rows at once."""
         return self._rows(waveform_of, min_distance, max_distance, length, upper)
 
     def _curves(
@@ -230,7 +228,7 @@ class Scheme:
     ) -> Floats:
         first, last = checks.distances(min_distance, max_distance)
         n_rows, n = len(self.bases), last - first + 1
-        # Beside the rows and the curve being computed: distances before and after, and what it takes to map them.
+        # The rows, the curve being computed, the distances before and after mapping, and scratch space.
         needed = 8 * n_rows * n + waveform_memory(self.head_dim, n) + 40 * n
         require_memory(needed, f"{n_rows} curve{'s' * (n_rows > 1)} over {n} distances")
         row_of = self._rows(curve, first, last, length, upper)
@@ -242,7 +240,7 @@ class Scheme:
     def _rows(
         self, curve: Callable[[Floats, int, int], Floats], first: int, last: int, length: int | None, upper: bool
     ) -> Callable[[int], Floats]:
-        """One row at a time; what the rows share is computed once."""
+        """Return a function that computes one row; what the rows share is computed once."""
         thetas, scale = self.inv_freq(length), self.attention_factor(length) ** 2
         seen = self.distances(np.arange(first, last + 1), upper=upper)
         start, end = int(seen[0]), int(seen[-1])  # no scheme changes the order of distances
@@ -252,7 +250,7 @@ class Scheme:
     def _length(self, length: int | None) -> int:
         return self._target() if length is None else checks.integer("length", length, 1)
 
-    # What a scheme changes of plain rotary position embedding.
+    # What a scheme may change in plain rotary position embedding.
 
     def _target(self) -> int:
         return self.original
@@ -305,7 +303,7 @@ class NtkByParts(Scheme):
             self.head_dim * math.log(self.original / (turns * 2 * math.pi)) / (2 * math.log(base)) for turns in (32, 1)
         )
         first, last = float(max(math.floor(fast), 0)), float(min(math.ceil(slow), self.head_dim - 1))
-        width = last - first or 1  # a ramp of whole indices that begins and ends at one is a step
+        width = last - first or 1  # a ramp that begins and ends at the same index is a step
         ramp: Floats = np.clip((np.arange(self.head_dim // 2) - first) / width, 0, 1)
         return theta * (1 - ramp) + theta / self.factor * ramp
 
@@ -335,7 +333,7 @@ class Llama3(Scheme):
 
 @dataclass(frozen=True)
 class LongRopeScheme(Scheme):
-    """A divisor for every frequency, of two lists by length (LongRoPE, arXiv:2402.13753)."""
+    """A divisor for every frequency, from one of two lists by length (LongRoPE, arXiv:2402.13753)."""
 
     rule: LongRope
 
@@ -358,13 +356,13 @@ class SelfExtend(Scheme):
     group: int
 
     def _distances(self, m: Distances, upper: bool) -> Distances:
-        # ⌊q/G⌋ − ⌊k/G⌋ is ⌊(q−k)/G⌋ or ⌈(q−k)/G⌉, which are one where the group divides q − k.
+        # ⌊q/G⌋ − ⌊k/G⌋ is ⌊(q−k)/G⌋ or ⌈(q−k)/G⌉; the two are equal where the group divides q − k.
         groups = -(-m // self.group) if upper else m // self.group
         return np.where(m < self.window, m, groups + (self.window - self.window // self.group))
 
 
 def ntk_base(base: float, factor: float, head_dim: int) -> float:
-    """Base that stretches the longest wavelength by a factor: base·factor^(d/(d−2))."""
+    """Return the base that stretches the longest wavelength by a factor: base·factor^(d/(d−2))."""
     if head_dim < 4:
         raise ParameterError("head_dim", head_dim, "at least 4 here, for the exponent head_dim / (head_dim - 2)")
     return checks.base("base", base * factor ** (head_dim / (head_dim - 2)))

@@ -1,1 +1,1 @@
-"""From a range of bases to a base set: Algorithm 1 and its relatives, comparisons, and many searches at once."""
+"""Searches for base sets: Algorithm 1 of HARPE and other strategies, comparisons, and sweeps of many searches."""

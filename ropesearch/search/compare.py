@@ -1,4 +1,4 @@
-"""Sets of bases and position schemes side by side, by what they cover."""
+"""Compare base sets and position schemes by their coverage."""
 
 import csv
 import io
@@ -32,11 +32,11 @@ class Compared:
     Attributes
     ----------
     name : str
-        As it was asked for.
+        The name given to `compare`.
     bases : int
-        How many different heads there are.
+        Number of bases, one per different head.
     coverage : Coverage
-        What they cover.
+        Their coverage.
     """
 
     name: str
@@ -45,18 +45,18 @@ class Compared:
 
     @property
     def figures(self) -> dict[str, float | None]:
-        """One number for each of `FIGURES`, if there is one; for `valleys_on_peaks`, the mean over the heads."""
+        """One number, or None, for each of `FIGURES`; for `valleys_on_peaks` the mean over the heads."""
         shares = [share for share in self.coverage.valleys_on_peaks if share is not None]
         figures = {key: getattr(self.coverage, key) for key in FIGURES}
         return figures | {"valleys_on_peaks": float(np.mean(shares)) if shares else None}
 
     def to_dict(self) -> dict[str, Any]:
-        """The line as JSON holds it."""
+        """Return the line as a JSON object."""
         return {"name": self.name, "bases": self.bases, **self.coverage.to_dict()}
 
 
 def named_scheme(text: str) -> Scheme:
-    """Scheme by the name of a preset, by a base-set file, or by the grammar of `parse_scheme`.
+    """Make a scheme from the name of a preset, a base-set file, or a text for `parse_scheme`.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def named_scheme(text: str) -> Scheme:
     OSError
         If a file that the text names cannot be read.
     ValueError
-        If it is none of these; the message says what there is.
+        If it is none of these; the message lists what is known.
     """
     name = re.split("[:,]", text, maxsplit=1)[0]
     if name in SCHEMES:
@@ -91,7 +91,7 @@ def named_scheme(text: str) -> Scheme:
 def compare(
     names: Sequence[str], max_distance: int = COVERED_TO, *, progress: Progress | None = None
 ) -> list[Compared]:
-    """Coverage of several sets and schemes over the same distances, by the same rule for peaks and valleys.
+    """Compute the coverage of several sets and schemes over the same distances, by the same rule for extrema.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def compare(
     Raises
     ------
     OSError, ValueError
-        As `named_scheme`; ValueError also if they differ in head_dim, or `max_distance` is out of range.
+        As `named_scheme`; ValueError also if they differ in head_dim or `max_distance` is out of range.
     MemoryError
         If it does not fit in memory; the message says how much it needs.
     """
@@ -129,7 +129,7 @@ def compare(
 
 
 def to_csv(lines: Sequence[Compared]) -> str:
-    """Return the comparison as CSV, with a header line; a figure that a line lacks leaves an empty cell."""
+    """Return the comparison as CSV, with a header line; a missing figure leaves an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["name", "bases", "floor_distance", *FIGURES])

@@ -1,4 +1,4 @@
-"""Peaks and valleys of all candidates: found on the CPU or with a GPU's help, and kept as lists or as bits."""
+"""Find the peaks and valleys of all candidates, on the CPU or with a GPU, and keep them as lists or as bits."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from ropesearch.kernels.matching import CHUNK, PEAK, VALLEY
 from .threads import run_in_threads, run_size
 
 Task = Callable[[], list[Any]]
-"""Gives what is kept of the next few candidates."""
+"""Returns the extrema of the next few candidates."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,38 +44,38 @@ class Landmarks:
 
     @classmethod
     def collect(cls, found: Iterator[Found], n_candidates: int, n_distances: int) -> "Landmarks":
-        """Take in every candidate, one after the other."""
+        """Collect the extrema of all candidates, one after another."""
         return cls.join(list(found))
 
     def __len__(self) -> int:
-        """How many candidates there are."""
+        """Return the number of candidates."""
         return len(self.bounds)
 
     def of(self, candidate: int) -> Found:
-        """Peaks and valleys of one candidate."""
+        """Return the peaks and valleys of one candidate."""
         begin, middle, end = self.bounds[candidate]
         return self.flat[begin:middle], self.flat[middle:end]
 
     def most(self) -> int:
-        """No candidate has more peaks and valleys."""
+        """Return an upper bound on the peaks and valleys of a candidate."""
         return int((self.bounds[:, 2] - self.bounds[:, 0]).max())
 
 
 @dataclass(frozen=True, eq=False)
 class LandmarkBits:
-    """The same for curves that have a peak or a valley every few tokens: a bit for every distance."""
+    """Peaks and valleys of every candidate, as a bit for every distance; for curves with one every few tokens."""
 
     words: Words  # (2, candidates, words), PEAK and VALLEY, words a multiple of CHUNK
     n_distances: int
 
     @classmethod
     def empty(cls, n_candidates: int, n_distances: int) -> "LandmarkBits":
-        """No candidate has any yet."""
+        """Make room for all candidates, without extrema yet."""
         return cls(np.zeros((2, n_candidates, cls.row_size(n_distances) // 8), np.uint64), n_distances)
 
     @classmethod
     def collect(cls, found: Iterator[Bits], n_candidates: int, n_distances: int) -> "LandmarkBits":
-        """Take in every candidate, one after the other."""
+        """Collect the extrema of all candidates, one after another."""
         landmarks = cls.empty(n_candidates, n_distances)
         for candidate, bits in enumerate(found):
             landmarks.words[PEAK, candidate, : bits.peaks.size] = bits.peaks
@@ -84,19 +84,19 @@ class LandmarkBits:
 
     @staticmethod
     def row_size(n_distances: int) -> int:
-        """Bytes for the peaks of one candidate."""
+        """Return the bytes needed for the peaks of one candidate."""
         return -(-n_distances // (64 * CHUNK)) * CHUNK * 8
 
     def __len__(self) -> int:
-        """How many candidates there are."""
+        """Return the number of candidates."""
         return int(self.words.shape[1])
 
     def of(self, candidate: int) -> Found:
-        """Peaks and valleys of one candidate."""
+        """Return the peaks and valleys of one candidate."""
         return positions_of_bits(self.words[PEAK, candidate]), positions_of_bits(self.words[VALLEY, candidate])
 
     def most(self) -> int:
-        """No candidate has more peaks and valleys."""
+        """Return an upper bound on the peaks and valleys of a candidate."""
         return self.n_distances
 
     @cached_property
@@ -114,11 +114,11 @@ class Finder(Protocol):
     """Finds the peaks and valleys of all candidates."""
 
     def tasks(self, size: int) -> Iterator[Task]:
-        """Give the work, `size` candidates at a time, in their order; tasks run in any thread."""
+        """Yield tasks of `size` candidates each, in order; a task may run in any thread."""
 
 
 class CpuFinder:
-    """Waveforms and their extrema on the CPU."""
+    """Computes waveforms and their extrema on the CPU."""
 
     def __init__(self, rule: ExtremaRule, frequencies: Floats, window: "Window") -> None:
         self.rule = rule
@@ -135,7 +135,7 @@ class CpuFinder:
 
 
 class GpuFinder:
-    """Waveforms on a GPU, which says where extrema may be; the CPU computes every value that decides."""
+    """Computes waveforms on a GPU to see where extrema may be; the CPU computes every deciding value."""
 
     def __init__(self, rule: ExtremaRule, frequencies: Floats, window: "Window", device: Any) -> None:
         self.rule = rule
@@ -156,7 +156,7 @@ class GpuFinder:
 
 
 class Window:
-    """The distances that a search looks at, and room for the waveform of one base over them in each thread."""
+    """The distances that a search covers, with memory for one waveform per thread."""
 
     def __init__(self, head_dim: int, first: int, last: int) -> None:
         self.head_dim = head_dim
@@ -166,11 +166,11 @@ class Window:
 
     @property
     def size(self) -> int:
-        """How many distances there are."""
+        """Number of distances."""
         return self.last - self.first + 1
 
     def sampler(self) -> Sampler:
-        """Room of the calling thread."""
+        """Return the sampler of the calling thread."""
         if not hasattr(self._own, "sampler"):
             self._own.sampler = Sampler(self.head_dim, self.first, self.last)
         sampler: Sampler = self._own.sampler
@@ -186,14 +186,14 @@ def find_landmarks(
     """
     rule = extrema_rule(spec.to_dict())
     window = Window(spec.head_dim, spec.min_distance, spec.max_distance)
-    # `local` may look at a copy of the curve, and at lists of its extrema.
+    # `local` may need a copy of the curve and lists of its extrema.
     scratch = waveform_memory(spec.head_dim, window.size) + (12 * window.size if isinstance(rule, Local) else 0)
     require_memory(scratch * threads, f"a search over {window.size} distances with {threads} threads")
     require_memory(4 * spec.head_dim * len(grid), f"the frequencies of {len(grid)} bases")
     frequencies = inv_freq(grid, spec.head_dim)
     kept_of_bmin = _check_bmin(grid[0], frequencies[0], rule, spec)
     kind: type[Landmarks | LandmarkBits] = LandmarkBits if isinstance(rule, Local) else Landmarks
-    # For lists twice: those of the candidates, and the same laid end to end.
+    # Lists are held twice: one per candidate, and all of them end to end.
     kept = LandmarkBits.row_size(window.size) if isinstance(rule, Local) else kept_of_bmin
     require_memory(2 * kept * len(grid), f"keeping the extrema of {len(grid)} bases")
 
@@ -205,11 +205,11 @@ def find_landmarks(
 
 
 def _check_bmin(bmin: float, theta: Floats, rule: ExtremaRule, spec: SearchSpec) -> int:
-    """Refuse a window in which b_min has no extrema, to match those of others with; return how many bytes they take."""
+    """Refuse a window in which b_min has no extrema to match; return how many bytes its extrema take."""
     sampler = Sampler(spec.head_dim, spec.min_distance, spec.max_distance)
     of_bmin = rule.positions(sampler.waveform(theta))
     if not any(positions.size for positions in of_bmin):
         where = f"from `min_distance` {spec.min_distance} to `max_distance` {spec.max_distance}"
-        msg = f"`bmin` {shown(bmin)} has no peak and no valley {where}; a wider window has"
+        msg = f"`bmin` {shown(bmin)} has no peak and no valley {where}; use a wider window"
         raise InputError(msg)
     return sum(positions.nbytes for positions in of_bmin)

@@ -1,4 +1,4 @@
-"""Algorithm 1 of HARPE: choose, one by one, the base whose peaks fall where the chosen ones have valleys."""
+"""Algorithm 1 of HARPE: choose, one by one, the base whose peaks best fit the valleys of those chosen before."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,27 +18,27 @@ from ropesearch.kernels.matching import CHUNK, PEAK, VALLEY
 from .landmarks import LandmarkBits, Landmarks
 
 Chooser = Callable[[Flags], int]
-"""Index of the candidate to choose next, given which are chosen; ties go to the first."""
+"""Takes which candidates are chosen, returns the index of the one to choose next; ties go to the first."""
 
 
 class Pool(Protocol):
-    """Peaks and valleys of the bases chosen so far, and what they make of a candidate."""
+    """Peaks and valleys of the bases chosen so far, which score candidates."""
 
     weights: Counts
-    """(2, distances): what a candidate's extremum would score there; row VALLEY is for its peaks."""
+    """(2, distances): the score of a candidate's extremum at each distance; row VALLEY scores its peaks."""
 
     def add(self, peaks: Positions, valleys: Positions) -> None:
-        """Take in those of one more base."""
+        """Add those of one more base."""
 
     def best(self, landmarks: Landmarks, chosen: Flags) -> int:
-        """Index of the candidate to choose next, from all extrema; ties go to the first."""
+        """Return the index of the candidate to choose next; ties go to the first."""
 
     def best_of_sums(self, sums: Counts, landmarks: LandmarkBits, chosen: Flags) -> int:
-        """Index of the candidate to choose next, from the sums of `weights` over its peaks and over its valleys."""
+        """Do as `best`, given the sums of `weights` over each candidate's peaks and valleys."""
 
 
 class CoincidencePool:
-    """Most pairs of a peak and a valley at most `tolerance` apart wins; then the least sum of squares."""
+    """The most pairs of a peak and a valley at most `tolerance` apart win; then the least sum of squares."""
 
     def __init__(self, n_distances: int, tolerance: int) -> None:
         self.tolerance = tolerance
@@ -47,16 +47,16 @@ class CoincidencePool:
         self.squares = np.zeros((2, n_distances), np.int64)
 
     def add(self, peaks: Positions, valleys: Positions) -> None:
-        """Take in those of one more base; what is then a peak and a valley at once leaves."""
+        """Add those of one more base; positions that are then both a peak and a valley are removed."""
         for row, positions in ((PEAK, peaks), (VALLEY, valleys)):
             _kernels.pool_add(self.copies, self.weights, self.squares, row, positions, self.tolerance)
 
     def best(self, landmarks: Landmarks, chosen: Flags) -> int:
-        """Index of the candidate to choose next."""
+        """Return the index of the candidate to choose next."""
         return int(_kernels.best_coincidence(self.weights, self.squares, landmarks.flat, landmarks.bounds, chosen))
 
     def best_of_sums(self, sums: Counts, landmarks: LandmarkBits, chosen: Flags) -> int:
-        """Index of the candidate to choose next; squares are summed for those that tie alone."""
+        """Return the index of the candidate to choose next; only ties need their squares summed."""
         pairs = np.where(chosen, -1, sums.sum(axis=0))
         ties = np.flatnonzero(pairs == pairs.max())
         if ties.size == 1:
@@ -70,27 +70,27 @@ class CoincidencePool:
 
 
 class DistancePool:
-    """Least sum of distances to the nearest opposite wins; against an empty row every sum is infinite."""
+    """The least sum of distances to the nearest opposite wins; against an empty row every sum is infinite."""
 
     def __init__(self, n_distances: int, normalize: bool) -> None:
         self.normalize = normalize
-        self.weights = np.full((2, n_distances), n_distances)  # to the nearest member: farther than any
+        self.weights = np.full((2, n_distances), n_distances)  # to the nearest member; at first larger than any
         self.empty = [True, True]
 
     def add(self, peaks: Positions, valleys: Positions) -> None:
-        """Take in those of one more base."""
+        """Add those of one more base."""
         for row, positions in ((PEAK, peaks), (VALLEY, valleys)):
             _kernels.nearest_add(self.weights[row], positions)
             self.empty[row] &= positions.size == 0
 
     def best(self, landmarks: Landmarks, chosen: Flags) -> int:
-        """Index of the candidate to choose next."""
+        """Return the index of the candidate to choose next."""
         if any(self.empty):
             return int(np.argmin(chosen))
         return int(_kernels.best_distance(self.weights, landmarks.flat, landmarks.bounds, self.normalize, chosen))
 
     def best_of_sums(self, sums: Counts, landmarks: LandmarkBits, chosen: Flags) -> int:
-        """Index of the candidate to choose next."""
+        """Return the index of the candidate to choose next."""
         if any(self.empty):
             return int(np.argmin(chosen))
         scores = sums.sum(axis=0).astype(np.float64)
@@ -100,7 +100,7 @@ class DistancePool:
 
 
 class RunningSums:
-    """Sums of a pool's weights over the extrema of every candidate, kept up by what each new base changes."""
+    """Sums of a pool's weights over the extrema of every candidate, updated by what each new base changes."""
 
     def __init__(self, landmarks: LandmarkBits, pool: Pool, threads: int) -> None:
         self.landmarks = landmarks
@@ -111,7 +111,7 @@ class RunningSums:
         self.sums = np.zeros((2, len(landmarks)), np.int64)
 
     def best(self, chosen: Flags) -> int:
-        """Index of the candidate to choose next."""
+        """Return the index of the candidate to choose next."""
         for row, opposite in ((PEAK, VALLEY), (VALLEY, PEAK)):
             weights = self.pool.weights[opposite]
             seen = self.seen[opposite, : weights.size]
@@ -135,15 +135,15 @@ class RunningSums:
 
 
 class Matching(Protocol):
-    """How the peaks of a candidate are held against the valleys of a pool, and its valleys against the peaks."""
+    """How the peaks of a candidate are matched to the valleys of a pool, and its valleys to the peaks."""
 
     def pool(self, most: int, n: int, n_distances: int) -> Pool:
-        """Return an empty pool for `n` bases with `most` extrema each, in a window of so many distances."""
+        """Return an empty pool for `n` bases with at most `most` extrema each, in a window of `n_distances`."""
 
 
 @dataclass(frozen=True)
 class Coincidence:
-    """Most pairs at most `tolerance` tokens apart wins."""
+    """The most pairs at most `tolerance` tokens apart win."""
 
     tolerance: int
 
@@ -170,12 +170,12 @@ class Distance:
 
 
 def matching_rule(spec: SearchSpec) -> Matching:
-    """Return the matching that a search asks for."""
+    """Return the matching that the options describe."""
     return Coincidence(spec.tolerance) if spec.matching == "coincidence" else Distance(spec.normalize)
 
 
 def chooser(landmarks: Landmarks | LandmarkBits, pool: Pool, threads: int) -> Chooser:
-    """Return what finds the best candidate, again and again, while the pool grows."""
+    """Return a function that finds the best candidate each time the pool has grown."""
     if isinstance(landmarks, LandmarkBits):
         return RunningSums(landmarks, pool, threads).best
     return partial(pool.best, landmarks)
@@ -189,7 +189,7 @@ def choose(
     chose: Callable[[], None],
     threads: int = 1,
 ) -> list[int]:
-    """Indices of `n` candidates in the order of choice, the first of them 0.
+    """Return the indices of `n` candidates in the order of choice, starting with 0.
 
     `chose` is called after each choice.
     """

@@ -1,10 +1,10 @@
-"""Searches for coverage itself: the highest floor, the smallest ripple.
+"""Search for coverage itself: the highest floor or the smallest ripple.
 
-Both start from b_min, add greedily, and then exchange one base at a time, the best exchange first, for as long as that
-gains anything; b_min stays. `refine` then moves each base but b_min off the grid.
+Both start from b_min, add bases greedily, and then make the best exchange of one base, again and again, until none
+improves the figure. b_min stays. `refine` then moves every base except b_min off the grid.
 
-A set is judged by one row per member, made of its waveform in mean cosine: the waveform itself for the floor, the
-waveform without its trend for the ripple. Figures are such that the larger is the better.
+Each base has one row, made from its waveform in mean cosine: the waveform itself for the floor, the waveform without
+its trend for the ripple. Larger figures are better.
 """
 
 import math
@@ -18,43 +18,43 @@ from ropesearch.core.arrays import Floats, Indices
 from ropesearch.core.progress import Progress
 from ropesearch.curves.coverage import without_trend
 
-LOWEST = 1024  # distances at which every candidate is tried before any is tried at all of them
-GAIN = 1e-12  # what an exchange or a move must gain, relative; less is rounding
-HALVINGS = 8  # of the step of `refine`, down from half the stride
+LOWEST = 1024  # distances at which all candidates are tried first
+GAIN = 1e-12  # relative gain that an exchange or a move must reach; less may be rounding
+HALVINGS = 8  # how often `refine` halves its step, starting from half the stride
 
 
 class Objective(Protocol):
     """A figure of a set of waveforms."""
 
     def row(self, cosines: Floats) -> Floats:
-        """What counts of a waveform that starts at distance 0."""
+        """Return the row of a waveform that starts at distance 0."""
 
     def keep(self, rows: Floats) -> None:
-        """Take in the rows of all candidates."""
+        """Keep the rows of all candidates."""
 
     def added(self, members: Sequence[int], candidates: Indices) -> Floats:
-        """Figures of a set of candidates with each of some others added; −∞ for one that is surely not the best."""
+        """Return the figure of `members` plus each candidate; −∞ for one that cannot be the best."""
 
     def rest(self, rows: Sequence[Floats]) -> Floats:
-        """What counts of a set, when its last member is still to come."""
+        """Combine the rows of all members of a set but one."""
 
     def figure(self, rest: Floats, row: Floats, n: int) -> float:
-        """Figure of a set of n, from what counts of n − 1 and the row of the last member."""
+        """Return the figure of a set of n, from `rest` of n − 1 members and the row of the last."""
 
 
 class Floor:
-    """The smallest value of the best head, from distance 1 on."""
+    """The minimum, over distance from 1 on, of the best head."""
 
     def row(self, cosines: Floats) -> Floats:
-        """All but distance 0, where every waveform is 1."""
+        """Drop distance 0, where every waveform is 1."""
         return cosines[1:]
 
     def keep(self, rows: Floats) -> None:
-        """Take in the rows of all candidates."""
+        """Keep the rows of all candidates."""
         self._rows = rows
 
     def added(self, members: Sequence[int], candidates: Indices) -> Floats:
-        """Try all where the best head is lowest, which bounds them from above, then in full what may be the best."""
+        """Bound every candidate from above where the best head is lowest, then compute those that may be the best."""
         rest = self.rest([self._rows[i] for i in members])
         lowest = np.argpartition(rest, LOWEST)[:LOWEST] if rest.size > LOWEST else np.arange(rest.size)
         bounds = np.maximum(self._rows[np.ix_(candidates, lowest)], rest[lowest]).min(axis=1)
@@ -66,23 +66,23 @@ class Floor:
         return floors
 
     def rest(self, rows: Sequence[Floats]) -> Floats:
-        """The best head."""
+        """Return the best head."""
         return reduce(np.maximum, rows)
 
     def figure(self, rest: Floats, row: Floats, n: int) -> float:
-        """The floor."""
+        """Return the floor."""
         return float(np.maximum(rest, row).min())
 
 
 class Ripple:
-    """Less the root mean square of the mean of the waveforms without their trends."""
+    """The negative root mean square of the mean of the waveforms without their trends."""
 
     def row(self, cosines: Floats) -> Floats:
-        """The waveform without its trend."""
+        """Return the waveform without its trend."""
         return without_trend(cosines)
 
     def keep(self, rows: Floats) -> None:
-        """The Gram matrix is all it takes: mean square of a sum of rows = sum of a part of it."""
+        """Keep only the Gram matrix: the mean square of a sum of rows is a sum of its entries."""
         self._gram = rows @ rows.T / rows.shape[1]
 
     def added(self, members: Sequence[int], candidates: Indices) -> Floats:
@@ -94,11 +94,11 @@ class Ripple:
         return -ripples
 
     def rest(self, rows: Sequence[Floats]) -> Floats:
-        """The sum."""
+        """Return the sum."""
         return reduce(np.add, rows)
 
     def figure(self, rest: Floats, row: Floats, n: int) -> float:
-        """Less the ripple."""
+        """Return the negative ripple."""
         return -math.sqrt(float(np.mean((rest + row) ** 2))) / n
 
 
@@ -106,13 +106,13 @@ OBJECTIVES: dict[str, type[Floor] | type[Ripple]] = {"floor": Floor, "ripple": R
 
 
 def choose(objective: Objective, n_candidates: int, n: int, report: Progress) -> list[int]:
-    """Indices of n candidates in the order of choice, the first of them 0; an exchanged one takes its place over."""
+    """Return the indices of n candidates in the order of choice, starting with 0; an exchange keeps the place."""
     members = [0]
     report("choosing bases", 1, n)
     while len(members) < n:
         candidates = np.setdiff1d(np.arange(n_candidates), members)
         figures = objective.added(members, candidates)
-        members.append(int(candidates[figures.argmax()]))  # the first of equals: the smallest base
+        members.append(int(candidates[figures.argmax()]))  # ties go to the first, the smallest base
         report("choosing bases", len(members), n)
     while n > 1 and (exchange := _best_exchange(objective, n_candidates, members, report)):
         place, candidate = exchange
@@ -123,7 +123,7 @@ def choose(objective: Objective, n_candidates: int, n: int, report: Progress) ->
 def _best_exchange(
     objective: Objective, n_candidates: int, members: list[int], report: Progress
 ) -> tuple[int, int] | None:
-    """Place and candidate of the exchange that gains most, or None if none gains."""
+    """Return the place and the candidate of the exchange that gains most, or None if none gains."""
     present = objective.added(members[:-1], np.array(members[-1:]))[0]
     best, exchange = present + GAIN * abs(present), None
     candidates = np.setdiff1d(np.arange(n_candidates), members)
@@ -146,9 +146,9 @@ def refine(
     stride: float,
     report: Progress,
 ) -> list[float]:
-    """Move every base but the first to where the figure is better, by steps that halve from half the stride down.
+    """Move every base but the first to improve the figure, by steps that halve, starting from half the stride.
 
-    A base moves by one step, up or down, if that gains; a step is halved when no base moves by it any more.
+    A base moves one step up or down if that gains. The step is halved when no base moves any more.
     """
     moved = list(bases)
     rows = [objective.row(waveform(base)) for base in moved]

@@ -1,4 +1,4 @@
-"""The search: from a range of bases to a base set."""
+"""The search: choose a base set from a range of bases."""
 
 import math
 import platform
@@ -58,29 +58,29 @@ def search_bases(
 ) -> BaseSet:
     """Choose one RoPE base per KV head from an evenly spaced grid.
 
-    `peak-valley` is Algorithm 1 of HARPE: b_min is chosen first; then, again and again, the candidate whose peaks
-    lie best on the valleys, and whose valleys on the peaks, of the bases chosen so far. `uniform` spreads the bases
-    evenly from b_min to b_max. `floor` and `ripple` search for what `BaseSet.coverage` measures, the highest floor or
-    the smallest ripple, over the distances of a context of `max_distance` tokens: greedily from b_min, then by the best
-    exchanges. Whether they make a better model than the published set is for training to show. The result does not
+    `peak-valley` is Algorithm 1 of HARPE: it chooses b_min first, then repeatedly the candidate whose peaks lie best on
+    the valleys, and whose valleys lie best on the peaks, of the bases chosen so far. `uniform` spreads the bases evenly
+    from b_min to b_max. `floor` and `ripple` search for the highest floor or the smallest ripple, as `BaseSet.coverage`
+    measures them, over the distances of a context of `max_distance` tokens: greedily from b_min, then by the best
+    exchanges. Only training can show whether they make a better model than the published set. The result does not
     depend on the number of threads.
 
-    Defaults and checks are those of `SearchSpec`, which holds all of these options but the last three.
+    Defaults and checks are those of `SearchSpec`, which holds all of these options except the last three.
 
     Parameters
     ----------
     bmin, bmax : float
         Ends of the range, dimensionless, 1 < bmin < bmax.
     stride : float or None
-        Step of the candidate grid, greater than 0, not wider than the range; `uniform` has no use for it.
+        Step of the candidate grid, greater than 0 and at most the width of the range; `uniform` ignores it.
     heads : int
         Query heads.
     kv_heads : int, optional
-        KV heads, a divisor of `heads`; `heads` if left out. As many bases are chosen.
+        KV heads, a divisor of `heads`; each gets one base. `heads` by default.
     head_dim : int
         Channels per head, even.
     min_distance, max_distance : int
-        The window in which peaks and valleys count, in tokens, both ends included. `floor` and `ripple` look at the
+        The window in which peaks and valleys count, in tokens, both ends included. `floor` and `ripple` use the
         distances 0 … `max_distance` − 1.
     strategy : {'peak-valley', 'uniform', 'floor', 'ripple'}
         See above.
@@ -96,15 +96,15 @@ def search_bases(
     normalize : bool
         `distance`: see above.
     refine : bool
-        `floor` and `ripple`: whether each base but b_min then moves off the grid, within the range, to where the
-        figure is better.
+        `floor` and `ripple`: whether to then move each base except b_min off the grid, within the range, to improve
+        the figure.
     order : {'ascending', 'descending', 'selection'}
         How the chosen bases are laid over the heads.
     threads : int, optional
-        How many threads compute waveforms; as many as there are processors if left out, and never more.
+        Number of threads that compute waveforms: at most, and by default, one per processor.
     device : str
         cpu, cuda or cuda:N. On a GPU (by torch, in float64) `peak-valley` computes the waveforms of many bases at
-        once; what rounding might decide is computed on the CPU, so that the bases and their order are the same.
+        once. The CPU computes everything that rounding might decide, so that the bases and their order are the same.
     progress : callable, optional
         Called as progress(what, done, total).
 
@@ -116,12 +116,14 @@ def search_bases(
     Raises
     ------
     ValueError
-        If an argument is out of range, if there are fewer candidates than heads, or if b_min has neither a peak
-        nor a valley in the window; the message names what is wrong and shows its value.
+        If an argument is out of range, there are too few candidates, or b_min has neither a peak nor a valley in the
+        window; the message names what is wrong and shows its value.
     MemoryError
         If the search does not fit in memory; the message says how much it needs.
     OSError
-        If the device is not there; ImportError if torch is not.
+        If the device is not available.
+    ImportError
+        If the device needs torch and it is not installed; the message names the extra that brings it.
 
     References
     ----------
@@ -135,7 +137,7 @@ def search_bases(
 def run_search(
     spec: SearchSpec, *, threads: int | None = None, device: str = "cpu", progress: Progress | None = None
 ) -> BaseSet:
-    """`search_bases` for options that are checked already; `threads`, `device` and `progress` as there."""
+    """Run `search_bases` for checked options; `threads`, `device` and `progress` are as there."""
     n_threads = machine.threads(threads)
     torch_device = find_device(device)
     if torch_device:
@@ -157,7 +159,7 @@ def run_search(
 
 
 def check_device(spec: SearchSpec, device: str) -> None:
-    """Raise ValueError unless the search can use a GPU."""
+    """Raise ValueError unless the search can run on a GPU."""
     if spec.strategy != "peak-valley" or spec.prominence is not None or spec.min_separation is not None:
         requirement = "cpu unless `strategy` is peak-valley, without `prominence` and `min_separation`"
         raise ParameterError("device", device, requirement)
@@ -172,7 +174,7 @@ def uniform_bases(
     head_dim: int = SearchSpec.head_dim,
     order: str = SearchSpec.order,
 ) -> BaseSet:
-    """Bases evenly spaced from b_min to b_max, b_min + h·(b_max−b_min)/(N−1), one per KV head.
+    """Make a set of bases evenly spaced from b_min to b_max, b_min + h·(b_max−b_min)/(N−1), one per KV head.
 
     Parameters
     ----------
@@ -181,11 +183,11 @@ def uniform_bases(
     heads : int
         Query heads.
     kv_heads : int, optional
-        KV heads, a divisor of `heads`; `heads` if left out.
+        KV heads, a divisor of `heads`; `heads` by default.
     head_dim : int
         Channels per head, even.
     order : {'ascending', 'descending', 'selection'}
-        How the bases are laid over the heads; the order of selection is ascending.
+        How the bases are laid over the heads; `selection` is ascending here.
 
     Returns
     -------
@@ -208,7 +210,7 @@ def uniform_bases(
 
 
 def _optimize(grid: Sequence[float], spec: SearchSpec, threads: int, progress: Progress | None) -> list[float]:
-    """Bases in the order of choice that are best for an objective over the distances 0 … max_distance − 1."""
+    """Search for the best figure over distances 0 … max_distance − 1; return the bases in the order of choice."""
     n_distances = spec.max_distance
     needed = 8 * n_distances * (len(grid) + 5 * threads) + threads * waveform_memory(spec.head_dim, n_distances)
     require_memory(needed, f"the strategy {spec.strategy} with {len(grid)} bases over {n_distances} distances")
@@ -235,7 +237,7 @@ def _optimize(grid: Sequence[float], spec: SearchSpec, threads: int, progress: P
 
 
 def _base_set(chosen: Sequence[float], spec: SearchSpec) -> BaseSet:
-    """Lay bases in order of choice over the heads and say where they come from."""
+    """Make the base set from bases in the order of choice, with its origin."""
     bases = list(chosen) if spec.order == "selection" else sorted(chosen, reverse=spec.order == "descending")
     made_by = {
         "ropesearch": __version__,

@@ -1,4 +1,4 @@
-"""Many searches at once, spread over processes or a cluster, into one file that a kill does not harm."""
+"""Run many searches over processes or a cluster, into one file that survives a kill."""
 
 import itertools
 import json
@@ -34,27 +34,27 @@ def sweep_points(
     strategies: Iterable[str] = (SearchSpec.strategy,),
     **fixed: Any,
 ) -> list[Point]:
-    """Every combination of some options of a search, checked.
+    """List every combination of some options of a search, checked.
 
     Parameters
     ----------
     strides, bmins, bmaxs, heads, max_distances, strategies : iterable
         The values of `stride`, `bmin`, `bmax`, `heads`, `max_distance` and `strategy` of `search_bases`; `uniform`
-        takes no stride, and needs none, and `refine` holds for `floor` and `ripple` alone.
+        ignores the stride, and `refine` applies to `floor` and `ripple` only.
     **fixed
         Other options of `SearchSpec`, the same for every point.
 
     Returns
     -------
     list of dict
-        The options of `SearchSpec`, point by point, in the order of the lists: the first stride with everything else,
-        then the next, the strategy changing fastest. Points that are the same search are there once.
+        The options of `SearchSpec` for each point, in the order of the lists: the stride changes slowest, the
+        strategy fastest. Points that describe the same search appear once.
 
     Raises
     ------
     ValueError
-        If a list is none or is empty, or if a search would refuse a point before its first waveform; the message
-        names what is wrong and shows its value.
+        If an argument is not a list or is empty, or a point is invalid; the message names what is wrong and shows its
+        value.
     """
     lists = {
         "stride": _listed("strides", strides),
@@ -81,38 +81,38 @@ def sweep(
     progress: Progress | None = None,
     note: Callable[[str], None] | None = None,
 ) -> list[Row]:
-    """Search every point and write a row to a file as each one ends.
+    """Search every point, and write a row to a file as each search ends.
 
     The file is JSON Lines. The first line is a header,
-    `{"format": "ropesearch.sweep", "version": 1, "sweep": {...}}`, in which `sweep` says which points there are;
+    `{"format": "ropesearch.sweep", "version": 1, "sweep": {...}}`, in which `sweep` identifies the points;
     each line after it is a row: `{"point": {...}, "base_set": {...}, "coverage": {...}, "seconds": s}`, with the
     options of `SearchSpec`, the content of the base-set file and the figures of its coverage up to the point's
-    `max_distance`, or `{"point": {...}, "error": "..."}` for a point that could not be searched. Rows stand in the
-    order in which they ended. A row is on the disk before the next one is written, so that a kill at any moment costs
-    the points that were under way and, at most, half a line.
+    `max_distance`, or `{"point": {...}, "error": "..."}` for a point that could not be searched. Rows are in the
+    order in which the searches ended. Each row is on the disk before the next is written, so that a kill at any moment
+    loses only the points in progress and leaves at most half a line.
 
     Parameters
     ----------
     points : iterable of mapping
-        Options of `SearchSpec`, as `sweep_points` gives them; the same search counts once.
+        Options of `SearchSpec`, as `sweep_points` gives them; equal points are searched once.
     path : path
         The file.
     executor : concurrent.futures.Executor, optional
-        What runs the searches, one thread each; it is left open. A `process_pool` if left out.
+        What runs the searches, one thread each; it is not closed. A `process_pool` by default.
     resume : bool
-        Go on with the file of the same points: those that stand there, with an error too, are not searched again, and
-        half a line at its end is dropped. Without a file it starts one.
+        Continue a file of the same points. Points with a row, even one with an error, are not searched again, and half
+        a line at the end is dropped. If there is no file, start one.
     overwrite : bool
-        Replace a file that exists.
+        Replace an existing file.
     coverage : bool
         Whether to compute the coverage of every set; `{}` otherwise.
     device : str
-        What computes waveforms, as for `search_bases`: it shapes no result and is not written. With an
-        `executor` it is that of the machines where its workers run.
+        What computes waveforms, as for `search_bases`. It does not change results and is not written. With an
+        `executor` it is a device of the workers' machines.
     progress : callable, optional
-        Called as progress("points", done, total) when a point ends; total counts those that were left to do.
+        Called as progress("points", done, total) when a point ends; total counts the points without a row at the start.
     note : callable, optional
-        Called with a line of text about what was found in a file that is resumed.
+        Called with a line of text about repairs to a resumed file.
 
     Returns
     -------
@@ -122,20 +122,20 @@ def sweep(
     Raises
     ------
     ValueError
-        If a point is refused as by `sweep_points`, before anything is written, or if the file to go on with was
-        written by another sweep, by a newer version, or is no sweep file.
+        If a point is invalid, before anything is written; or if the file to resume was written by another sweep or a
+        newer version, or is not a sweep file.
     FileExistsError
         If the file exists and neither `resume` nor `overwrite` is true.
     OSError
-        If the file cannot be written, if another sweep is writing it, if the device is not there, or if the executor
-        breaks down; what ended before is in the file.
+        If the file cannot be written, another sweep is writing it, the device is not available, or the executor fails;
+        rows written before remain in the file.
 
     Notes
     -----
     Worker processes import the main module: in a script, call this under `if __name__ == "__main__":`.
     """
     if resume and overwrite:
-        raise InputError("`resume` goes on with a file and `overwrite` replaces it: give one of the two")
+        raise InputError("`resume` continues a file and `overwrite` replaces it: give only one")
     wanted = _distinct(points)
     if not wanted:
         raise InputError("a sweep needs at least one point")
@@ -160,7 +160,7 @@ def sweep(
 
 
 def search_point(spec: SearchSpec, coverage: bool, device: str) -> Row:
-    """Search one point; a search that the point does not allow, or that does not fit in memory, is a row too."""
+    """Search one point; an invalid search, or one that does not fit in memory, gives a row with its error."""
     start = time.perf_counter()
     point = spec.to_dict()
     try:
@@ -180,7 +180,7 @@ def run_points(
     coverage: bool,
     device: str,
 ) -> Iterator[tuple[str, Row]]:
-    """Submit the search of every point, and give the rows as the searches end."""
+    """Submit the search of every point, and yield the rows as the searches end."""
     futures: dict[Future[Row], str] = {}
     try:
         for key, spec in specs.items():
@@ -190,7 +190,7 @@ def run_points(
             yield futures[future], future.result()
     except (BrokenExecutor, CancelledError) as error:
         why = f": {error}" if str(error) else ""
-        msg = f"the workers of the sweep are gone{why}; {path} keeps what ended, and `resume` goes on from there"
+        msg = f"the sweep lost its workers{why}; {path} keeps the finished rows, and `resume` continues from there"
         raise OSError(msg) from None
     finally:
         for future in futures:
@@ -207,20 +207,20 @@ def _listed(name: str, values: Any) -> list[Any]:
 
 
 def _distinct(points: Iterable[Mapping[str, Any]]) -> dict[str, SearchSpec]:
-    """Check points and give them by their text, which is the same for the same search."""
+    """Check points and key them by their text, which is equal for equal searches."""
     specs = map(_spec, points)
     return {json.dumps(spec.to_dict()): spec for spec in specs}
 
 
 def _spec(point: Mapping[str, Any]) -> SearchSpec:
-    """Check a point; `refine`, the same for all points of a sweep, holds for the strategies that have a use for it."""
+    """Check a point; `refine`, common to all points of a sweep, is dropped for `peak-valley`."""
     for name in point:
         if name not in SearchSpec.__dataclass_fields__:
-            msg = f"a point holds options of a search that shape its result, and {name!r} is none of them"
+            msg = f"every key of a point must be an option of SearchSpec, not {name!r}"
             raise InputError(msg)
     for name in ("bmin", "bmax", "heads"):
         if name not in point:
-            msg = f"every point must have {name}"
+            msg = f"every point must have the option {name}"
             raise InputError(msg)
     given = {name: value.item() if isinstance(value, np.generic) else value for name, value in point.items()}
     if checks.truth("refine", given.get("refine", False)) and given.get("strategy") == "peak-valley":

@@ -1,4 +1,4 @@
-"""The file of a sweep: JSON Lines that a kill at any moment leaves usable."""
+"""The sweep file: JSON Lines that stay usable after a kill at any moment."""
 
 import errno
 import hashlib
@@ -29,9 +29,9 @@ def open_sweep_file(
     resume: bool,
     overwrite: bool,
 ) -> Iterator["SweepFile"]:
-    """Open the file for one sweep alone; one to be replaced is emptied.
+    """Open the file for one sweep exclusively; with `overwrite`, empty it.
 
-    `points` are those of the sweep by their text, `json.dumps` of each.
+    `points` are keyed by their text, `json.dumps` of each.
     """
     check_output(path, overwrite=resume or overwrite)
     with open(path, "r+b" if os.path.exists(path) else "x+b", buffering=0) as file:
@@ -42,7 +42,7 @@ def open_sweep_file(
 
 
 class SweepFile:
-    """An open file, and the sweep whose rows it takes."""
+    """An open file, and the sweep whose rows it holds."""
 
     def __init__(
         self, path: str | os.PathLike[str], file: FileIO, points: Mapping[str, Mapping[str, Any]], coverage: bool
@@ -54,21 +54,21 @@ class SweepFile:
         self._header: Row = {"format": FORMAT, "version": VERSION, "sweep": _identity(points, coverage)}
 
     def read_or_start(self, note: Callable[[str], None]) -> dict[str, Row]:
-        """Return the rows that the file has, by the text of their points; write the header if it has none."""
+        """Return the rows in the file, keyed by the text of their points; write the header to an empty file."""
         data = Path(self._path).read_bytes() if os.fstat(self._file.fileno()).st_size else b""
         whole = data.rfind(b"\n") + 1
         if not whole and not _line(self._header).startswith(data):
             raise self._unusable("its first line is not the header of a sweep")
         rows = self._read_rows(data[:whole].split(b"\n")[:-1])
         if whole < len(data):
-            note(f"{self._path} ended in half a line, which is dropped")
+            note(f"{self._path} ended in half a line, which was dropped")
             self._file.truncate(whole)
         if not whole:
             self.append(self._header)
         return rows
 
     def append(self, content: Row) -> None:
-        """Write one line in one go and wait until it is on the disk; if it does not fit, leave none of it."""
+        """Write one line and wait until it is on the disk; if it does not fit, write nothing."""
         line = _line(content)
         end = self._file.seek(0, os.SEEK_END)
         try:
@@ -77,7 +77,7 @@ class SweepFile:
             os.fsync(self._file.fileno())
         except OSError as error:
             self._file.truncate(end)
-            msg = f"{self._path} cannot be written: {error.strerror or error}; the rows before are whole"
+            msg = f"{self._path} cannot be written: {error.strerror or error}; all earlier rows are complete"
             raise type(error)(msg) from None
 
     def _read_rows(self, lines: Sequence[bytes]) -> dict[str, Row]:
@@ -92,11 +92,11 @@ class SweepFile:
                 self._check_header(content)
                 continue
             point = content.get("point") if isinstance(content, dict) else None
-            if isinstance(point, dict) and point.get("device") == "cpu":  # as some sweeps wrote it
+            if isinstance(point, dict) and point.get("device") == "cpu":  # written by older versions
                 del point["device"]
             key = json.dumps(point)
             if key not in self._points or not content.keys() & {"base_set", "error"}:
-                why = f"line {number} is no row of it"
+                why = f"line {number} is not one of its rows"
                 raise self._unusable(why)
             rows[key] = content
         return rows
@@ -106,21 +106,22 @@ class SweepFile:
             raise self._unusable("its first line is not the header of a sweep")
         version = found.get("version")
         if version != VERSION:
-            why = f"it is of version {shown(version)}, and this ropesearch goes on with version {VERSION}"
+            why = f"it has version {shown(version)}, but this ropesearch resumes only version {VERSION}"
             raise self._unusable(why)
         with_device = [json.dumps({**point, "device": "cpu"}) for point in self._points.values()]  # likewise
         digests = [_digest(texts, self._coverage) for texts in (self._points, with_device)]
         if found["sweep"].get("digest") not in digests:
-            why = f"another sweep wrote it, which differs in {_difference(found['sweep'], self._header['sweep'])}"
+            names = _differing_options(found["sweep"], self._header["sweep"])
+            why = f"it was written by another sweep, which differs in {names}"
             raise self._unusable(why)
 
     def _unusable(self, why: str) -> InputError:
-        msg = f"{self._path} is not a file that this sweep can go on with: {why}"
+        msg = f"{self._path} cannot be resumed by this sweep: {why}"
         return InputError(msg)
 
 
 def _identity(points: Mapping[str, Mapping[str, Any]], coverage: bool) -> dict[str, Any]:
-    """What tells a sweep from others: its points in any order, and whether coverage is computed."""
+    """Return what identifies a sweep: its points in any order, and whether coverage is computed."""
     names = next(iter(points.values()))
     values = {name: list(dict.fromkeys(point[name] for point in points.values())) for name in names}
     return {
@@ -136,8 +137,8 @@ def _digest(texts: Iterable[str], coverage: bool) -> str:
     return hashlib.sha256("\n".join([*sorted(texts), json.dumps(coverage)]).encode()).hexdigest()
 
 
-def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """Names of the options in which two sweeps differ."""
+def _differing_options(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Return the names of the options in which two sweeps differ."""
 
     def options(sweep: Mapping[str, Any]) -> dict[str, set[str]]:
         groups = [sweep.get(group) for group in ("fixed", "varied")]
@@ -153,7 +154,7 @@ def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
 
 
 def _lock(file: FileIO, path: str | os.PathLike[str]) -> None:
-    """Take the file for this process, or say that another has it; the system gives it back when the process ends."""
+    """Lock the file, or raise if another process holds it; the system frees the lock when this process ends."""
     if sys.platform == "win32":
         return
     import fcntl

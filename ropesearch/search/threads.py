@@ -1,4 +1,4 @@
-"""Work in threads, with results in order."""
+"""Run tasks in threads and keep their results in order."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -10,14 +10,14 @@ T = TypeVar("T")
 
 
 def run_size(n: int, threads: int) -> int:
-    """Return how many of `n` things one task should take: few enough that all threads stay busy."""
+    """Return how many of `n` items one task should take, few enough to keep all threads busy."""
     return max(1, min(16, n // (4 * threads)))
 
 
 def run_in_threads(tasks: Iterator[Callable[[], list[T]]], threads: int, report: Callable[[], None]) -> Iterator[T]:
-    """Give the results of all tasks, in their order; `report` is called after each result.
+    """Yield the results of all tasks in order; call `report` after each result.
 
-    A task is taken from the iterator, in the calling thread, when there is soon a thread for it.
+    Tasks are taken from the iterator in the calling thread, shortly before a thread is free for them.
     """
     waiting: deque[Future[list[T]]] = deque()
     with ThreadPoolExecutor(threads) as pool:

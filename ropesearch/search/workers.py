@@ -1,4 +1,4 @@
-"""What runs the searches of a sweep: worker processes on this machine, or a Dask cluster."""
+"""Executors for the searches of a sweep: worker processes on this machine, or a Dask cluster."""
 
 import asyncio
 import logging
@@ -21,22 +21,22 @@ CONNECT_WITHIN = 10.0  # seconds
 
 @contextmanager
 def process_pool(workers: int | None = None) -> Iterator[Executor]:
-    """Worker processes on this machine, which end with the process that started them, however it ends.
+    """Start worker processes on this machine; they end with the process that started them, however it ends.
 
     Parameters
     ----------
     workers : int, optional
-        How many, at most one per processor that the machine lends this process; that many if left out.
+        How many: at most, and by default, one per available processor.
 
     Yields
     ------
     concurrent.futures.Executor
-        Closed at the end; after an error or an interrupt, without waiting for what is under way.
+        Closed at the end; after an error or an interrupt, without waiting for running tasks.
 
     Raises
     ------
     ValueError
-        If `workers` is no positive integer.
+        If `workers` is not a positive integer.
     """
     lent = processors()
     n = lent if workers is None else min(checks.integer("workers", workers, 1), lent)
@@ -55,11 +55,11 @@ def process_pool(workers: int | None = None) -> Iterator[Executor]:
 
 
 def _start_worker(watched: Connection) -> None:
-    """Make a worker process leave Ctrl-C to its parent, and end when the other end of `watched` does."""
+    """Make a worker process ignore Ctrl-C and exit when the other end of `watched` is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def end_with_parent() -> None:
-        watched.poll(None)  # nothing is ever sent: it returns when the other end is closed, by a kill too
+        watched.poll(None)  # nothing is ever sent: returns when the other end is closed, even by a kill
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
@@ -67,12 +67,12 @@ def _start_worker(watched: Connection) -> None:
 
 @contextmanager
 def interrupts_held() -> Iterator[None]:
-    """Let a Ctrl-C wait, also in a process started meanwhile, which then never prints a traceback about it."""
+    """Delay Ctrl-C, also in a process started meanwhile, which then never prints a traceback about it."""
     if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
         yield
         return
     came = []
-    # The mask is what a new process inherits; here it is not enough, for another thread may take the signal.
+    # A new process inherits the mask; in this one another thread may take the signal, hence the handler.
     handler = signal.signal(signal.SIGINT, lambda *_: came.append(True))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -86,7 +86,7 @@ def interrupts_held() -> Iterator[None]:
 
 @contextmanager
 def dask_cluster(scheduler: str, *, note: Callable[[str], None] | None = None) -> Iterator[Executor]:
-    """Executor of a Dask cluster.
+    """Connect to a Dask cluster.
 
     Parameters
     ----------
@@ -98,14 +98,14 @@ def dask_cluster(scheduler: str, *, note: Callable[[str], None] | None = None) -
     Yields
     ------
     concurrent.futures.Executor
-        The cluster outlives it.
+        Closing it leaves the cluster running.
 
     Raises
     ------
     ValueError
         If `scheduler` is not an address.
     ClusterError
-        If no scheduler answers in time, or the cluster cannot run what it is given.
+        If no scheduler answers in time, or the cluster cannot run a search.
     ImportError
         If distributed is not installed; the message names the extra that brings it.
     """
@@ -120,20 +120,20 @@ def dask_cluster(scheduler: str, *, note: Callable[[str], None] | None = None) -
         parse_host_port(location)
     except ValueError:
         raise ParameterError("scheduler", scheduler, "the address of a Dask scheduler, such as host:8786") from None
-    for name in ("distributed", "distributed.client"):  # what they have to say ends as an error of ours
+    for name in ("distributed", "distributed.client"):  # their errors become one of ours
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    # A client waits without end for a listener that stays silent, and makes noise when it is given up.
+    # A client waits forever for a listener that stays silent, and logs tracebacks when interrupted.
     if not asyncio.run(_answers(scheduler)):
-        msg = f"no Dask scheduler answers at {scheduler} within {CONNECT_WITHIN:g} s"
+        msg = f"no Dask scheduler answered at {scheduler} within {CONNECT_WITHIN:g} s"
         raise ClusterError(msg)
     with distributed.Client(scheduler, timeout=CONNECT_WITHIN, set_as_default=False) as client:
         if note is not None and not client.nthreads():
             note("the cluster has no workers yet; the sweep waits for them")
         try:
-            # Not pure: a result that another sweep left in the cluster's memory is not taken for this one's.
+            # Not pure: never reuse a result that another sweep left in the cluster's memory.
             yield client.get_executor(pure=False)
         except distributed.KilledWorker as error:
-            msg = f"a point killed its workers again and again: {error}"
+            msg = f"a point killed its workers repeatedly: {error}"
             raise ClusterError(msg) from None
         except (ImportError, RuntimeError) as error:
             if not isinstance(error, ImportError) and "deserialization" not in str(error):
@@ -156,5 +156,5 @@ async def _answers(address: str) -> bool:
 
     try:
         return await asyncio.wait_for(ask(), CONNECT_WITHIN)
-    except Exception:  # whatever else listens there may answer anything
+    except Exception:  # something else may listen there and answer anything
         return False
