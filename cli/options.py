@@ -268,6 +268,7 @@ def read_config(model: str) -> "ModelConfig":
     """Read the config of a model that a command was given."""
     from ropesearch.core.model_source import find_config
 
+    quiet_transformers(quiet=True)  # it is small, wherever it comes from
     config: ModelConfig = reading_inputs(lambda: find_config(model))
     return config
 

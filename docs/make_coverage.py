@@ -65,7 +65,7 @@ def random_row():
     coverages = []
     for _ in range(RANDOM_SETS):
         bases = tuple(np.sort(draw.choice(grid, 32, replace=False)).tolist())
-        base_set = BaseSet(heads=32, kv_heads=32, head_dim=128, bases=bases, selection=bases, strategy="random")
+        base_set = BaseSet.of(bases, strategy="random")
         coverages.append(base_set.coverage())
     return row(f"{RANDOM_SETS} random subsets of the 134", *coverages)
 

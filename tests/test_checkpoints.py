@@ -343,6 +343,15 @@ def test_measure_says_where_a_gguf_file_is_kept(cache, tmp_path, capsys, monkeyp
     assert lines[-1] == "Error: the model has no tokenizer that loads, and without one only token ids can be read"
 
 
+def test_measure_refuses_before_a_gguf_file_is_unpacked(cache, tmp_path, capsys, monkeypatch):
+    save_gguf(toy("llama-multi-head"), tmp_path / "model.gguf")
+    base_set(BASES[2]).save(tmp_path / "b2.json")
+    monkeypatch.chdir(tmp_path)
+    assert main(["measure", "model.gguf", "--bases", "b2.json"]) == 2
+    assert capsys.readouterr().err.startswith("Error: the base set is for 4 heads, 2 KV heads and head_dim 16, and mod")
+    assert not cache.exists()
+
+
 @pytest.mark.parametrize("broken", ["no room", "no folder", "no cache"])
 def test_a_gguf_file_that_cannot_be_kept_is_loaded_all_the_same(cache, tmp_path, monkeypatch, broken):
     model, file = toy("llama-multi-head"), tmp_path / "model.gguf"

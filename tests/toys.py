@@ -127,8 +127,7 @@ def toy(name, attention="sdpa", **more):
 
 
 def base_set(bases, heads=HEADS, head_dim=HEAD_DIM):
-    bases = tuple(bases)
-    return BaseSet(heads, len(bases), head_dim, bases, bases, "by hand")
+    return BaseSet.of(bases, heads=heads, head_dim=head_dim, strategy="by hand")
 
 
 def sets(name):

@@ -93,8 +93,9 @@ def load_model(
     if info["missing_keys"]:
         msg = f"{source.name} has no weights for {some(info['missing_keys'])}"
         raise InputError(msg)
+    tokenizer = load_tokenizer(source)
     tell(f"unpacking {source.name}", 1, 1)
-    return loaded.eval(), load_tokenizer(source)
+    return loaded.eval(), tokenizer
 
 
 def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase | None":
