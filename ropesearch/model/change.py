@@ -51,9 +51,7 @@ class RopeChange:
             rule = f"rope_type harpe, {len(self.base_set or ())} bases"
         else:
             values = {key: value for key, value in self.rope_parameters.items() if not isinstance(value, list)}
-            rule = ", ".join(
-                f"{key} {value if isinstance(value, str) else shown(value)}" for key, value in values.items()
-            )
+            rule = ", ".join(f"{key} {_brief(value)}" for key, value in values.items())
         return f"{self.name}: {rule}; max_position_embeddings {self.max_position_embeddings}, {self.length_from}"
 
     def config(self, stock: Any) -> Any:
@@ -120,6 +118,13 @@ def rope_change(wanted: Wanted, model: ModelConfig, max_position_embeddings: int
             raise ParameterError("max_position_embeddings", max_position_embeddings, hint)
         length, length_from = scheme.original, "the trained length, which the rule takes from there"
     return RopeChange(scheme.name, rule, None, length, length_from)
+
+
+def _brief(value: object) -> str:
+    """Value as the line about a change shows it: a text bare, a number to six digits where it is not whole."""
+    if isinstance(value, float) and not value.is_integer():
+        return f"{value:.6g}"
+    return value if isinstance(value, str) else shown(value)
 
 
 def _read(wanted: Scheme | str, model: ModelConfig) -> Scheme:

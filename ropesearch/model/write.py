@@ -73,7 +73,7 @@ def apply_to_checkpoint(
     config = source.config()
     rope_change(base_set_or_scheme, config, max_position_embeddings)  # refused before weights are fetched
     if config.quantized:
-        msg = f"the weights of {source.name} are quantized; bases can be given to one that is not"
+        msg = f"the weights of {source.name} are quantized; bases and schemes can be given to one whose are not"
         raise InputError(msg)
     if source.gguf_file is None:
         return _copy(source, base_set_or_scheme, max_position_embeddings, Path(output))
