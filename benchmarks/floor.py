@@ -46,19 +46,20 @@ def floor(options):
     return len(frequencies(options)) * n_distances * 2 * HEAD_DIM / dgemm_rate()
 
 
-def waveforms_and_extrema(theta, last=131072):
-    """All waveforms and all their strict extrema, as bits, in as many threads as there are processors."""
+def strict_extrema_of(theta, last=131072):
+    """All waveforms and all their strict extrema, as bits, one after another."""
+    sampler = Sampler(HEAD_DIM, 1000, last)
+    maxima, minima = np.empty((2, 16, (last - 1000) // 64 + 1), np.uint64)
+    level = np.empty(16, np.bool_)
+    window = sampler.scale, sampler.first, sampler.size, sampler.room
+    for start in range(0, len(theta), 16):
+        strict_extrema_of_waveforms(theta[start : start + 16], *window, maxima, minima, level)
 
-    def run(rows):
-        sampler = Sampler(HEAD_DIM, 1000, last)
-        maxima, minima = np.empty((2, 16, (last - 1000) // 64 + 1), np.uint64)
-        level = np.empty(16, np.bool_)
-        window = sampler.scale, sampler.first, sampler.size, sampler.room
-        for start in range(0, len(rows), 16):
-            strict_extrema_of_waveforms(rows[start : start + 16], *window, maxima, minima, level)
 
+def waveforms_and_extrema(theta):
+    """`strict_extrema_of` in as many threads as there are processors."""
     with ThreadPoolExecutor(processors()) as pool:
-        list(pool.map(run, np.array_split(theta, processors())))
+        list(pool.map(strict_extrema_of, np.array_split(theta, processors())))
 
 
 def default(rounds):

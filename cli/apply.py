@@ -4,16 +4,11 @@ import click
 
 from ropesearch.core.model_source import ModelSource
 
-from .options import (
-    Command,
-    note_kept,
-    note_order,
-    order_by_option,
-    quiet_option,
-    quiet_transformers,
-    read_base_set,
-    read_order,
-)
+from .errors import Command
+from .inputs import quiet_transformers, read_base_set, read_order
+from .notes import certainty_of_order, where_kept
+from .options import order_by_option, quiet_option
+from .output import note, say
 from .progress import announce
 
 
@@ -30,10 +25,10 @@ from .progress import announce
     "--max-position-embeddings",
     type=int,
     metavar="N",
-    help="Length that the config then says, in tokens.  [default: the scheme's, where it has one, else the model's]",
+    help="Length to write into the config, in tokens.  [default: the scheme's, where it has one, else the model's]",
 )
 @click.option(
-    "-o", "--output", required=True, type=click.Path(), metavar="DIR", help="The new folder; never one that exists."
+    "-o", "--output", required=True, type=click.Path(), metavar="DIR", help="The folder to create; it must not exist."
 )
 @order_by_option
 @quiet_option
@@ -46,13 +41,13 @@ def apply(
     order_by: str | None,
     quiet: bool,
 ) -> None:
-    """Write the model MODEL with a base set or a position scheme in it.
+    """Write a copy of the model MODEL that rotates by a base set or a position scheme.
 
-    MODEL is a folder as transformers saves it, a .gguf file, or a hub name such as org/name; of type llama, mistral,
-    qwen2 or qwen3, without RoPE scaling. Weights and tokenizer are copied as they are; a .gguf file is kept unpacked in
-    the user's cache folder. A scheme that transformers has is written into the config alone, and DIR is a stock
-    checkpoint. With a base per KV head (--bases, uniform, table2, harpe) AutoModelForCausalLM loads DIR where
-    ropesearch.model is imported, and elsewhere with trust_remote_code=True. Needs torch and transformers.
+    MODEL is a folder as transformers saves it, a .gguf file or a hub name such as org/name. Its type must be llama,
+    mistral, qwen2 or qwen3, without RoPE scaling. Weights and tokenizer are copied unchanged; a .gguf file is unpacked
+    into the user's cache folder and kept there. A scheme that transformers has is written into the config alone, and
+    DIR is a stock checkpoint. With a base per KV head (--bases, uniform, table2, harpe) AutoModelForCausalLM loads DIR
+    once ropesearch.model is imported, or with trust_remote_code=True. Needs torch and transformers.
     """
     if (bases is None) == (scheme is None):
         raise click.UsageError("either --bases or --scheme must be given" + (", not both" if bases else ""))
@@ -70,9 +65,9 @@ def apply(
         config = as_kept(source).config()
         decay = read_order(order_by, config)
         base_set = order_by_decay(base_set, decay, config)
-        if not quiet:
-            click.echo("note: the bases are laid over the heads by measured slope, which is beyond the paper", err=True)
-            note_order(decay)
+        note("the bases are assigned to the heads by measured slope, which is beyond the paper", quiet=quiet)
+        for text in certainty_of_order(decay):
+            note(text, quiet=quiet)
     change = apply_to_checkpoint(
         source,
         str(scheme) if base_set is None else base_set,
@@ -80,8 +75,8 @@ def apply(
         max_position_embeddings=max_position_embeddings,
         progress=None if quiet else announce,
     )
-    if not quiet:
-        if scheme is not None or max_position_embeddings is not None:
-            click.echo(str(change), err=True)
-        note_kept(model, kept_folder(source))
-        click.echo(f"wrote {output}", err=True)
+    if scheme is not None or max_position_embeddings is not None:
+        say(str(change), quiet=quiet)
+    for text in where_kept(model, kept_folder(source)):
+        note(text, quiet=quiet)
+    say(f"wrote {output}", quiet=quiet)

@@ -1,32 +1,23 @@
 """`ropesearch export`."""
 
+from dataclasses import replace
+from functools import partial
+
 import click
 
-from .options import Command, overwrite_option, read_base_set
+from .errors import Command
+from .inputs import read_base_set
+from .output import Output, result_options
 
 
 @click.command(cls=Command)
 @click.argument("file", type=click.Path())
 @click.option(
-    "-o",
-    "--output",
-    type=click.Path(),
-    metavar="FILE",
-    help="Where to; the suffix names the format: .safetensors, .npz, .pt, .csv, .md or .json.",
+    "--dtype", default="float32", show_default=True, help="Type of the frequencies in tensors: float32 or float64."
 )
-@click.option(
-    "--format",
-    "text_format",
-    type=click.Choice(["csv", "md"]),
-    default="md",
-    show_default=True,
-    help="What to print where no output file is given.",
-)
-@click.option(
-    "--dtype", default="float32", show_default=True, help="Of the frequencies in tensors: float32 or float64."
-)
-@overwrite_option
-def export(file: str, output: str | None, text_format: str, dtype: str, overwrite: bool) -> None:
+@click.option("--format", "text_format", type=click.Choice(["csv", "md"]), hidden=True, help="As --csv.")
+@result_options(".md", ".json", ".csv", ".md", ".safetensors", ".npz", ".pt")
+def export(file: str, dtype: str, text_format: str | None, out: Output) -> None:
     """Write the base-set file FILE as tensors for training, or as a table.
 
     Tensors are inv_freq, of shape (KV heads, head_dim / 2), and bases. The .pt format needs torch.
@@ -34,8 +25,9 @@ def export(file: str, output: str | None, text_format: str, dtype: str, overwrit
     base_set = read_base_set(file)
     from ropesearch.exporters import formats
 
-    if output is None:
-        click.echo(formats.TEXT_FORMATS[text_format](base_set), nl=False)
-    else:
-        formats.export(base_set, output, dtype=dtype, overwrite=overwrite)
-        click.echo(f"wrote {output}", err=True)
+    if text_format is not None and out.printed == ".md":
+        out = replace(out, printed=f".{text_format}")
+    if out.path is not None:
+        formats.export(base_set, out.path, dtype=dtype, overwrite=out.overwrite)
+    out.print({f".{name}": partial(write, base_set) for name, write in formats.TEXT_FORMATS.items()})
+    out.wrote(out.path)

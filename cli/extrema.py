@@ -3,29 +3,24 @@
 import csv
 import io
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ropesearch.core.errors import shown
 
-from .options import (
-    Command,
-    bases_and_head_dim,
-    deliver,
-    distance_options,
-    extrema_options,
-    head_dim_option,
-    labels_of,
-    note_options_without_effect,
-    output_suffix,
-    overwrite_option,
-    read_schemes,
-    scheme_option,
-)
+from .errors import Command
+from .inputs import bases_and_head_dim, labels_of, read_schemes
+from .notes import options_without_effect
+from .options import distance_options, extrema_options, head_dim_option, scheme_option
+from .output import Output, result_options
 
 if TYPE_CHECKING:
     from ropesearch import Extrema
+
+    Found = list[tuple[float | str, Extrema]]
+    """Extrema by base, or by the label of a scheme."""
 
 
 @click.command(cls=Command)
@@ -34,11 +29,7 @@ if TYPE_CHECKING:
 @distance_options(1000)
 @head_dim_option
 @extrema_options
-@click.option(
-    "-o", "--output", type=click.Path(), metavar="FILE", help="Where to: .csv or .json.  [default: stdout, CSV]"
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of CSV.")
-@overwrite_option
+@result_options(".csv", ".csv", ".json")
 @click.pass_context
 def extrema(
     ctx: click.Context,
@@ -48,16 +39,14 @@ def extrema(
     min_distance: int,
     max_distance: int,
     head_dim: int,
-    output: str | None,
-    as_json: bool,
-    overwrite: bool,
+    out: Output,
     **rule: Any,
 ) -> None:
-    """List the peaks and valleys of the waveforms of BASES, numbers or base-set files, and of position schemes.
+    """List the peaks and valleys of waveforms.
 
-    Positions are distances in tokens, values are logits.
+    BASES are numbers or base-set files; --scheme adds position schemes. Positions are distances in tokens, values are
+    logits.
     """
-    suffix = output_suffix(output, ".json" if as_json else ".csv", _WRITERS, overwrite=overwrite)
     numbers, d = bases_and_head_dim(ctx, bases, head_dim, schemes)
     others = read_schemes(schemes)
 
@@ -68,12 +57,10 @@ def extrema(
     for scheme in others:
         curves += zip(labels_of(scheme), scheme.waveforms(max_distance, min_distance=min_distance), strict=True)
     found = [(name, find_extrema(curve, min_distance=min_distance, **rule)) for name, curve in curves]
-    text = _WRITERS[suffix](found)
-    note_options_without_effect(ctx, rule)
-    deliver(text, output, overwrite=overwrite, quiet=False)
+    out.deliver({".csv": partial(_csv, found), ".json": partial(_json, found)}, options_without_effect(ctx, rule))
 
 
-def _csv(found: "list[tuple[float | str, Extrema]]") -> str:
+def _csv(found: "Found") -> str:
     """One row per extremum."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -90,23 +77,16 @@ def _csv(found: "list[tuple[float | str, Extrema]]") -> str:
     return text.getvalue()
 
 
-def _json(found: "list[tuple[float | str, Extrema]]") -> str:
+def _json(found: "Found") -> str:
     """One object per base."""
-    return (
-        json.dumps(
-            [
-                {
-                    "scheme" if isinstance(base, str) else "base": base,
-                    "peaks": extrema.peaks.tolist(),
-                    "peak_values": extrema.peak_values.tolist(),
-                    "valleys": extrema.valleys.tolist(),
-                    "valley_values": extrema.valley_values.tolist(),
-                }
-                for base, extrema in found
-            ]
-        )
-        + "\n"
-    )
-
-
-_WRITERS = {".csv": _csv, ".json": _json}
+    objects = [
+        {
+            "scheme" if isinstance(base, str) else "base": base,
+            "peaks": extrema.peaks.tolist(),
+            "peak_values": extrema.peak_values.tolist(),
+            "valleys": extrema.valleys.tolist(),
+            "valley_values": extrema.valley_values.tolist(),
+        }
+        for base, extrema in found
+    ]
+    return json.dumps(objects) + "\n"

@@ -1,6 +1,7 @@
 """The group of commands, and how each of them ends."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -11,6 +12,7 @@ from .compare import compare
 from .export import export
 from .extrema import extrema
 from .measure import measure
+from .output import echo, pipe_may_close
 from .plot import plot
 from .search import search
 from .show import show
@@ -18,10 +20,24 @@ from .sweep import sweep
 from .waveform import waveform
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Root(click.Group):
+    """A group whose help may go to a pipe that closes: left alone, click makes exit code 1 of that."""
+
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        """Read the options of the group."""
+        with pipe_may_close():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Read the options of the command, and run it."""
+        with pipe_may_close():
+            return super().invoke(ctx)
+
+
+@click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="ropesearch")
 def cli() -> None:
-    """Search RoPE bases for every attention head, and see what they do over distance."""
+    """Search a RoPE base for every attention head, and see what each does over distance."""
 
 
 for command in (search, sweep, show, export, apply, measure, compare, waveform, extrema, plot):
@@ -33,11 +49,11 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         code = cli.main(args, prog_name="ropesearch", standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted.", err=True)
+        echo("Interrupted.\n", err=True)
         return 130
     except click.ClickException as error:
         line = error.format_message()
         # A group called without a command raises its help.
-        click.echo(line if line.startswith("Usage:") else f"Error: {line}", err=True)
+        echo((line if line.startswith("Usage:") else f"Error: {line}") + "\n", err=True)
         return error.exit_code
     return code if isinstance(code, int) else 0

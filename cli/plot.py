@@ -6,12 +6,11 @@ import click
 
 from ropesearch.core.errors import ParameterError
 
-from .options import Command, overwrite_option, quiet_option, read_base_set, read_schemes, reading_inputs
-from .progress import ProgressReport
-
-figure_option = click.option(
-    "-o", "--output", type=click.Path(), metavar="FILE", required=True, help="Where to: .png, .svg or .pdf."
-)
+from .errors import Command
+from .inputs import read_base_set, read_decay, read_schemes
+from .options import figure_option, overwrite_option, quiet_option
+from .output import note, say
+from .progress import progress_on_stderr
 
 
 @click.group()
@@ -29,9 +28,10 @@ def plot() -> None:
 def coverage(
     file: str | None, scheme: str | None, output: str, max_distance: int, overwrite: bool, quiet: bool
 ) -> None:
-    """Draw how the waveforms of the base-set file FILE cover the distances.
+    """Draw how the waveforms of a base-set file, or of a position scheme, cover the distances.
 
-    Every head thin, the best head and the mean of the heads bold; below, every distance around the worst one.
+    Thin lines are the heads, bold ones the best head and the mean of all. The lower part shows every distance around
+    the worst one.
     """
     if (file is None) == (scheme is None):
         raise click.UsageError("either FILE or --scheme must be given")
@@ -40,18 +40,19 @@ def coverage(
     from ropesearch.plots.style import check_figure_path, save_figure
 
     check_figure_path(output, overwrite=overwrite)
-    with ProgressReport(quiet=quiet) as progress:
+    with progress_on_stderr(quiet=quiet) as progress:
         save_figure(plot_coverage(drawn, max_distance, progress=progress), output, overwrite=overwrite)
-    if not quiet:
-        click.echo(f"wrote {output}", err=True)
+    say(f"wrote {output}", quiet=quiet)
 
 
 @plot.command(cls=Command)
 @click.argument("file", type=click.Path())
 @figure_option
-@click.option("--head", metavar="LAYER.HEAD", help="Draw one head, large: 12.3 is query head 3 of layer 12.")
-@click.option("--slopes", is_flag=True, help="Draw the slopes of all heads, and their mean by KV head.")
-@click.option("--bases", type=click.Path(), metavar="FILE", help="Predict the decay with this base-set file.")
+@click.option("--head", metavar="LAYER.HEAD", help="Draw only one head, large: 12.3 is query head 3 of layer 12.")
+@click.option("--slopes", is_flag=True, help="Draw the slope of every head, and the mean of each KV head.")
+@click.option(
+    "--bases", type=click.Path(), metavar="FILE", help="Also draw the decay predicted for this base-set file."
+)
 @overwrite_option
 @quiet_option
 def decay(
@@ -59,8 +60,8 @@ def decay(
 ) -> None:
     """Draw the decay file FILE: the attention of a model's heads by distance.
 
-    Every head in a cell of its own, the measured score and the model curve, tinted by its slope, unless --head or
-    --slopes asks for another figure.
+    Each head gets a cell, tinted by its slope, with the measured score and the model curve. --head and --slopes draw
+    other figures.
     """
     if head is not None and slopes:
         raise click.UsageError("only one of --head and --slopes can be given")
@@ -68,20 +69,17 @@ def decay(
     from ropesearch.plots.decay import plot_head, plot_heads, plot_slopes
     from ropesearch.plots.style import check_figure_path, save_figure
 
-    from ropesearch import Decay
-
-    drawn: Decay = reading_inputs(lambda: Decay.load(file))
+    drawn = read_decay(file)
     base_set = None if bases is None or slopes else read_base_set(bases)
     if bases is not None and slopes:
-        click.echo("note: --bases has no effect with --slopes", err=True)
+        note("--bases has no effect with --slopes", quiet=quiet)
     check_figure_path(output, overwrite=overwrite)
     if slopes:
         figure = plot_slopes(drawn)
     else:
         figure = plot_heads(drawn, base_set) if place is None else plot_head(drawn, *place, base_set)
     save_figure(figure, output, overwrite=overwrite)
-    if not quiet:
-        click.echo(f"wrote {output}", err=True)
+    say(f"wrote {output}", quiet=quiet)
 
 
 def _place(text: str) -> tuple[int, int]:

@@ -1,58 +1,90 @@
-"""Progress on stderr, for work that takes more than a second."""
+"""Progress on stderr: bars on a terminal; elsewhere a line at the start, at every tenth and at the end."""
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-import click
+from ropesearch.core.progress import Progress
+
+from .output import echo
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich import progress as rich_progress
+    from rich.console import Console
 
-SILENT_FOR = 1.0  # seconds
-BETWEEN_LINES = 5.0  # seconds at least, where stderr is a file; later a tenth of the time it took so far
+BARS_AFTER = 1.0  # seconds from the start of the command
+LINES_AFTER = 5.0  # seconds that one piece of work has taken
+
+Clock = Callable[[], float]
 
 
 def announce(what: str, done: int, total: int) -> None:
-    """Say on stderr, as a library's `progress`, what begins that may take long and tells of no steps."""
+    """Say on stderr, as a library's `progress`, that work begins which may take long and tells of no steps."""
     if done == 0:
-        click.echo(f"{what}; a large one takes minutes", err=True)
+        echo(f"{what}; a large one takes minutes\n", err=True)
 
 
-class ProgressReport:
-    """A callable for the library's `progress` argument: a bar on a terminal, now and then a line in a file."""
+@contextmanager
+def progress_on_stderr(*, quiet: bool) -> Iterator[Progress]:
+    """Give a callable for the `progress` argument of the library."""
+    if quiet:
+        yield lambda what, done, total: None
+    elif sys.stderr.isatty():
+        with Bars(time.monotonic) as bars:
+            yield bars
+    else:
+        yield Lines(time.monotonic)
 
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
+
+class Lines:
+    """Lines in a file or a pipe, about work that takes more than a few seconds."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._what: str | None = None
-        self._start = time.monotonic()
-        self._due = self._start + SILENT_FOR
-        self._bars: Progress | None = None
-        self._tasks: dict[str, TaskID] = {}
 
-    def __enter__(self) -> "ProgressReport":
-        """Start the clock."""
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Take note of progress, and print a line if one is due."""
+        now = self._clock()
+        if what != self._what:
+            # The first step says nothing about the others: kernels compile in it.
+            self._what, self._start, self._first, self._tenth = what, now, done, -1
+        took, tenth = now - self._start, 10 * done // total
+        ends_unseen = done == total and self._tenth < 0
+        if took < LINES_AFTER or tenth == self._tenth or done == self._first or ends_unseen:
+            return
+        self._tenth = tenth
+        time_left = took / (done - self._first) * (total - done)
+        end = f"{time_left:.0f} s left" if done < total else f"{took:.0f} s in all"
+        echo(f"{what}: {100 * done // total} % ({done} of {total}), {end}\n", err=True)
+
+
+class Bars:
+    """Bars on a terminal, cleared away at the end."""
+
+    def __init__(self, clock: Clock, console: "Console | None" = None) -> None:
+        self._clock = clock
+        self._start = clock()
+        self._console = console
+        self._bars: rich_progress.Progress | None = None
+        self._tasks: dict[str, rich_progress.TaskID] = {}
+
+    def __enter__(self) -> "Bars":
+        """Show nothing yet."""
         return self
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """Take note of progress, and show it if it is time to."""
-        now = time.monotonic()
-        if what != self._what:
-            self._what, self._start = what, now
-        if self._quiet or now < self._due:
-            return
-        if not sys.stderr.isatty():
-            took = now - self._start
-            left = f", {took / done * (total - done):.0f} s left" if took > 0 and done < total else ""
-            click.echo(f"{what}: {done} of {total} ({done / total:.0%}){left}", err=True)
-            self._due = now + max(BETWEEN_LINES, took / 10)
+        """Move the bar of this work, once the command has run for a moment."""
+        if self._clock() - self._start < BARS_AFTER:
             return
         if self._bars is None:
+            from rich import progress
             from rich.console import Console
-            from rich.progress import Progress
 
-            self._bars = Progress(console=Console(stderr=True), transient=True)
+            self._bars = progress.Progress(console=self._console or Console(stderr=True), transient=True)
             self._bars.start()
         if what not in self._tasks:
             self._tasks[what] = self._bars.add_task(what, total=total)

@@ -1,39 +1,35 @@
 """`ropesearch sweep`."""
 
+import csv
+import io
 import json
+import shutil
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ropesearch.core.errors import ParameterError, require_extra, shown
-from ropesearch.core.files import check_output
+from ropesearch.core.errors import shown
 
+from . import tables
+from .errors import Command, with_flags
+from .inputs import by_hand, filled_in
+from .notes import cut_to_processors, options_without_effect
 from .options import (
-    Command,
-    EnvironmentFailure,
-    by_hand,
+    device_option,
     extrema_options,
-    filled_in,
     head_dim_option,
     kv_heads_option,
     matching_options,
     model_config_option,
-    note_if_cut,
-    note_options_without_effect,
-    order_option,
-    overwrite_option,
     preset_option,
-    quiet_option,
-    refine_option,
+    spec_option,
 )
-from .progress import ProgressReport
-
-CONNECT_WITHIN = 10.0  # seconds
-PIPE_WIDTH = 200  # characters of a table that goes to no terminal, where folded cells would be of no use
-
+from .output import Output, file_options, note
+from .progress import progress_on_stderr
 
 if TYPE_CHECKING:
     ListType = click.ParamType[list[Any]]
@@ -56,113 +52,89 @@ class ListOf(ListType):
 
 
 @click.command(cls=Command)
-@click.option("--bmins", "--bmin", "bmin", type=ListOf(click.FLOAT), help="Smallest base, above 1.  [needed]")
-@click.option("--bmaxs", "--bmax", "bmax", type=ListOf(click.FLOAT), help="Largest base allowed.  [needed]")
-@click.option(
-    "--strides",
-    "--stride",
-    "stride",
-    type=ListOf(click.FLOAT),
-    help="Step of the candidate grid.  [needed, but for uniform]",
-)
-@click.option("--heads", type=ListOf(click.INT), help="Query heads of the model.  [needed]")
+@spec_option("bmin", "--bmins", "--bmin", type=ListOf(click.FLOAT), note="required")
+@spec_option("bmax", "--bmaxs", "--bmax", type=ListOf(click.FLOAT), note="required")
+@spec_option("stride", "--strides", "--stride", type=ListOf(click.FLOAT), note="required unless --strategy uniform")
+@spec_option("heads", type=ListOf(click.INT), note="required unless --model-config")
 @kv_heads_option
 @head_dim_option
 @model_config_option
 @preset_option
-@click.option(
-    "--strategies",
-    "--strategy",
-    "strategy",
-    type=ListOf(click.STRING),
-    default="peak-valley",
-    show_default=True,
-    help="peak-valley (Algorithm 1 of HARPE), uniform, floor or ripple; see search.",
-)
-@click.option("--min-distance", type=int, default=1000, show_default=True, help="First distance, in tokens.")
-@click.option(
-    "--max-distances",
-    "--max-distance",
-    "max_distance",
-    type=ListOf(click.INT),
-    default="131072",
-    show_default=True,
-    help="Last distance, in tokens.",
-)
+@spec_option("strategy", "--strategies", "--strategy", type=ListOf(click.STRING), metavar=None)
+@spec_option("min_distance")
+@spec_option("max_distance", "--max-distances", "--max-distance", type=ListOf(click.INT))
 @extrema_options
 @matching_options
-@refine_option
-@order_option
+@spec_option("refine")
+@spec_option("order")
+@device_option
 @click.option(
-    "-o", "--output", type=click.Path(), metavar="FILE", required=True, help="Where the rows go (JSON Lines)."
+    "--workers", type=int, help="Processes on this machine, at most one per processor.  [default: one per processor]"
 )
-@click.option("--resume", is_flag=True, help="Go on with the file of a sweep that was stopped.")
-@overwrite_option
-@click.option("--workers", type=int, help="Processes on this machine, at most one per processor.  [default: as many]")
 @click.option("--scheduler", metavar="ADDRESS", help="Run on the Dask cluster of this scheduler, such as host:8786.")
-@click.option("--json", "as_json", is_flag=True, help="Print the rows instead of a table.")
-@quiet_option
+@click.option("--resume", is_flag=True, help="Continue the file of a sweep that was stopped.")
+@file_options("the rows as JSON Lines", ".jsonl", ".json", ".csv", required=True)
 @click.pass_context
 def sweep(
     ctx: click.Context,
     /,
-    output: str,
-    resume: bool,
-    overwrite: bool,
     workers: int | None,
+    device: str,
     scheduler: str | None,
-    as_json: bool,
-    quiet: bool,
+    resume: bool,
     preset: str | None,
     model_config: str | None,
+    out: Output,
     **options: Any,
 ) -> None:
     """Search every combination of the options, several at a time.
 
-    An option shown with dots takes several values, with commas between them. The file gets a row as each search
-    ends, and a sweep that was stopped, at any moment, goes on with --resume.
+    An option shown with dots takes several values, separated by commas. Each search adds a row to the file as it ends,
+    and --resume continues a sweep that was stopped at any moment.
 
     \b
         ropesearch sweep --bmin 1e6 --bmax 5e6 --strides 10000,20000,30000,40000,50000 --heads 32 -o sweep.jsonl
     """  # noqa: D301  (click reads the control character \b as: leave these lines as they are)
     options = filled_in(ctx, options, preset, model_config)
-    check_output(output, overwrite=resume or overwrite)
+    if resume and out.path is None:
+        raise click.UsageError("--resume needs --output FILE: there is nothing to continue on stdout")
 
     from ropesearch.search.sweep import sweep, sweep_points
-    from ropesearch.search.workers import process_pool
+    from ropesearch.search.workers import dask_cluster, process_pool
 
     axes = {"stride": "strides", "bmin": "bmins", "bmax": "bmaxs", "heads": "heads"}
     axes |= {"max_distance": "max_distances", "strategy": "strategies"}
     points = sweep_points(**{axes.get(name, name): _as_list(name, value, axes) for name, value in options.items()})
 
     notes: list[str] = []
-    executors = process_pool(workers) if scheduler is None else cluster(scheduler, quiet=quiet)
-    with ProgressReport(quiet=quiet) as progress, executors as executor:
+    note_now = partial(note, quiet=out.quiet)
+    executors = process_pool(workers) if scheduler is None else dask_cluster(scheduler, note=note_now)
+    with progress_on_stderr(quiet=out.quiet) as progress, executors as executor, _file(out) as path:
         rows = sweep(
             points,
-            output,
+            path,
             executor=executor,
             resume=resume,
-            overwrite=overwrite,
+            overwrite=out.overwrite,
+            device=device,
             progress=progress,
             note=notes.append,
         )
-    failed = [row["error"] for row in rows if "error" in row]
+        text = "" if out.path else Path(path).read_text()
+    failed = [with_flags(row["error"], ctx) for row in rows if "error" in row]
     if len(failed) == len(rows):
         msg = f"none of the {len(rows)} points could be searched; the first: {failed[0]}"
         raise click.UsageError(msg)
-    print_rows(rows, as_json=as_json)
-    if quiet:
-        return
-    note_options_without_effect(ctx, options)
+    notes += options_without_effect(ctx, options)
     if scheduler is None:
-        note_if_cut("workers", workers)
+        notes += cut_to_processors("workers", workers)
     elif by_hand(ctx, "workers"):
-        notes.append("note: --workers has no effect with --scheduler")
+        notes.append("--workers has no effect with --scheduler")
     if failed:
-        notes.append(f"note: {len(failed)} of {len(rows)} points could not be searched; the first: {failed[0]}")
-    for line in [*notes, f"wrote {output}"]:
-        click.echo(line, err=True)
+        notes.append(f"{len(failed)} of {len(rows)} points could not be searched; the first: {failed[0]}")
+    formats = {"": partial(tables.of_sweep, rows), ".json": partial(_json, rows), ".csv": partial(_csv, rows)}
+    out.print(formats | {".jsonl": lambda: text}, notes)
+    out.wrote(out.path)
 
 
 def _as_list(name: str, value: Any, axes: dict[str, str]) -> Any:
@@ -171,93 +143,36 @@ def _as_list(name: str, value: Any, axes: dict[str, str]) -> Any:
 
 
 @contextmanager
-def cluster(address: str, *, quiet: bool) -> Iterator[Executor]:
-    """Give the executor of a Dask cluster, if its scheduler answers in time."""
-    import asyncio
-    import logging
-
-    require_extra("--scheduler", "cluster", "distributed")
-    import distributed
-    from distributed.comm.addressing import parse_address, parse_host_port
-    from distributed.comm.registry import get_backend
-
-    try:
-        scheme, location = parse_address(address)
-        get_backend(scheme)
-        parse_host_port(location)
-    except ValueError:
-        raise ParameterError("scheduler", address, "the address of a Dask scheduler, such as host:8786") from None
-    for name in ("distributed", "distributed.client"):  # what they have to say ends as an error of ours
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    # A client waits without end for a listener that stays silent, and makes noise when it is given up.
-    if not asyncio.run(_answers(address)):
-        msg = f"no Dask scheduler answers at {address} within {CONNECT_WITHIN:g} s"
-        raise EnvironmentFailure(msg)
-    with distributed.Client(address, timeout=CONNECT_WITHIN, set_as_default=False) as client:
-        if not quiet and not client.nthreads():
-            click.echo("note: the cluster has no workers yet; the sweep waits for them", err=True)
-        try:
-            # Not pure: a result that another sweep left in the cluster's memory is not taken for this one's.
-            yield client.get_executor(pure=False)
-        except distributed.KilledWorker as error:
-            msg = f"a point ended its workers again and again: {error}"
-            raise EnvironmentFailure(msg) from None
-        except (ImportError, RuntimeError) as error:
-            if not isinstance(error, ImportError) and "deserialization" not in str(error):
-                raise
-            msg = f"the cluster at {address} cannot run a search: ropesearch must be installed there, in this version"
-            raise EnvironmentFailure(msg) from None
-
-
-async def _answers(address: str) -> bool:
-    """Whether a Dask scheduler answers."""
-    import asyncio
-
-    from distributed.core import connect, send_recv
-
-    async def ask() -> bool:
-        comm = await connect(address, timeout=CONNECT_WITHIN)
-        try:
-            reply = await send_recv(comm, op="identity")
-        finally:
-            comm.abort()
-        return bool(reply["type"] == "Scheduler")
-
-    try:
-        return await asyncio.wait_for(ask(), CONNECT_WITHIN)
-    except Exception:  # whatever else listens there may answer anything
-        return False
-
-
-def print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
-    """Print the rows of a sweep on stdout, as a table or as a JSON list."""
-    if as_json:
-        click.echo("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]")
+def _file(out: Output) -> Iterator[str]:
+    """Give the path of the sweep's file; that of one to be printed goes at the end, unless an error speaks of it."""
+    if out.path is not None:
+        yield out.path
         return
-    from rich.console import Console
-    from rich.table import Table
+    import tempfile
 
-    figures = [
-        name
-        for name in ("floor", "mean", "ripple")
-        if any(row.get("coverage", {}).get(name) is not None for row in rows)
-    ]
-    options = ("stride", "bmin", "bmax", "heads", "max_distance", "strategy")
-    table = Table(title=f"{len(rows)} points")
-    for name in (*options, "bases", *figures):
-        table.add_column(name.replace("_", " "), justify="right")
+    folder = tempfile.mkdtemp(prefix="ropesearch-")
+    try:
+        yield str(Path(folder, "sweep.jsonl"))
+    except OSError:
+        raise
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _json(rows: Sequence[dict[str, Any]]) -> str:
+    return "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n"
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    """One line per point: its options, its bases with spaces between them, its figures, or why it has none."""
+    figures = ("floor", "floor_distance", "mean", "quantile_01", "ripple")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*rows[0]["point"], "bases", *figures, "seconds", "error"])
     for row in rows:
-        shown = [_shown(row["point"][name]) for name in options]
-        n_bases = str(len(row["base_set"]["bases"])) if "base_set" in row else "failed"
-        values = [row.get("coverage", {}).get(name) for name in figures]
-        table.add_row(*shown, n_bases, *("–" if value is None else f"{value:.5f}" for value in values))
-    console = Console()
-    if not console.is_terminal:
-        console.width = max(console.width, PIPE_WIDTH)
-    console.print(table)
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "–"
-    return value if isinstance(value, str) else shown(value)
+        bases = " ".join(map(shown, row.get("base_set", {}).get("bases", [])))
+        coverage = [row.get("coverage", {}).get(name) for name in figures]
+        writer.writerow([*row["point"].values(), bases, *coverage, row.get("seconds"), row.get("error")])
+    return text.getvalue()

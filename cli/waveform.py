@@ -3,7 +3,8 @@
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import click
@@ -11,20 +12,11 @@ import click
 from ropesearch.core import checks
 from ropesearch.core.errors import shown
 
-from .options import (
-    Command,
-    bases_and_head_dim,
-    deliver,
-    distance_options,
-    head_dim_option,
-    labels_of,
-    output_suffix,
-    overwrite_option,
-    quiet_option,
-    read_schemes,
-    scheme_option,
-)
-from .progress import ProgressReport
+from .errors import Command
+from .inputs import bases_and_head_dim, labels_of, read_schemes
+from .options import distance_options, head_dim_option, scheme_option
+from .output import Output, result_options
+from .progress import progress_on_stderr
 
 ROWS_AT_ONCE = 4096
 
@@ -34,13 +26,8 @@ ROWS_AT_ONCE = 4096
 @scheme_option
 @distance_options(0)
 @head_dim_option
-@click.option("--decay-bound", is_flag=True, help="RoFormer's upper bound on the decay instead of the waveform.")
-@click.option(
-    "-o", "--output", type=click.Path(), metavar="FILE", help="Where to: .csv, .npz or .json.  [default: stdout, CSV]"
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of CSV.")
-@overwrite_option
-@quiet_option
+@click.option("--decay-bound", is_flag=True, help="Compute RoFormer's upper bound on the decay instead.")
+@result_options(".csv", ".csv", ".json", ".npz")
 @click.pass_context
 def waveform(
     ctx: click.Context,
@@ -51,16 +38,13 @@ def waveform(
     max_distance: int,
     head_dim: int,
     decay_bound: bool,
-    output: str | None,
-    as_json: bool,
-    overwrite: bool,
-    quiet: bool,
+    out: Output,
 ) -> None:
-    """Compute the attention waveforms of BASES, numbers or base-set files, and of position schemes, over distance.
+    """Compute attention waveforms over distance.
 
-    Values are logits, the pre-softmax score of an all-ones query and key; of the decay bound, dimensionless.
+    BASES are numbers or base-set files; --scheme adds position schemes. Values are logits: the score, before the
+    softmax, of an all-ones query and key. The decay bound has no unit.
     """
-    suffix = output_suffix(output, ".json" if as_json else ".csv", _WRITERS, overwrite=overwrite)
     numbers, d = bases_and_head_dim(ctx, bases, head_dim, schemes)
     others = read_schemes(schemes)
 
@@ -73,32 +57,28 @@ def waveform(
     n = last - first + 1
     labels = [label for scheme in others for label in labels_of(scheme)]
     n_curves = len(numbers) + len(labels)
-    writing = {".csv": 16, ".json": 120, ".npz": 8 * n_curves}[suffix]
+    writing = {".csv": 16, ".json": 120, ".npz": 8 * n_curves}[out.suffix]
     require_memory((8 * n_curves + writing) * n, f"{n_curves} curves over {n} distances")
     curve = ropesearch.decay_bound if decay_bound else ropesearch.waveform
+    parts: list[Callable[..., Any]] = [partial(curve, base, d) for base in numbers]
+    parts += [scheme.decay_bounds if decay_bound else scheme.waveforms for scheme in others]
     curves = np.empty((n_curves, n))
-    with ProgressReport(quiet=quiet) as progress:
-        for i, base in enumerate(numbers):
-            curves[i] = curve(base, d, last, min_distance=first)
-            progress("curves", i + 1, n_curves)
-        start = len(numbers)
-        for scheme in others:
-            of_scheme = scheme.decay_bounds if decay_bound else scheme.waveforms
-            end = start + len(scheme.bases)
-            curves[start:end] = of_scheme(last, min_distance=first)
-            start = end
-            progress("curves", end, n_curves)
-        content = _WRITERS[suffix](
-            {
-                "curve": "decay_bound" if decay_bound else "waveform",
-                "head_dim": d,
-                "bases": numbers,
-                "schemes": labels,
-                "distances": np.arange(first, last + 1),
-                "values": curves,
-            }
-        )
-    deliver(content, output, overwrite=overwrite, quiet=quiet)
+    done = 0
+    with progress_on_stderr(quiet=out.quiet) as progress:
+        for part in parts:
+            values = np.atleast_2d(part(last, min_distance=first))
+            curves[done : done + len(values)] = values
+            done += len(values)
+            progress("curves", done, n_curves)
+    result = {
+        "curve": "decay_bound" if decay_bound else "waveform",
+        "head_dim": d,
+        "bases": numbers,
+        "schemes": labels,
+        "distances": np.arange(first, last + 1),
+        "values": curves,
+    }
+    out.deliver({suffix: partial(write, result) for suffix, write in _WRITERS.items()})
 
 
 def _csv(result: dict[str, Any]) -> Iterator[bytes]:

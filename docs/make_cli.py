@@ -3,9 +3,11 @@
 python docs/make_cli.py
 """
 
+from inspect import getdoc
 from pathlib import Path
 
 import click
+from ropesearch.cli import output
 from ropesearch.cli.main import cli
 
 
@@ -18,14 +20,14 @@ def sections(command, name):
 
 
 def page():
-    head = "<!-- Made by `python docs/make_cli.py`. -->\n\n# Command line\n\n" + EXIT_CODES
-    return head + "\n" + "\n".join(sections(cli, "ropesearch"))
+    head = "<!-- Made by `python docs/make_cli.py`. -->\n\n# Command line\n"
+    return "\n".join([head, EXIT_CODES, f"## Output\n\n{getdoc(output)}\n", *sections(cli, "ropesearch")])
 
 
 EXIT_CODES = """\
-stdout is data, stderr is progress and messages. Exit codes: 0 done; 2 an option or an input file is wrong or
-missing; 1 the environment: an output that exists or cannot be written, memory, a missing extra; 130 interrupted.
-Output files are written whole or not at all (that of a sweep row by row), and replaced only with `--overwrite`.
+Exit codes: 0, done; 2, an option or an input file is wrong or missing; 1, the environment: an output that exists or
+cannot be written, memory, network, device, a missing extra; 130, interrupted. An error is one line that names the
+option.
 """
 
 if __name__ == "__main__":

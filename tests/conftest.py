@@ -26,7 +26,7 @@ def run(capsys, tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setattr("ropesearch.cli.progress.SILENT_FOR", float("inf"))  # compiling may take over a second
+    monkeypatch.setattr("ropesearch.cli.progress.LINES_AFTER", float("inf"))  # compiling may take over a second
 
     def run(*args):
         capsys.readouterr()

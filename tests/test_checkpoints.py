@@ -340,7 +340,7 @@ def test_measure_says_where_a_gguf_file_is_kept(cache, tmp_path, capsys, monkeyp
     (kept,) = cache.iterdir()
     lines = capsys.readouterr().err.splitlines()
     assert f"note: model.gguf is kept unpacked in {kept}" in lines
-    assert lines[-1] == "Error: the model has no tokenizer that loads, and without one only token ids can be read"
+    assert lines[-1] == "Error: the model has no tokenizer that loads; without one, texts must be token ids"
 
 
 def test_measure_refuses_before_a_gguf_file_is_unpacked(cache, tmp_path, capsys, monkeypatch):
@@ -378,7 +378,7 @@ def test_apply_orders_the_bases_by_a_decay_file(run, stock, tmp_path):
     decay.save(tmp_path / "decay.json")
     code, out, err = run(stock, "--order-by", "decay.json")
     assert (code, out) == (0, "")
-    assert "note: the bases are laid over the heads by measured slope, which is beyond the paper\n" in err
+    assert "note: the bases are assigned to the heads by measured slope, which is beyond the paper\n" in err
     assert err.splitlines()[-1] == "wrote out"
     ordered = order_by_decay(BaseSet.load("bases.json"), decay)
     assert AutoConfig.from_pretrained("out").rope_parameters["bases"] == list(ordered.bases)

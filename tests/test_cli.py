@@ -122,7 +122,7 @@ def test_coverage(run):
     assert "floor of the best head" in run("show", "covered.json")[1]
     Path("odd.json").write_text(Path("covered.json").read_text().replace('"floor":', '"ceiling":'))
     code, out, err = run("show", "odd.json")
-    assert (code, err) == (2, "Error: its coverage holds other figures than these; computing it anew helps\n")
+    assert (code, err) == (2, "Error: the coverage in the file lacks figures; --coverage computes it again\n")
 
 
 def test_waveform(run):
@@ -226,12 +226,12 @@ NEEDED = ["--bmin", "1e6", "--bmax", "5e6", "--stride", "30000", "--heads", "32"
 @pytest.mark.parametrize(
     ("args", "line"),
     [
-        (["search"], "--bmin and --bmax and --heads and --stride must be given"),
+        (["search"], "--bmin, --bmax, --heads and --stride must be given"),
         (["search", *NEEDED, "--bmin", "1"], "--bmin must be a finite number above 1, not 1"),
         (["search", *NEEDED, "--bmin", "nan"], "--bmin must be a finite number above 1, not nan"),
         (["search", *NEEDED, "--bmax", "inf"], "--bmax must be a finite number above 1, not inf"),
         (["search", *NEEDED, "--bmin", "abc"], "Invalid value for '--bmin': 'abc' is not a valid float."),
-        (["search", *NEEDED, "--bmax", "1e5"], "--bmax must be greater than bmin, 1000000, not 100000"),
+        (["search", *NEEDED, "--bmax", "1e5"], "--bmax must be greater than --bmin, 1000000, not 100000"),
         (["search", *NEEDED, "--stride", "0"], "--stride must be a finite number above 0, not 0"),
         (
             ["search", *NEEDED, "--stride", "5e6"],
@@ -239,16 +239,16 @@ NEEDED = ["--bmin", "1e6", "--bmax", "5e6", "--stride", "30000", "--heads", "32"
         ),
         (
             ["search", *NEEDED, "--heads", "200"],
-            "--heads must be at most 134, for stride 30000 gives 133 candidates beside bmin"
+            "--heads must be at most 134, for --stride 30000 gives 133 candidates beside --bmin"
             " (a stride of 20100 would do), not 200",
         ),
         (["search", *NEEDED, "--heads", "3.5"], "Invalid value for '--heads': '3.5' is not a valid integer."),
         (["search", *NEEDED, "--kv-heads", "5"], "--kv-heads must be a divisor of the 32 heads, not 5"),
         (["search", *NEEDED, "--head-dim", "127"], "--head-dim must be even, not 127"),
         (["search", *NEEDED, "--head-dim", "0"], "--head-dim must be an integer of at least 2, not 0"),
-        (["search", *NEEDED, "--min-distance", "200000"], "--min-distance must be less than max_distance, 131072"),
+        (["search", *NEEDED, "--min-distance", "200000"], "--min-distance must be less than --max-distance, 131072"),
         (["search", *NEEDED, "--min-distance", "-1"], "--min-distance must be an integer of at least 0, not -1"),
-        (["search", *NEEDED, "--max-distance", "1001"], "bmin 1000000 has no peak and no valley"),
+        (["search", *NEEDED, "--max-distance", "1001"], "--bmin 1000000 has no peak and no valley"),
         (["search", *NEEDED, "--count", "0"], "--count must be an integer of at least 1, not 0"),
         (["search", *NEEDED, "--gap", "-1"], "--gap must be an integer of at least 0, not -1"),
         (["search", *NEEDED, "--look-ahead", "0"], "--look-ahead must be an integer of at least 1, not 0"),
@@ -277,7 +277,7 @@ NEEDED = ["--bmin", "1e6", "--bmax", "5e6", "--stride", "30000", "--heads", "32"
         (["search", *NEEDED, "-o", "here.json", "--plot", "a.txt"], "the suffix of the figure must be one of .png"),
         (
             ["search", *NEEDED, "-o", "a.png", "--plot", "./a.png"],
-            "--output and --plot must be two files, not both a.png",
+            "--output must be a .json file, not 'a.png'",
         ),
         (["search", *NEEDED, "surplus"], "Got unexpected extra argument (surplus)"),
         (["search", *NEEDED, "--nonsense"], "No such option"),
@@ -287,7 +287,7 @@ NEEDED = ["--bmin", "1e6", "--bmax", "5e6", "--stride", "30000", "--heads", "32"
         (["show", "gpt2.json"], "gpt2.json is not a base-set file that can be used: its format must be"),
         (
             ["export", "good.json", "-o", "a.txt"],
-            "the suffix of the file must be one of .json, .csv, .md",
+            "--output must be a .json, .csv, .md, .safetensors, .npz or .pt file, not 'a.txt'",
         ),
         (
             ["export", "good.json", "-o", "a.npz", "--dtype", "int8"],
@@ -300,18 +300,21 @@ NEEDED = ["--bmin", "1e6", "--bmax", "5e6", "--stride", "30000", "--heads", "32"
         (["plot", "coverage", "-o", "a.png"], "either FILE or --scheme must be given"),
         (["plot", "coverage", "good.json", "--scheme", "pi:2", "-o", "a.png"], "either FILE or --scheme must be given"),
         (["compare"], "NAMES must be given: base-set files, presets or position schemes"),
-        (["compare", "tabel2"], "'tabel2' is no file that is there, no preset and no position scheme (table2, att"),
-        (["compare", "good.json", "rope:1e4,head_dim=64"], "only sets of one head_dim can be compared, not good.json"),
+        (["compare", "tabel2"], "'tabel2' is not a file, a preset or a position scheme (table2, att"),
+        (
+            ["compare", "good.json", "rope:1e4,head_dim=64"],
+            "all sets and schemes must have the same head_dim, not good.json",
+        ),
         (["compare", "harpe:nowhere.json"], "nowhere.json cannot be read: No such file or directory"),
         (["compare", "table2", "--max-distance", "0"], "--max-distance must be an integer of at least 1, not 0"),
-        (["compare", "table2", "-o", "a.txt"], "--output must be one of .csv, .json, not '.txt'"),
+        (["compare", "table2", "-o", "a.txt"], "--output must be a .csv or .json file, not 'a.txt'"),
         (
             ["waveform", "good.json", "other.json"],
             "the base-set files differ in head_dim (good.json 128,",
         ),
         (["waveform", "1"], "BASES must be a finite number above 1, not 1"),
         (["waveform", "nan"], "BASES must be a finite number above 1, not nan"),
-        (["waveform", "1e4", "-o", "a.txt"], "--output must be one of .csv, .json, .npz, not '.txt'"),
+        (["waveform", "1e4", "-o", "a.txt"], "--output must be a .csv, .json or .npz file, not 'a.txt'"),
         (["waveform", "1e4", "--head-dim", "3"], "--head-dim must be even, not 3"),
         (["waveform", "1e4", "--max-distance", "0"], "--max-distance must be an integer of at least 1, not 0"),
         (["waveform", "tenthousand"], "tenthousand cannot be read: No such file or directory"),
@@ -356,7 +359,7 @@ def test_outputs_that_cannot_be_written_are_exit_1_before_the_work(run, tmp_path
     with monkeypatch.context() as patch:
         patch.setattr("ropesearch.search.run.find_landmarks", lambda *_, **__: pytest.fail("the work was begun"))
         for name, line in [
-            (f"there.{suffix}", f"there.{suffix} exists already; overwrite (--overwrite) replaces it"),
+            (f"there.{suffix}", f"there.{suffix} exists already; --overwrite replaces it"),
             (f"nowhere/a.{suffix}", f"the folder nowhere of a.{suffix} does not exist"),
             (f"good.json/a.{suffix}", "good.json is not a folder"),
         ]:
@@ -397,7 +400,8 @@ def test_an_interrupt_is_exit_130_and_leaves_nothing(run, tmp_path, monkeypatch)
 
 
 def test_a_signal_in_the_middle_of_the_work(tmp_path):
-    command = [sys.executable, "-P", "-m", "ropesearch", "search", "-o", "bases.json", *NEEDED]
+    code = "import sys; from ropesearch.cli import main, progress; progress.LINES_AFTER = 0.5; sys.exit(main())"
+    command = [sys.executable, "-P", "-c", code, "search", "-o", "bases.json", *NEEDED]
     command += ["--stride", "100", "--max-distance", "1048576"]
     process = subprocess.Popen(
         command,
@@ -408,7 +412,7 @@ def test_a_signal_in_the_middle_of_the_work(tmp_path):
         # A shell's background job, as this suite may be one, starts with the signal ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    assert process.stderr.readline().startswith("waveforms and extrema: ")  # it is at work, for over a second
+    assert process.stderr.readline().startswith("waveforms and extrema: ")  # it is at work
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -444,14 +448,15 @@ def test_options_without_effect_are_noted(run):
 
 
 def test_progress_of_long_work_is_on_stderr(run, monkeypatch):
-    monkeypatch.setattr("ropesearch.cli.progress.SILENT_FOR", 1)
+    monkeypatch.setattr("ropesearch.cli.progress.LINES_AFTER", 5)
     clock = iter(range(0, 10**6, 2))
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     code, out, err = run("search", *SMALL, "--json")
     assert code == 0
     BaseSet.from_json(out)
-    assert re.match(r"waveforms and extrema: \d+ of 21 \(\d+%\)\n", err)
-    assert re.search(r"\nwaveforms and extrema: \d+ of 21 \(\d+%\), \d+ s left\n", err)
+    found = re.findall(r"^waveforms and extrema: (\d+) % \((\d+) of 21\), \d+ s (?:left|in all)$", err, re.MULTILINE)
+    assert found[0] == ("19", "4")  # 6 s after the first
+    assert [int(percent) // 10 for percent, _ in found] == list(range(1, 11))
     assert run("search", *SMALL, "--json", "--quiet") == (0, out, "")
 
 

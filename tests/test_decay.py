@@ -265,7 +265,7 @@ def test_an_order_that_may_be_one_of_chance_is_said_to_be(run):
     err = run("search", *GRID, *SHAPE, "--order-by", "decay.json")[2]
     assert err == (
         "note: the slopes of the KV heads are at most 2.75 apart, and their standard error between layers is 3.25: "
-        "their order may be one of chance\n"
+        "the order may be due to chance\n"
     )
     assert run("search", *GRID, *SHAPE, "--order-by", "decay.json", "--quiet")[2] == ""
 
@@ -295,7 +295,7 @@ def test_what_order_by_refuses(run):
     for arguments, message in [
         (["--order-by", "none.json"], "none.json cannot be read: No such file"),
         (["--order-by", "config.json"], "config.json is not a decay file that can be used: its format must be"),
-        (["--order-by", "decay.json", "--order", "ascending"], "either --order or --order-by must be given"),
+        (["--order-by", "decay.json", "--order", "ascending"], "--order and --order-by exclude each other"),
     ]:
         code, out, err = run("search", *GRID, *SHAPE, *arguments)
         assert (code, out) == (2, "")

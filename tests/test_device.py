@@ -102,7 +102,7 @@ def test_a_device_that_is_not_there(monkeypatch):
         search_bases(**SMALL, device="cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(DeviceError, match="device cuda:3: there are 1 CUDA devices, counted from 0"):
+    with pytest.raises(DeviceError, match="device cuda:3: 1 CUDA device found, counted from 0"):
         search_bases(**SMALL, device="cuda:3")
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtraError, match=r"device cuda needs torch: pip install 'ropesearch\[torch\]'"):
@@ -112,7 +112,7 @@ def test_a_device_that_is_not_there(monkeypatch):
 @pytest.mark.usefixtures("_tensors_on_the_cpu")
 @pytest.mark.parametrize("options", [{"strategy": "floor"}, {"extrema": "local", "prominence": 0.1}])
 def test_what_only_the_cpu_does(options):
-    with pytest.raises(ValueError, match="device must be cpu unless strategy is peak-valley, without prominence"):
+    with pytest.raises(ValueError, match="device must be cpu unless `strategy` is peak-valley, without `prominence"):
         search_bases(**SMALL | options, device="cuda")
 
 

@@ -24,7 +24,7 @@ def shell(command, folder):
     both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     done = subprocess.run(command, shell=True, cwd=folder, env=here, text=True, check=True, **both)
     # A slow machine shows progress, and so does transformers; the documentation does not.
-    return re.sub(r"^[a-z ]+: \d+ of \d+ \(\d+%\).*\n|^\n?.*\d+%\|.*\n", "", done.stdout, flags=re.MULTILINE)
+    return re.sub(r"^[a-z ]+: \d+ % \(\d+ of \d+\).*\n|^\n?.*\d+%\|.*\n", "", done.stdout, flags=re.MULTILINE)
 
 
 def assert_same_text(shown, printed):

@@ -44,7 +44,7 @@ def test_outputs_that_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for name, error, message in [
         ("file", FileExistsError, "exists already"),
-        ("pipe", FileExistsError, "no regular file"),
+        ("pipe", FileExistsError, "is not a regular file"),
         ("nowhere/file", FileNotFoundError, "the folder .*nowhere of file does not exist"),
         ("file/file", NotADirectoryError, "is not a folder"),
         ("", IsADirectoryError, "is a folder"),

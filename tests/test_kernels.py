@@ -1,81 +1,125 @@
-"""The loops in vector instructions against what they stand for in numpy, and sums by planes against plain sums."""
+"""The product of waveforms, by hand and plain, and sums by planes, against what they stand for in numpy."""
 
+import os
+import subprocess
+import sys
+
+import llvmlite
 import numba
 import numpy as np
 import pytest
 
-from ropesearch.kernels import _vector
-from ropesearch.kernels._vector import LANES, ROWS
+from ropesearch import search_bases, waveform
+from ropesearch.kernels import _product, extrema, matching
+from ropesearch.kernels._product import HALF, ROWS
 from ropesearch.kernels.matching import CHUNK, PEAK, VALLEY, add_bits, bit_planes, pool_add
 
 draw = np.random.default_rng(7)
+if_by_hand = pytest.mark.skipif(
+    bool(numba.config.DISABLE_JIT) or llvmlite.__version__.startswith("0.43"), reason="the plain product runs"
+)
 
 
-# An intrinsic is called from compiled code alone.
+# What kernels alone call, compiled code alone can call.
 @numba.njit
-def multiply(left, right, begin, end, out):
-    _vector._multiply_compiled(left, right, begin, end, out)
-
-
-@numba.njit
-def multiply_and_unfold(left, right, begin, end, half, values, block, lowest, highest):
-    _vector._multiply_and_unfold_compiled(left, right, begin, end, half, values, block, lowest, highest)
+def chosen(left, row, right, begin, end, values, block, lowest, highest):
+    _product.unfolded_product(left, row, right, begin, end, values, block, lowest, highest)
 
 
 @numba.njit
-def rotate(starts, span, turns, turn, out, column):
-    _vector._rotate_compiled(starts, span, turns, turn, out, column)
+def steps(values, following):
+    return extrema.steps(values, following)
 
 
 @numba.njit
-def steps(values, j):
-    return _vector._steps_compiled(values, j)
+def common_bits(left, right):
+    return matching.common_bits(left, right)
 
 
-@numba.njit
-def common_bits(left, right, at):
-    return _vector._common_bits_compiled(left, right, at)
+def by_hand():
+    from ropesearch.kernels import _instructions
+
+    return numba.njit(_instructions.unfolded_product)
 
 
+VERSIONS = [
+    pytest.param(lambda: chosen, id="chosen"),
+    pytest.param(lambda: numba.njit(_product.unfolded_product), id="plain"),
+    pytest.param(by_hand, id="by hand", marks=if_by_hand),
+]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize(("begin", "end"), [(0, 13), (3, 4), (5, 5), (2, 11)])
-def test_multiply(begin, end):
-    left, right = draw.normal(size=(2, ROWS, 13)), draw.normal(size=(2, 17, LANES))
-    ours, theirs = np.full((2, 2, ROWS, LANES + 3), 7.0)
-    multiply(left, right, begin, end, ours)
-    _vector._multiply(left, right, begin, end, theirs)
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-14)
+def test_unfolded_product(version, begin, end):
+    row, block, n_blocks = 4, 3, ROWS + 5
+    left, right = draw.normal(size=(2, 13, row + ROWS + 1)), draw.normal(size=(2, 17, HALF + 8))
+    values, *bounds = np.full(n_blocks * 2 * HALF, 7.0), *np.full((2, n_blocks), 7.0)
+    version()(left, row, right, begin, end, values, block, *bounds)
+    terms = slice(begin, end)
+    even, odd = left[:, terms, row : row + ROWS].transpose(0, 2, 1) @ right[:, terms, :HALF]
+    blocks = np.full((n_blocks, 2 * HALF), 7.0)
+    blocks[block : block + ROWS] = np.hstack([(even + odd)[:, ::-1], even - odd])
+    np.testing.assert_allclose(values, blocks.ravel(), rtol=0, atol=1e-13)  # fused or not
+    assert bounds[0].tolist() == values.reshape(n_blocks, -1).min(axis=1).tolist()
+    assert bounds[1].tolist() == values.reshape(n_blocks, -1).max(axis=1).tolist()
 
 
-@pytest.mark.parametrize("width", [64, 64 + LANES])  # the last columns are none of its business
-@pytest.mark.parametrize(("begin", "end"), [(0, 13), (3, 4), (2, 11)])
-def test_multiply_and_unfold(begin, end, width):
-    left, right = draw.normal(size=(2, ROWS, 13)), draw.normal(size=(2, 17, width))
-    ours, theirs = ([np.full(128 * (ROWS + 5), 7.0), *np.full((2, ROWS + 5), 7.0)] for _ in range(2))
-    multiply_and_unfold(left, right, begin, end, 64, ours[0], 3, *ours[1:])
-    _vector._multiply_and_unfold(left, right, begin, end, 64, theirs[0], 3, *theirs[1:])
-    for mine, twin in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(mine, twin, rtol=0, atol=1e-14)
+@if_by_hand
+def test_the_product_by_hand_is_the_one_that_runs():
+    """Fails where numba or llvmlite has moved: the plain one takes over then, in silence."""
+    floats = [numba.types.Array(numba.float64, n, "C") for n in (3, 1)]
+    index = numba.int64
+    assert _product.by_hand(floats[0], index, floats[0], index, index, floats[1], index, floats[1], floats[1])
 
 
-def test_rotate():
-    starts, turns = draw.normal(size=(2, 3, 2 * LANES)), draw.normal(size=(2, ROWS + 2, 2 * LANES))
-    ours, theirs = np.full((2, 2, ROWS, 2 * LANES + 5), 7.0)
-    rotate(starts, 2, turns, 1, ours, 5)
-    _vector._rotate(starts, 2, turns, 1, theirs, 5)
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-15)
+FALLEN_BACK = """
+import logging
+from llvmlite import ir
+from ropesearch import search_bases, waveform
+
+logging.basicConfig(format="%(name)s: %(message)s")
+logging.getLogger("ropesearch.kernels").setLevel("DEBUG")
+del ir.IRBuilder.shuffle_vector
+for value in waveform(1e6, 128, 5000):
+    print(value.hex())
+for base in search_bases(1e4, 3e4, 500, 6, max_distance=3000, count=10, tolerance=5).bases:
+    print(base.hex())
+"""
+
+
+@if_by_hand
+def test_where_the_product_by_hand_is_refused_the_plain_one_takes_over(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", FALLEN_BACK],
+        env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "ropesearch.kernels: products run in plain numba: AttributeError" in done.stderr
+    numbers = [float.fromhex(line) for line in done.stdout.split()]
+    np.testing.assert_allclose(numbers[:5001], waveform(1e6, 128, 5000), rtol=0, atol=1e-11)
+    here = search_bases(1e4, 3e4, 500, 6, max_distance=3000, count=10, tolerance=5)
+    assert numbers[5001:] == list(here.bases)
 
 
 def test_steps():
     values = draw.integers(0, 3, 100).astype(float)  # few levels: a third of all steps are none
     for j in (0, 1, 35):
-        assert steps(values, j) == _vector._steps(values, j)
+        here, following = values[j : j + 64], values[j + 1 : j + 65]
+        up, down = (int(word) for word in steps(here, following))
+        assert [up >> k & 1 for k in range(64)] == (here < following).tolist()
+        assert [down >> k & 1 for k in range(64)] == (here > following).tolist()
 
 
 def test_common_bits():
-    left, right = draw.integers(0, 2**64, (2, 70), dtype=np.uint64)
+    left, right = draw.integers(0, 2**64, (2, CHUNK + 6), dtype=np.uint64)
     for at in (0, 1, 6):
-        together = sum(int(a & b).bit_count() for a, b in zip(left[at : at + 64], right[at : at + 64], strict=True))
-        assert common_bits(left, right, at) == together == _vector._common_bits(left, right, at)
+        mine, other = left[at : at + CHUNK], right[at : at + CHUNK]
+        assert common_bits(mine, other) == sum(int(a & b).bit_count() for a, b in zip(mine, other, strict=True))
+    ones = np.full(CHUNK, 2**64 - 1, np.uint64)
+    assert common_bits(ones, ones) == 64 * CHUNK
 
 
 @pytest.mark.parametrize(("least", "most"), [(-5, 9), (0, 1), (-1, 0), (-(2**40), 2**40)])

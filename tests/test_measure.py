@@ -1,5 +1,12 @@
 """Attention by distance, measured on toys of every family and held against dense sums of a twin's scores."""
 
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
 import naive
 import numpy as np
 import pytest
@@ -23,6 +30,7 @@ from transformers.utils import logging
 
 from ropesearch import Decay, apply_bases, load_model, measure_decay, shipped_texts, waveform
 from ropesearch.core.errors import InputError, ParameterError
+from ropesearch.core.model_config import ModelConfig
 from ropesearch.decay import measure, memory
 from ropesearch.decay.capture import capture_layers
 from ropesearch.decay.sums import correlate, pairs_by_block
@@ -382,6 +390,41 @@ def test_out_of_memory_says_which_length_would_fit(monkeypatch):
         measure_decay(model, None, texts, length=64)
 
 
+def test_on_a_cpu_the_softmax_needs_no_more_than_a_cache_holds(monkeypatch):
+    model, texts = toy("llama-grouped"), passages(length=512)
+    monkeypatch.setattr(memory, "available_memory", lambda: 2 * 10**7)  # a GPU's chunk takes 671 MB
+    assert measure_decay(model, None, texts, length=512, softmax=True).mass is not None
+
+
+@pytest.mark.parametrize(("of_device", "of_host"), [(10**7, 10**10), (10**12, 10**6)])
+def test_on_a_gpu_its_own_memory_and_that_of_the_host_must_do(monkeypatch, of_device, of_host):
+    model = toy("llama-grouped")
+    identity = ModelConfig.of(model.config.to_dict()).identity()
+    options = {"n_layers": 3, "n_passages": 2, "softmax": False, "verify": False}
+    demand = replace(memory.Demand.of_decoder(model.model, identity, **options), device_type="cuda")
+    for name, value in {"mem_get_info": (of_device, None), "memory_reserved": 0, "memory_allocated": 0}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    monkeypatch.setattr(memory, "available_memory", lambda: of_host)
+    with pytest.raises(MemoryError, match=r"10? MB is free: a length of (\d+) would fit$") as error:
+        memory.require_memory(demand, 10**5, torch.device("cuda"))
+    fits = int(str(error.value).split()[-3])
+    memory.require_memory(demand, fits, torch.device("cuda"))
+    assert max(demand.bytes_to_run(fits) / of_device, demand.bytes_of_sums(fits) / of_host) > 0.99
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read as Linux tells it")
+def test_the_memory_demanded_is_what_a_run_takes_at_its_peak():
+    script = Path(__file__).with_name("peaks.py")
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    found = subprocess.run([sys.executable, "-P", script], env=environment, capture_output=True, text=True, check=True)
+    results = [json.loads(line) for line in found.stdout.splitlines()]
+    assert len(results) == 8
+    for result in results:
+        assert result["peak"] > 5 * 10**7, result  # well above what else varies
+        assert result["peak"] < result["demanded"] < 2.5 * result["peak"], result
+
+
 @pytest.mark.parametrize(
     "error",
     [RuntimeError("DefaultCPUAllocator: can't allocate memory: 3 bytes"), torch.cuda.OutOfMemoryError("CUDA …")],
@@ -445,7 +488,7 @@ def test_the_command_reads_texts_and_warns_of_lengths_beyond_the_model(run, fold
     assert code == 0
     assert '"dtype": "bfloat16"' in out
     assert '"name": "words.txt", "tokens": 150' in out
-    assert err == "note: of one short text, it is the two halves of the queries that are compared\n"
+    assert err == "note: of one short text, the two halves of the queries are compared\n"
     code, out, err = run("measure", "toy", "--length", 3000)
     assert code == 0
     assert err == "warning: length 3000 is beyond the 2048 positions that toy is made for\n"
@@ -468,7 +511,7 @@ def test_the_command_reads_texts_and_warns_of_lengths_beyond_the_model(run, fold
         (2, ["toy", "--length", "9"], "--length must be an integer of at least 64, not 9"),
         (2, ["toy", "--dtype", "int8"], "--dtype must be one of float32, bfloat16, float16, not 'int8'"),
         (2, ["toy", "--device", "tpu"], "--device must be cpu, cuda or cuda:N, not 'tpu'"),
-        (2, ["toy", "-o", "decay.npz"], "the suffix of the decay file must be one of .json"),
+        (2, ["toy", "-o", "decay.npz"], "--output must be a .json file, not 'decay.npz'"),
         (2, ["nowhere"], "nowhere does not exist"),
         (1, ["toy", "--device", "cuda:99"], "device cuda:99: "),
         (1, ["org/Model-1.5B"], "could not be fetched from the hub"),

@@ -77,14 +77,14 @@ def test_what_is_on_disk(models, typed, folder, gguf_file, path):
 
 def test_a_config_alone_is_no_model(models):
     assert find_config("saved/config.json").shape == ModelShape(16, 4, 32)
-    with pytest.raises(InputError, match=r"^saved/config\.json is a file: MODEL must be a model's folder, a \.gguf"):
+    with pytest.raises(InputError, match=r"^saved/config\.json is a file: `model` must be a model's folder, a \.gguf"):
         ModelSource.find("saved/config.json")
 
 
 @pytest.mark.parametrize("typed", ["nowhere", "./org/model", "a/b/c", "org/model.json", "/org/model", "org/"])
 def test_what_is_nowhere_asks_no_hub(models, typed, hub):
     asked = hub(OSError("asked"))
-    with pytest.raises(InputError, match="does not exist: MODEL must be a model's folder"):
+    with pytest.raises(InputError, match="does not exist: `model` must be a model's folder"):
         ModelSource.find(typed)
     with pytest.raises(FileNotFoundError):
         find_config(typed)
@@ -170,7 +170,7 @@ def test_what_search_says_of_other_files(models, run):
         ("bases.json", "no rotary embedding settings found in bases.json; it looks like a base-set file"),
         ("part.json", "part.json: it rotates only a part of each head (partial_rotary_factor 0.5): give --heads and"),
         ("none.gguf", "none.gguf cannot be used: "),
-        ("gone.gguf", "gone.gguf does not exist: MODEL must be a model's folder"),
+        ("gone.gguf", "gone.gguf does not exist: --model-config must be a model's folder"),
     ]:
         code, out, err = run("search", *UNIFORM, "--model-config", model)
         assert (code, out) == (2, "")

@@ -347,6 +347,6 @@ def test_wrong_input_is_exit_2_one_line_and_nothing_written(run, tmp_path, args,
 def test_an_output_that_is_there_is_exit_1_before_the_work(run, monkeypatch):
     monkeypatch.setattr("ropesearch.plots.decay.plot_heads", lambda *_: pytest.fail("the work was begun"))
     Path("there.png").write_text("precious")
-    line = "there.png exists already; overwrite (--overwrite) replaces it"
+    line = "there.png exists already; --overwrite replaces it"
     assert run("decay.json", "-o", "there.png") == (1, "", f"Error: {line}\n")
     assert Path("there.png").read_text() == "precious"

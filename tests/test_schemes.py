@@ -476,7 +476,11 @@ def test_a_text_must_be_one():
         ("distances", {"m": 1.5}, "m must be integers of at least 0, not 1.5"),
         ("distances", {"m": True}, "m must be integers of at least 0, not True"),
         ("waveforms", {"max_distance": 0}, "max_distance must be an integer of at least 1, not 0"),
-        ("waveforms", {"max_distance": 9, "min_distance": 9}, "min_distance must be less than max_distance, 9, not 9"),
+        (
+            "waveforms",
+            {"max_distance": 9, "min_distance": 9},
+            "min_distance must be less than `max_distance`, 9, not 9",
+        ),
         ("decay_bounds", {"max_distance": 9, "length": -1}, "length must be an integer of at least 1, not -1"),
     ],
 )

@@ -257,7 +257,7 @@ def test_progress_counts_to_the_end():
         ({"bmin": float("nan")}, "bmin must be a finite number above 1, not nan"),
         ({"bmax": float("inf")}, "bmax must be a finite number above 1, not inf"),
         ({"bmax": "5e6"}, "bmax must be a finite number above 1, not '5e6'"),
-        ({"bmax": 10000}, "bmax must be greater than bmin, 10000, not 10000"),
+        ({"bmax": 10000}, "bmax must be greater than `bmin`, 10000, not 10000"),
         ({"stride": 0}, "stride must be a finite number above 0, not 0"),
         ({"stride": -5}, "stride must be a finite number above 0, not -5"),
         ({"stride": None}, "stride must be given: the step of the candidate grid, not None"),
@@ -266,7 +266,7 @@ def test_progress_counts_to_the_end():
         ({"heads": 10**5000}, "heads must be at most 2147483647, not a value of type int"),
         (
             {"heads": 22},
-            r"heads must be at most 21, for stride 1000 gives 20 candidates beside bmin"
+            r"heads must be at most 21, for `stride` 1000 gives 20 candidates beside `bmin`"
             r" \(a stride of 952 would do\), not 22",
         ),
         ({"heads": 44, "kv_heads": 22}, "kv_heads must be at most 21"),
@@ -274,9 +274,12 @@ def test_progress_counts_to_the_end():
         ({"kv_heads": 0}, "kv_heads must be an integer of at least 1"),
         ({"head_dim": 31}, "head_dim must be even, not 31"),
         ({"head_dim": 0}, "head_dim must be an integer of at least 2"),
-        ({"min_distance": 2000}, "min_distance must be less than max_distance, 2000, not 2000"),
+        ({"min_distance": 2000}, "min_distance must be less than `max_distance`, 2000, not 2000"),
         ({"min_distance": -1}, "min_distance must be an integer of at least 0, not -1"),
-        ({"min_distance": 1000, "max_distance": 1001}, "bmin 10000 has no peak and no valley from min_distance 1000"),
+        (
+            {"min_distance": 1000, "max_distance": 1001},
+            "`bmin` 10000 has no peak and no valley from `min_distance` 1000",
+        ),
         ({"count": 0}, "count must be"),
         ({"gap": -1}, "gap must be"),
         ({"look_ahead": 0}, "look_ahead must be"),
@@ -289,7 +292,7 @@ def test_progress_counts_to_the_end():
         ({"order": "random"}, "order must be one of ascending, descending, selection"),
         ({"normalize": 1}, "normalize must be true or false"),
         ({"threads": 0}, "threads must be"),
-        ({"refine": True}, "refine must be left out unless strategy is floor or ripple"),
+        ({"refine": True}, "refine must be left out unless `strategy` is floor or ripple"),
         ({"strategy": "floor", "refine": "yes"}, "refine must be true or false, not 'yes'"),
         ({"strategy": "floor", "max_distance": 1}, "max_distance must be an integer of at least 2"),
         ({"strategy": "ripple"}, "max_distance must be an integer of at least 8192, not 2000"),
@@ -309,7 +312,7 @@ def test_sums_that_would_overflow_are_refused(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"max_distance": 2**31 - 1}, "a search over 2147482648 distances with 1 threads needs 17.6 GB"),
+        ({"max_distance": 2**31 - 1}, "a search over 2147482648 distances with 1 threads needs 17.4 GB"),
         ({"bmax": 1e9, "stride": 1e-3}, "a grid of 999990000000 candidates needs 200 TB"),
         ({"bmax": 9e6, "stride": 5, "extrema": "local"}, "keeping the extrema of 1798001 bases needs"),
         ({"strategy": "uniform", "heads": 10**9}, "a set of 1000000000 bases needs 200 GB"),

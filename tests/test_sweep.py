@@ -57,7 +57,7 @@ class Fails(Executor):
 def run(capsys, tmp_path, monkeypatch):
     """Run the command line in an empty folder, its searches in this process; gives (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ropesearch.cli.progress.SILENT_FOR", float("inf"))
+    monkeypatch.setattr("ropesearch.cli.progress.LINES_AFTER", float("inf"))
     monkeypatch.setattr("ropesearch.search.workers.ProcessPoolExecutor", lambda *_, **__: Here())
 
     def run(*args):
@@ -126,11 +126,11 @@ def test_uniform_has_one_point_for_all_strides():
         ({"strategies": "uniform"}, "strategies must be a list of values, not 'uniform'"),
         ({"strides": [1000, 0]}, "stride must be a finite number above 0, not 0"),
         ({"strides": [1000, None]}, "stride must be given: the step of the candidate grid, not None"),
-        ({"heads": [4, 22]}, "heads must be at most 21, for stride 1000 gives 20 candidates"),
+        ({"heads": [4, 22]}, "heads must be at most 21, for `stride` 1000 gives 20 candidates"),
         ({"heads": [32], "kv_heads": 5}, "kv_heads must be a divisor of the 32 heads, not 5"),
-        ({"bmaxs": [30000, 9000]}, "bmax must be greater than bmin, 10000, not 9000"),
+        ({"bmaxs": [30000, 9000]}, "bmax must be greater than `bmin`, 10000, not 9000"),
         ({"strategies": ["best"]}, "strategy must be one of peak-valley, uniform, floor, ripple"),
-        ({"max_distances": [10]}, "min_distance must be less than max_distance, 10, not 1000"),
+        ({"max_distances": [10]}, "min_distance must be less than `max_distance`, 10, not 1000"),
         ({"threads": 2}, "a point holds options of a search that shape its result, and 'threads' is none of them"),
         ({"order": "random"}, "order must be one of ascending"),
     ],
@@ -217,7 +217,7 @@ def test_a_point_that_cannot_be_searched_is_a_row(run):
     code, out, err = run(*args)
     assert code == 0
     assert out.count("failed") == 2
-    first = "bmin 10000 has no peak and no valley from min_distance 1000 to max_distance 1002; a wider window has"
+    first = "--bmin 10000 has no peak and no valley from --min-distance 1000 to --max-distance 1002; a wider window has"
     assert err == f"note: 2 of 4 points could not be searched; the first: {first}\nwrote a.jsonl\n"
     failed = [row for row in lines("a.jsonl")[1:] if "error" in row]
     assert [row["point"]["max_distance"] for row in failed] == [1002, 1002]
@@ -238,7 +238,9 @@ def test_too_little_memory_is_a_row(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("error", [BrokenProcessPool("a process died"), CancelledError()])
 def test_an_executor_that_breaks_down_is_one_line(tmp_path, error):
-    with pytest.raises(OSError, match=r"the workers of the sweep are gone.*a\.jsonl keeps what ended, and resume"):
+    with pytest.raises(
+        OSError, match=r"the workers of the sweep are gone.*a\.jsonl keeps what ended, and `resume` goes on"
+    ):
         sweep(POINTS, tmp_path / "a.jsonl", executor=Fails(error))
     assert len(lines(tmp_path / "a.jsonl")) == 1
 
@@ -259,7 +261,7 @@ def test_every_cut_of_the_file_is_completed(expected, tmp_path):
         whole = max(sum(end <= size for end in ends) - 1, 0)
         assert calls == [("points", n + 1, 6 - whole) for n in range(6 - whole)]
         torn = size not in (0, *ends)
-        assert notes == ([f"note: {cut} ended in half a line, which is dropped"] if torn else [])
+        assert notes == ([f"{cut} ended in half a line, which is dropped"] if torn else [])
         assert unordered(result) == unordered(rows)
         assert unordered(lines(cut)) == unordered(lines(path))
         assert cut.read_bytes().startswith(content[: max((end for end in ends if end <= size), default=0)])
@@ -319,7 +321,7 @@ def test_what_differs_from_the_sweep_of_the_file_is_named(run):
 def test_a_file_that_is_there_is_exit_1_and_overwrite_replaces_it(run):
     Path("a.jsonl").write_text("precious" * 10000)
     code, out, err = run(*SMALL, "-o", "a.jsonl")
-    line = "a.jsonl exists already; overwrite (--overwrite) replaces it"
+    line = "a.jsonl exists already; --overwrite replaces it"
     assert (code, out, err) == (1, "", f"Error: {line}\n")
     assert Path("a.jsonl").read_text() == "precious" * 10000
     assert run(*SMALL, "-o", "a.jsonl", "--overwrite")[0] == 0
@@ -426,17 +428,20 @@ def test_a_preset_fills_in(run):
     ("args", "line"),
     [
         ([], "Missing option '-o' / '--output'."),
-        (["-o", "a.jsonl"], "--bmin and --bmax and --heads and --stride must be given"),
+        (["-o", "a.jsonl"], "--bmin, --bmax, --heads and --stride must be given"),
         (
             [*SMALL, "-o", "a.jsonl", "--stride", "1000,abc"],
             "Invalid value for '--strides' / '--stride': 'abc' is not a valid float.",
         ),
         ([*SMALL, "-o", "a.jsonl", "--heads", "4,"], "Invalid value for '--heads': '' is not a valid integer."),
         ([*SMALL, "-o", "a.jsonl", "--stride", "1000,0"], "--stride must be a finite number above 0, not 0"),
-        ([*SMALL, "-o", "a.jsonl", "--heads", "4,99"], "--heads must be at most 21, for stride 1000 gives 20"),
+        ([*SMALL, "-o", "a.jsonl", "--heads", "4,99"], "--heads must be at most 21, for --stride 1000 gives 20"),
         ([*SMALL, "-o", "a.jsonl", "--strategy", "best"], "--strategy must be one of peak-valley, uniform"),
         ([*SMALL, "-o", "a.jsonl", "--workers", "0"], "--workers must be an integer of at least 1, not 0"),
-        ([*SMALL, "-o", "a.jsonl", "--resume", "--overwrite"], "resume goes on with a file and overwrite replaces it"),
+        (
+            [*SMALL, "-o", "a.jsonl", "--resume", "--overwrite"],
+            "--resume goes on with a file and --overwrite replaces it",
+        ),
         (
             [*SMALL, "-o", "a.jsonl", "--scheduler", "nowhere"],
             "--scheduler must be the address of a Dask scheduler, such as host:8786, not 'nowhere'",
@@ -453,7 +458,7 @@ def test_wrong_input_is_exit_2_one_line_and_nothing_written(run, tmp_path, args,
 
 @pytest.mark.parametrize("listens", [False, True])
 def test_a_scheduler_that_does_not_answer_is_exit_1(run, tmp_path, monkeypatch, listens):
-    monkeypatch.setattr("ropesearch.cli.sweep.CONNECT_WITHIN", 0.3)
+    monkeypatch.setattr("ropesearch.search.workers.CONNECT_WITHIN", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         if not listens:
@@ -494,7 +499,7 @@ def test_the_device_shapes_no_point_and_is_looked_for_before_the_work(tmp_path, 
     only = [point for point in POINTS if point["strategy"] == "peak-valley"]
     with pytest.raises(OSError, match="device cuda: torch finds no CUDA device here"):
         sweep(only, tmp_path / "a.jsonl", device="cuda")
-    with pytest.raises(ParameterError, match="device must be cpu unless strategy is peak-valley"):
+    with pytest.raises(ParameterError, match="device must be cpu unless `strategy` is peak-valley"):
         sweep(POINTS, tmp_path / "a.jsonl", device="cuda")
     with pytest.raises(InputError, match="'device' is none of them"):
         sweep([{**only[0], "device": "cuda"}], tmp_path / "a.jsonl")

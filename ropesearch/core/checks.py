@@ -24,7 +24,7 @@ def number(name: str, value: Any, requirement: str, *, above: float = -math.inf,
 
 
 def integer(name: str, value: Any, least: int, most: int = LARGEST_INTEGER) -> int:
-    """`value` as an int from `least` to `most`; a bool or a float is none."""
+    """`value` as an int from `least` to `most`; bools and floats are rejected."""
     requirement = f"an integer of at least {least}"
     try:
         if isinstance(value, bool):
@@ -67,7 +67,7 @@ def distances(min_distance: Any, max_distance: Any) -> tuple[int, int]:
     first = integer("min_distance", min_distance, 0)
     last = integer("max_distance", max_distance, 1)
     if first >= last:
-        raise ParameterError("min_distance", first, f"less than max_distance, {last}")
+        raise ParameterError("min_distance", first, f"less than `max_distance`, {last}")
     return first, last
 
 

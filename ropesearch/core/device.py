@@ -23,6 +23,7 @@ def find_device(name: Any) -> "torch.device | None":
         msg = f"device {name}: torch finds no CUDA device here"
         raise DeviceError(msg)
     if int(found[1] or 0) >= torch.cuda.device_count():
-        msg = f"device {name}: there are {torch.cuda.device_count()} CUDA devices, counted from 0"
+        n = torch.cuda.device_count()
+        msg = f"device {name}: {n} CUDA device{'s' * (n != 1)} found, counted from 0"
         raise DeviceError(msg)
     return torch.device(name)

@@ -21,7 +21,11 @@ def first_line(error: Exception) -> str:
 
 
 class InputError(ValueError):
-    """Something the caller gave cannot be used: an argument, or the content of a file."""
+    """Something the caller gave cannot be used: an argument, or the content of a file.
+
+    Its line names parameters in backticks, as `heads` or `overwrite=True`, and so does that of an OSError raised here:
+    the command line puts its options in their place.
+    """
 
 
 class ParameterError(InputError):
@@ -34,7 +38,7 @@ class ParameterError(InputError):
     value : object
         What was given.
     requirement : str
-        What would be right, to be read after "must be".
+        What would be right, to be read after "must be"; it names other parameters in backticks.
     """
 
     def __init__(self, name: str, value: object, requirement: str, hint: str = "") -> None:
@@ -50,6 +54,10 @@ class MissingExtraError(ImportError):
 
 class DeviceError(OSError):
     """A device that was asked for is not there."""
+
+
+class ClusterError(OSError):
+    """A cluster does not answer, or cannot run what it is given."""
 
 
 def require_extra(purpose: str, extra: str, *packages: str) -> None:

@@ -29,10 +29,10 @@ def check_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> No
         msg = f"{target} is a folder, not a file to write"
         raise IsADirectoryError(msg)
     if os.path.exists(target) and not os.path.isfile(target):
-        msg = f"{target} is no regular file"
+        msg = f"{target} is not a regular file"
         raise FileExistsError(msg)
     if os.path.exists(target) and not overwrite:
-        msg = f"{target} exists already; overwrite (--overwrite) replaces it"
+        msg = f"{target} exists already; `overwrite=True` replaces it"
         raise FileExistsError(msg)
     _check_parent(target)
 
@@ -86,7 +86,8 @@ def read_versioned(text: str, expected: str, newest: int, keys: Iterable[str]) -
     if "version" in content:  # a newer one may well have other keys
         version = checks.integer("version", content["version"], 1)
         if version > newest:
-            msg = f"it is of version {version}, and this ropesearch reads up to version {newest}; a newer one may"
+            reads = f"this ropesearch reads up to version {newest}; a newer one may read it"
+            msg = f"it is of version {version}, and {reads}"
             raise InputError(msg)
     if missing:
         msg = f"it has no key {missing[0]!r}"
@@ -95,7 +96,7 @@ def read_versioned(text: str, expected: str, newest: int, keys: Iterable[str]) -
 
 
 def _refuse_constant(name: str) -> None:
-    msg = f"there is {name} in it, which is no number"
+    msg = f"it holds {name}, which JSON does not allow"
     raise InputError(msg)
 
 

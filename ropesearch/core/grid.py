@@ -13,7 +13,7 @@ def search_range(bmin: Any, bmax: Any) -> tuple[float, float]:
     """Check the ends of a range of bases: 1 < b_min < b_max."""
     low, high = checks.base("bmin", bmin), checks.base("bmax", bmax)
     if high <= low:
-        raise ParameterError("bmax", high, f"greater than bmin, {shown(low)}")
+        raise ParameterError("bmax", high, f"greater than `bmin`, {shown(low)}")
     return low, high
 
 

@@ -62,7 +62,7 @@ class ModelSource:
             return model
         name, path = os.fspath(model), Path(model)
         if not name:  # which as a path would be the current folder
-            msg = f"MODEL must be {KINDS}, not ''"
+            msg = f"`model` must be {KINDS}, not ''"
             raise InputError(msg)
         if os.path.isdir(path):
             if os.path.exists(path / "config.json"):
@@ -75,12 +75,12 @@ class ModelSource:
             raise InputError(msg)
         if os.path.isfile(path):
             if path.suffix != ".gguf":
-                msg = f"{name} is a file: MODEL must be {KINDS}"
+                msg = f"{name} is a file: `model` must be {KINDS}"
                 raise InputError(msg)
             return cls(name, path.parent, path.name)
         if _is_hub_name(name):
             return cls(name, None)
-        msg = f"{name} does not exist: MODEL must be {KINDS}"
+        msg = f"{name} does not exist: `model` must be {KINDS}"
         raise InputError(msg)
 
     @cached_property

@@ -83,7 +83,7 @@ class SearchSpec:
     bmax: float = _option(checks.base, "Largest base allowed.")
     stride: float | None = _option(_optional(_positive), "Step of the candidate grid.", None, strategy=_GRID)
     heads: int = _option(_at_least_1, "Query heads of the model.")
-    kv_heads: int | None = _option(_optional(_at_least_1), "KV heads, one base each.", None)
+    kv_heads: int | None = _option(_optional(_at_least_1), "KV heads; each gets one base.", None)
     head_dim: int = _option(_head_dim, "Channels per head, even.", 128)
     min_distance: int = _option(_at_least_0, "First distance, in tokens.", 1000, strategy="peak-valley")
     max_distance: int = _option(
@@ -94,19 +94,20 @@ class SearchSpec:
     )
     strategy: str = _option(
         partial(checks.choice, choices=STRATEGIES),
-        "peak-valley (Algorithm 1 of HARPE), uniform (evenly spaced), floor (the best worst case: the largest minimum,"
-        " over distance, of the best head) or ripple (the smoothest mean of the heads).",
+        "How to choose: peak-valley (Algorithm 1 of HARPE), uniform (evenly spaced), floor (the best worst case: the"
+        " largest minimum, over distance, of the best head) or ripple (the smoothest mean of the heads).",
         "peak-valley",
     )
     extrema: str = _option(
         partial(checks.choice, choices=EXTREMA_RULES),
-        "Which peaks and valleys count: dominant, those on the edges of the waveform; local, every one.",
+        "Which peaks and valleys count: dominant (those on the waveform's upper and lower edge) or local (all).",
         "dominant",
         strategy="peak-valley",
     )
     matching: str = _option(
         partial(checks.choice, choices=MATCHINGS),
-        "coincidence: most peaks on valleys wins; distance: the smallest sum of nearest distances.",
+        "How candidates are scored: coincidence (most peaks on valleys) or distance (smallest sum of distances from"
+        " each to the nearest).",
         "coincidence",
         strategy="peak-valley",
     )
@@ -124,25 +125,38 @@ class SearchSpec:
         strategy="peak-valley",
         matching="distance",
     )
-    count: int = _option(_at_least_1, "dominant: the most peaks, and the most valleys, to keep.", 30, **_DOMINANT)
-    gap: int = _option(_at_least_0, "dominant: peaks are farther apart than this, in tokens.", 50, **_DOMINANT)
-    valley_gap: int = _option(_at_least_0, "dominant: valleys are farther apart than this, in tokens.", 60, **_DOMINANT)
-    look_ahead: int = _option(_at_least_1, "dominant: how many tokens ahead set the level of peaks.", 500, **_DOMINANT)
+    count: int = _option(_at_least_1, "dominant: the most peaks, and valleys, to keep.", 30, **_DOMINANT)
+    gap: int = _option(_at_least_0, "dominant: peaks must be more than this far apart, in tokens.", 50, **_DOMINANT)
+    valley_gap: int = _option(
+        _at_least_0, "dominant: valleys must be more than this far apart, in tokens.", 60, **_DOMINANT
+    )
+    look_ahead: int = _option(
+        _at_least_1,
+        "dominant: how many tokens ahead to look for the level that the next peak must reach.",
+        500,
+        **_DOMINANT,
+    )
     level_tolerance: float = _option(
-        _not_negative, "dominant: how far from the level an extremum may be, in logits.", 1e-3, **_DOMINANT
+        _not_negative, "dominant: how far from the level a peak or valley may be, in logits.", 1e-3, **_DOMINANT
     )
     prominence: float | None = _option(
         _optional(_not_negative), "local: the least prominence, in logits.", None, **_LOCAL
     )
     min_separation: int | None = _option(
-        _optional(_at_least_1), "local: the least distance between two peaks or two valleys, in tokens.", None, **_LOCAL
+        _optional(_at_least_1),
+        "local: the least distance between two peaks, or two valleys, in tokens.",
+        None,
+        **_LOCAL,
     )
     refine: bool = _option(
-        checks.truth, "floor, ripple: then move the bases off the grid too.", False, strategy=("floor", "ripple")
+        checks.truth,
+        "floor, ripple: once the bases are chosen, also move them off the grid.",
+        False,
+        strategy=("floor", "ripple"),
     )
     order: str = _option(
         partial(checks.choice, choices=ORDERS),
-        "Bases over the heads: ascending, descending or selection (the order of choice).",
+        "Order of the bases over the heads: ascending, descending or selection (as they were chosen).",
         "ascending",
     )
 
@@ -159,7 +173,7 @@ class SearchSpec:
         if self.strategy == "peak-valley":
             checks.distances(self.min_distance, self.max_distance)
             if self.refine:
-                raise ParameterError("refine", self.refine, "left out unless strategy is floor or ripple")
+                raise ParameterError("refine", self.refine, "left out unless `strategy` is floor or ripple")
         else:
             checks.integer("max_distance", self.max_distance, CONTEXT_NEEDS[self.strategy])
         self._check_grid()
@@ -170,7 +184,7 @@ class SearchSpec:
         n = count_candidates(self.bmin, self.bmax, self.stride)
         if self.n_bases > n + 1:
             name = "heads" if self.n_bases == self.heads else "kv_heads"
-            requirement = f"at most {n + 1}, for stride {shown(self.stride)} gives {n} candidates beside bmin"
+            requirement = f"at most {n + 1}, for `stride` {shown(self.stride)} gives {n} candidates beside `bmin`"
             would_do = shown(widest_stride(self.bmin, self.bmax, self.n_bases - 1))
             raise ParameterError(name, self.n_bases, f"{requirement} (a stride of {would_do} would do)")
 
@@ -213,12 +227,22 @@ class SearchSpec:
 
 def has_effect(name: str, options: Mapping[str, Any]) -> bool:
     """Whether an option of a search has an effect beside the others; each may be a list of values, as in a sweep."""
+    return unmet(name, options) is None
 
-    def fits(other: str, values: tuple[str, ...]) -> bool:
+
+def conditions(name: str) -> dict[str, tuple[str, ...]]:
+    """Return the options that one belongs to, with the values of theirs that give it an effect."""
+    found: dict[str, tuple[str, ...]] = SearchSpec.__dataclass_fields__[name].metadata["when"]
+    return found
+
+
+def unmet(name: str, options: Mapping[str, Any]) -> tuple[str, tuple[str, ...]] | None:
+    """Return the first option that leaves another without an effect, and the values that it would have to have."""
+    for other, values in conditions(name).items():
         given = options.get(other, getattr(SearchSpec, other))
-        return any(value in values for value in ([given] if isinstance(given, str) else given))
-
-    return all(fits(other, values) for other, values in SearchSpec.__dataclass_fields__[name].metadata["when"].items())
+        if not any(value in values for value in ([given] if isinstance(given, str) else given)):
+            return other, values
+    return None
 
 
 def extrema_options(given: Mapping[str, Any]) -> dict[str, Any]:

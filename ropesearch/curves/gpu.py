@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ropesearch.core.arrays import Floats, Words
-from ropesearch.kernels.waveform import BLOCK, HALF
+from ropesearch.kernels.waveform import BLOCK
 
+HALF = BLOCK // 2
 MARGIN = 2e-9
 """Logits by which a value of the device may be off; the waveform's own error is below 1e-9, here and there."""
 

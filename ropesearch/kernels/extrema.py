@@ -5,8 +5,18 @@ import numpy as np
 from ropesearch.core.arrays import Counts, Flags, Floats, Positions, Words
 
 from ._jit import inner, kernel
-from ._vector import steps
 from .waveform import BLOCK, STRIP, Workspace, fill, prepare
+
+
+@inner
+def steps(values: Floats, following: Floats) -> tuple[np.uint64, np.uint64]:
+    """Bit k of the first word: values[k] is less than following[k]; of the second: greater. 64 of each."""
+    up = np.uint64(0)
+    down = np.uint64(0)
+    for k in range(64):
+        up |= np.uint64(values[k] < following[k]) << np.uint64(k)
+        down |= np.uint64(values[k] > following[k]) << np.uint64(k)
+    return up, down
 
 
 @kernel
@@ -23,7 +33,7 @@ def strict_extrema(values: Floats, size: int, maxima: Words, minima: Words) -> b
     for word in range((size + 63) // 64):
         begin = 64 * word
         if begin + 64 < size:
-            up, down = steps(values, begin)
+            up, down = steps(values[begin : begin + 64], values[begin + 1 : begin + 65])
             level |= (up | down) != ~np.uint64(0)
         else:  # the curve ends here
             up = np.uint64(0)

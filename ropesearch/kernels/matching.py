@@ -9,12 +9,13 @@ j // 64 for position j. A sum over set bits of what a pool knows at their positi
 holds bit b of every number, and the sum is Σ_b 2^b · (bits that row and plane have in common).
 """
 
+from typing import Any
+
 import numpy as np
 
 from ropesearch.core.arrays import Counts, Flags, Positions, Words
 
-from ._jit import kernel
-from ._vector import common_bits
+from ._jit import inner, kernel
 
 PEAK = 0
 VALLEY = 1
@@ -109,10 +110,29 @@ def bit_planes(numbers: Counts, planes: Words) -> None:
                     planes[b, word] |= np.uint64((numbers[64 * word + k] >> b) & 1) << np.uint64(k)
 
 
+@inner
+def count_bits(word: Any) -> Any:
+    """How many bits are set. LLVM knows this sequence, and takes the instruction of the machine for it."""
+    word = word - (word >> np.uint64(1) & np.uint64(0x5555555555555555))
+    word = (word & np.uint64(0x3333333333333333)) + (word >> np.uint64(2) & np.uint64(0x3333333333333333))
+    word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return np.multiply(word, np.uint64(0x0101010101010101)) >> np.uint64(56)  # wraps around; `*` would warn of it
+
+
+@inner
+def common_bits(left: Words, right: Words) -> int:
+    """How many bits are set in both, in CHUNK words each."""
+    n = np.uint64(0)
+    for k in range(CHUNK):
+        n += count_bits(left[k] & right[k])
+    return int(n)
+
+
 @kernel
 def add_bits(rows: Words, planes: Words, weights: Counts, chunks: Counts, sums: Counts) -> None:
     """Add to sums[c] what the numbers in `planes` sum to over the set bits of rows[c], in the chunks given."""
     for c in range(rows.shape[0]):
         for i in range(chunks.size):
+            words = slice(chunks[i] * CHUNK, (chunks[i] + 1) * CHUNK)
             for b in range(planes.shape[0]):
-                sums[c] += weights[b] * common_bits(rows[c], planes[b], chunks[i] * CHUNK)
+                sums[c] += weights[b] * common_bits(rows[c, words], planes[b, words])

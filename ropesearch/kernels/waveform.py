@@ -21,30 +21,29 @@ import numpy as np
 from ropesearch.core.arrays import Floats
 
 from ._jit import inner, kernel
-from ._vector import LANES, ROWS, multiply, multiply_and_unfold, rotate
+from ._product import HALF, ROWS, unfolded_product
 
-HALF = 128
 BLOCK = 2 * HALF
 STRIP = ROWS * BLOCK
-SPAN = 16  # blocks whose phases are one rotation away from a phase that is kept
+SPAN = 64  # blocks whose phases are computed at a time: enough for loops over them that numba makes fast
 SMOOTH = 3.0
-NODES = LANES
+NODES = 8
 
 
 class Workspace(NamedTuple):
     """Tables for the frequencies of one waveform, and room to compute it in.
 
-    Index 0 of the first axis is for E and cosines, 1 for O and sines. Rows and columns that belong to frequencies
-    follow NODES that belong to the nodes, the slow ones last; n is rounded up to whole vectors.
+    Index 0 of the first axis is for E and cosines, 1 for O and sines. Frequencies follow NODES places that belong to
+    the nodes, the slow ones last.
     """
 
-    # (2, NODES + n, HALF + LANES): cos, sin of (k + ½)·θ; Lagrange's polynomials at k + ½. Rows of a power of two would
-    # all lie in a few sets of the cache, and drive each other out of it: hence the last columns, of no other use.
+    # (2, NODES + n, HALF + 8): cos, sin of (k + ½)·θ; Lagrange's polynomials at k + ½. Rows of a power of two would all
+    # lie in a few sets of the cache, and drive each other out of it: hence the last columns, of no other use.
     near: Floats
-    nodes: Floats  # (2, NODES + n, NODES): cos, sin of node·θ
-    turns: Floats  # (2, SPAN, n): cos, sin of r·BLOCK·θ
-    starts: Floats  # (2, spans, n): scale·cos, scale·sin of s·θ, s the centre of the first block of a span
-    phases: Floats  # (2, ROWS, NODES + n): cos, sin of s·θ for the blocks of one strip
+    nodes: Floats  # (2, n, NODES): cos, sin of node·θ
+    turns: Floats  # (2, n, SPAN): cos, sin of r·BLOCK·θ
+    starts: Floats  # (2, n, spans): scale·cos, scale·sin of s·θ, s the centre of the first block of a span
+    phases: Floats  # (2, NODES + n, SPAN): cos, sin of s·θ for the blocks of one span; sums of the slow ones at nodes
     values: Floats  # (strips·STRIP,): the waveform
     lowest: Floats  # (strips·ROWS,): its least value in each block
     highest: Floats  # (strips·ROWS,)
@@ -52,15 +51,14 @@ class Workspace(NamedTuple):
 
 def workspace(n_frequencies: int, n_distances: int) -> Workspace:
     """Room for waveforms of so many frequencies over so many distances, all zeros but for the polynomials."""
+    n = n_frequencies
     strips = -(-n_distances // STRIP)
-    width = -(-n_frequencies // LANES) * LANES
-    n = NODES + width
     room = Workspace(
-        near=_aligned(2, n, HALF + LANES),
+        near=_aligned(2, NODES + n, HALF + 8),
         nodes=_aligned(2, n, NODES),
-        turns=_aligned(2, SPAN, width),
-        starts=_aligned(2, -(-strips * ROWS // SPAN), width),
-        phases=_aligned(2, ROWS, n),
+        turns=_aligned(2, n, SPAN),
+        starts=_aligned(2, n, -(-strips * ROWS // SPAN)),
+        phases=_aligned(2, NODES + n, SPAN),
         values=_aligned(strips * STRIP),
         lowest=np.empty(strips * ROWS),
         highest=np.empty(strips * ROWS),
@@ -72,9 +70,9 @@ def workspace(n_frequencies: int, n_distances: int) -> Workspace:
 def workspace_size(n_frequencies: int, n_distances: int) -> int:
     """Bytes that a workspace takes."""
     strips = -(-n_distances // STRIP)
-    n = NODES + n_frequencies + LANES
-    numbers = 2 * n * (HALF + LANES + NODES + ROWS + SPAN + strips * ROWS // SPAN + 1) + strips * (STRIP + 2 * ROWS)
-    return 8 * numbers
+    spans = -(-strips * ROWS // SPAN)
+    tables = 2 * (NODES + n_frequencies) * (HALF + 8 + NODES + 2 * SPAN + spans)
+    return 8 * (tables + strips * (STRIP + 2 * ROWS))
 
 
 def _aligned(*shape: int) -> Floats:
@@ -125,25 +123,50 @@ def prepare(theta: Floats, scale: float, first: int, room: Workspace) -> int:
                 re, im = re * turn_re - im * turn_im, re * turn_im + im * turn_re
         else:
             for j in range(NODES):
-                nodes[0, NODES + i, j] = math.cos(_NODES[j] * angle)
-                nodes[1, NODES + i, j] = math.sin(_NODES[j] * angle)
+                nodes[0, i, j] = math.cos(_NODES[j] * angle)
+                nodes[1, i, j] = math.sin(_NODES[j] * angle)
         turn_re = math.cos(BLOCK * angle)
         turn_im = math.sin(BLOCK * angle)
         re = 1.0
         im = 0.0
         for r in range(SPAN):
-            turns[0, r, i] = re
-            turns[1, r, i] = im
+            turns[0, i, r] = re
+            turns[1, i, r] = im
             re, im = re * turn_re - im * turn_im, re * turn_im + im * turn_re
         turn_re = re
         turn_im = im
         re = scale * math.cos((first + HALF - 0.5) * angle)
         im = scale * math.sin((first + HALF - 0.5) * angle)
-        for span in range(starts.shape[1]):
-            starts[0, span, i] = re
-            starts[1, span, i] = im
+        for span in range(starts.shape[2]):
+            starts[0, i, span] = re
+            starts[1, i, span] = im
             re, im = re * turn_re - im * turn_im, re * turn_im + im * turn_re
     return n_fast
+
+
+@inner
+def turn(span: int, n: int, n_fast: int, room: Workspace) -> None:
+    """Set the phases of the blocks of a span, and the sums of the slow frequencies at the nodes of each."""
+    phases = room.phases
+    for i in range(n):
+        re = room.starts[0, i, span]
+        im = room.starts[1, i, span]
+        cosines, sines = room.turns[0, i], room.turns[1, i]
+        out_re, out_im = phases[0, NODES + i], phases[1, NODES + i]
+        for r in range(SPAN):
+            out_re[r] = re * cosines[r] - im * sines[r]
+            out_im[r] = re * sines[r] + im * cosines[r]
+    for p in range(2):
+        for j in range(NODES):
+            for r in range(SPAN):
+                phases[p, j, r] = 0.0
+        for i in range(n_fast, n):
+            slow = phases[p, NODES + i]
+            for j in range(NODES):
+                factor = room.nodes[p, i, j]
+                at_node = phases[p, j]
+                for r in range(SPAN):
+                    at_node[r] += factor * slow[r]
 
 
 @inner
@@ -152,15 +175,21 @@ def fill(begin: int, end: int, n: int, n_fast: int, size: int, room: Workspace) 
 
     The bounds of the last block are of its part among the first `size` values.
     """
+    skipped = 0 if n_fast < n else NODES
     for strip in range(begin, end):
         block = strip * ROWS
-        rotate(room.starts, block // SPAN, room.turns, block % SPAN, room.phases, NODES)
-        skipped = NODES
-        if n_fast < n:
-            skipped = 0
-            multiply(room.phases, room.nodes, NODES + n_fast, NODES + n, room.phases)
-        multiply_and_unfold(
-            room.phases, room.near, skipped, NODES + n_fast, HALF, room.values, block, room.lowest, room.highest
+        if strip == begin or block % SPAN == 0:
+            turn(block // SPAN, n, n_fast, room)
+        unfolded_product(
+            room.phases,
+            block % SPAN,
+            room.near,
+            skipped,
+            NODES + n_fast,
+            room.values,
+            block,
+            room.lowest,
+            room.highest,
         )
     last = (size - 1) // BLOCK
     if begin * ROWS <= last < end * ROWS:

@@ -167,7 +167,7 @@ def check_fit(base_set: BaseSet, config: ModelConfig) -> None:
     name, shape = config.name, config.shape
     if base_set.kv_heads == base_set.heads == shape.heads != shape.kv_heads:
         msg = f"the base set has one base per query head ({base_set.heads}), and the query heads of {name} share "
-        msg += f"{shape.kv_heads} KV heads: it must have one per KV head (search with --kv-heads {shape.kv_heads})"
+        msg += f"{shape.kv_heads} KV heads: it must have one per KV head (search with `kv_heads={shape.kv_heads}`)"
         raise InputError(msg)
     given = (base_set.heads, base_set.kv_heads, base_set.head_dim)
     own = astuple(shape)

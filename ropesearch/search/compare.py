@@ -5,9 +5,9 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -22,8 +22,7 @@ from ropesearch.schemes.rules import Scheme
 
 from .run import search_bases
 
-if TYPE_CHECKING:
-    from rich.table import Table
+FIGURES = ("floor", "mean", "quantile_01", "ripple", "valleys_on_peaks")
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,13 @@ class Compared:
     name: str
     bases: int
     coverage: Coverage
+
+    @property
+    def figures(self) -> dict[str, float | None]:
+        """One number for each of `FIGURES`, if there is one; for `valleys_on_peaks`, the mean over the heads."""
+        shares = [share for share in self.coverage.valleys_on_peaks if share is not None]
+        figures = {key: getattr(self.coverage, key) for key in FIGURES}
+        return figures | {"valleys_on_peaks": float(np.mean(shares)) if shares else None}
 
     def to_dict(self) -> dict[str, Any]:
         """The line as JSON holds it."""
@@ -78,7 +84,7 @@ def named_scheme(text: str) -> Scheme:
         return parse_scheme(f"harpe:{text}")
     known = list(dict.fromkeys([*PRESETS, *SCHEMES]))
     hint = checks.nearest(name, known)
-    msg = f"{text!r} is no file that is there, no preset and no position scheme ({', '.join(known)}){hint}"
+    msg = f"{text!r} is not a file, a preset or a position scheme ({', '.join(known)}){hint}"
     raise InputError(msg)
 
 
@@ -112,7 +118,7 @@ def compare(
     sizes = {scheme.head_dim for scheme in schemes}
     if len(sizes) > 1:
         each = ", ".join(f"{name}: {scheme.head_dim}" for name, scheme in zip(names, schemes, strict=True))
-        msg = f"only sets of one head_dim can be compared, not {each}"
+        msg = f"all sets and schemes must have the same head_dim, not {each}"
         raise InputError(msg)
     report = counter(progress, "sets and schemes", len(names))
     lines = []
@@ -122,68 +128,13 @@ def compare(
     return lines
 
 
-@dataclass(frozen=True)
-class _Column:
-    """A figure of the table: its name, how it is read off and written, and which is the best."""
-
-    key: str
-    name: str
-    value: Callable[[Coverage], float | None]
-    digits: int
-    best: Callable[[Iterable[float]], float]
-
-
-def _valleys(coverage: Coverage) -> float | None:
-    shares = [share for share in coverage.valleys_on_peaks if share is not None]
-    return float(np.mean(shares)) if shares else None
-
-
-COLUMNS = (
-    _Column("floor", "floor", lambda c: c.floor, 4, max),
-    _Column("mean", "mean", lambda c: c.mean, 4, max),
-    _Column("quantile_01", "1 %", lambda c: c.quantile_01, 4, max),
-    _Column("ripple", "ripple", lambda c: c.ripple, 5, min),
-    _Column("valleys_on_peaks", "valleys", _valleys, 3, max),
-)
-
-
-def to_rich(lines: Sequence[Compared]) -> "Table":
-    """Return the comparison for a rich console, the best of each column marked with a star."""
-    from rich.table import Table
-
-    first, last = lines[0].coverage.distances
-    table = Table(
-        title=f"coverage, distances {first} to {last}; * best",
-        box=None,
-        padding=(0, 1),
-        caption="floor, mean, 1 %: of the best head; valleys: share on a peak of another",
-    )
-    table.add_column("set or scheme", overflow="fold")
-    for name in ("bases", *(column.name for column in COLUMNS)):
-        table.add_column(name, justify="right")
-    columns = [_marked(column, lines) for column in COLUMNS]
-    for i, line in enumerate(lines):
-        table.add_row(line.name, str(line.bases), *(column[i] for column in columns))
-    return table
-
-
-def _marked(column: _Column, lines: Sequence[Compared]) -> list[str]:
-    """Cells of one column; equal to the digits shown is equal."""
-    values = [column.value(line.coverage) for line in lines]
-    texts = ["–" if value is None else f"{value:.{column.digits}f}" for value in values]
-    known = [value for value in values if value is not None]
-    best = f"{column.best(known):.{column.digits}f}" if known else None
-    return [f"{text}*" if text == best else f"{text} " for text in texts]
-
-
 def to_csv(lines: Sequence[Compared]) -> str:
-    """Return the comparison as CSV, with a header line; an empty cell is a figure that there is not."""
+    """Return the comparison as CSV, with a header line; a figure that a line lacks leaves an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["name", "bases", "floor_distance", *(column.key for column in COLUMNS)])
+    writer.writerow(["name", "bases", "floor_distance", *FIGURES])
     for line in lines:
-        figures = [column.value(line.coverage) for column in COLUMNS]
-        writer.writerow([line.name, line.bases, line.coverage.floor_distance, *figures])
+        writer.writerow([line.name, line.bases, line.coverage.floor_distance, *line.figures.values()])
     return text.getvalue()
 
 

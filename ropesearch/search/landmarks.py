@@ -209,7 +209,7 @@ def _check_bmin(bmin: float, theta: Floats, rule: ExtremaRule, spec: SearchSpec)
     sampler = Sampler(spec.head_dim, spec.min_distance, spec.max_distance)
     of_bmin = rule.positions(sampler.waveform(theta))
     if not any(positions.size for positions in of_bmin):
-        where = f"from min_distance {spec.min_distance} to max_distance {spec.max_distance}"
-        msg = f"bmin {shown(bmin)} has no peak and no valley {where}; a wider window has"
+        where = f"from `min_distance` {spec.min_distance} to `max_distance` {spec.max_distance}"
+        msg = f"`bmin` {shown(bmin)} has no peak and no valley {where}; a wider window has"
         raise InputError(msg)
     return sum(positions.nbytes for positions in of_bmin)

@@ -159,7 +159,7 @@ def run_search(
 def check_device(spec: SearchSpec, device: str) -> None:
     """Raise ValueError unless the search can use a GPU."""
     if spec.strategy != "peak-valley" or spec.prominence is not None or spec.min_separation is not None:
-        requirement = "cpu unless strategy is peak-valley, without prominence and min_separation"
+        requirement = "cpu unless `strategy` is peak-valley, without `prominence` and `min_separation`"
         raise ParameterError("device", device, requirement)
 
 

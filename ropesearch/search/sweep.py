@@ -135,7 +135,7 @@ def sweep(
     Worker processes import the main module: in a script, call this under `if __name__ == "__main__":`.
     """
     if resume and overwrite:
-        raise InputError("resume goes on with a file and overwrite replaces it: give one of the two")
+        raise InputError("`resume` goes on with a file and `overwrite` replaces it: give one of the two")
     wanted = _distinct(points)
     if not wanted:
         raise InputError("a sweep needs at least one point")
@@ -190,9 +190,7 @@ def run_points(
             yield futures[future], future.result()
     except (BrokenExecutor, CancelledError) as error:
         why = f": {error}" if str(error) else ""
-        msg = (
-            f"the workers of the sweep are gone{why}; {path} keeps what ended, and resume (--resume) goes on from there"
-        )
+        msg = f"the workers of the sweep are gone{why}; {path} keeps what ended, and `resume` goes on from there"
         raise OSError(msg) from None
     finally:
         for future in futures:

@@ -61,7 +61,7 @@ class SweepFile:
             raise self._unusable("its first line is not the header of a sweep")
         rows = self._read_rows(data[:whole].split(b"\n")[:-1])
         if whole < len(data):
-            note(f"note: {self._path} ended in half a line, which is dropped")
+            note(f"{self._path} ended in half a line, which is dropped")
             self._file.truncate(whole)
         if not whole:
             self.append(self._header)

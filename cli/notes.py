@@ -1,0 +1,53 @@
+"""What commands say about the options that they were given, beside the result."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ropesearch.core.machine import processors
+from ropesearch.core.spec import SearchSpec, conditions, unmet
+
+from .inputs import by_hand
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ropesearch import Decay
+
+
+def options_without_effect(ctx: click.Context, options: Mapping[str, Any]) -> Iterator[str]:
+    """Name the options of the search that were given by hand and have nothing to work on."""
+    # Beside uniform, --stride says nothing wrong, and coverage has a use for --max-distance.
+    silent = ("stride", "max_distance")
+    names = [str(p.name) for p in ctx.command.params if p.name in options and p.name not in silent]
+    given = [name for name in names if name in SearchSpec.__dataclass_fields__ and by_hand(ctx, name)]
+    for name in sorted(given, key=lambda name: len(conditions(name))):  # choices before what belongs to them
+        missing = unmet(name, options)
+        if missing is not None:
+            other, values = missing
+            yield f"--{name.replace('_', '-')} has no effect unless --{other} is {' or '.join(values)}"
+
+
+def cut_to_processors(name: str, asked: int | None) -> Iterator[str]:
+    """Say that more threads or worker processes were asked for than there are processors."""
+    lent = processors()
+    if asked is not None and asked > lent:
+        yield f"--{name} {asked} is cut to {lent}, one for each processor"
+
+
+def certainty_of_order(decay: "Decay") -> Iterator[str]:
+    """Say so if the order by a decay file may be due to chance."""
+    slopes, errors = decay.kv_head_slopes(), decay.kv_head_slope_errors()
+    apart, error = slopes.max() - slopes.min(), errors.max()
+    if len(slopes) > 1 and apart < 2 * error:
+        yield (
+            f"the slopes of the KV heads are at most {apart:.2f} apart, and their standard error between layers"
+            f" is {error:.2f}: the order may be due to chance"
+        )
+
+
+def where_kept(model: str, folder: "Path | None") -> Iterator[str]:
+    """Say where a .gguf file is kept unpacked."""
+    if folder is not None and folder.exists():
+        yield f"{model} is kept unpacked in {folder}"

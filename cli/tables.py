@@ -1,0 +1,195 @@
+"""Results as tables for a terminal."""
+
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ropesearch.core.errors import InputError, shown
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ropesearch import BaseSet, Decay
+    from ropesearch.search.compare import Compared
+
+PIPE_WIDTH = 200  # characters of a table that goes to no terminal, where folded cells would be of no use
+
+DECAY_COLUMNS = {
+    "slope": "slope",
+    "unit_waveform": "unit waveform",
+    "minus_log": "−log m",
+    "curve": "model curve",
+    "agreement": "agreement of texts",
+    "sink_mass": "mass on first keys",
+}
+CHANGE_COLUMNS = {
+    "slope": "slope",
+    "predicted_slope": "predicted slope",
+    "verified_slope": "slope with bases",
+    "prediction": "correlation with prediction",
+    "no_change": "correlation with old curve",
+    "change_error": "prediction error",
+}
+"""Names of the figures of a decay, as measured and with other bases."""
+
+COMPARED_COLUMNS: dict[str, tuple[str, int, Callable[[Iterable[float]], float]]] = {
+    "floor": ("floor", 4, max),
+    "mean": ("mean", 4, max),
+    "quantile_01": ("1 %", 4, max),
+    "ripple": ("ripple", 5, min),
+    "valleys_on_peaks": ("valleys", 3, max),
+}
+"""Figures of a comparison: their names, their digits after the point, and which is the best."""
+
+SWEEP_COLUMNS = ("stride", "bmin", "bmax", "heads", "max_distance", "strategy")
+
+
+def as_text(*tables: "Table") -> str:
+    """Tables as they are printed."""
+    from rich.console import Console
+
+    # Names come from files: a bracket in one of them is no markup.
+    console = Console(markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = max(console.width, PIPE_WIDTH)
+    with console.capture() as capture:
+        for table in tables:
+            console.print(table)
+    return capture.get()
+
+
+def of_base_set(base_set: "BaseSet") -> str:
+    """Return one row per KV head, and the coverage if it was computed."""
+    from ropesearch.exporters.table import COLUMNS, rows
+
+    groups = "" if base_set.kv_heads == base_set.heads else f", {base_set.kv_heads} KV heads"
+    table = _table(
+        *COLUMNS.values(), title=f"{base_set.strategy}: {base_set.heads} heads{groups}, head_dim {base_set.head_dim}"
+    )
+    if base_set.parameters.get("order") == "measured":
+        table.caption = "assigned to the heads by measured slope, which is beyond the paper"
+    for row in rows(base_set):
+        table.add_row(*row)
+    return as_text(table, *([_coverage(base_set.coverage_figures)] if base_set.coverage_figures else []))
+
+
+def _coverage(figures: Mapping[str, Any]) -> "Table":
+    """Return the figures of `Coverage.to_dict`."""
+    try:
+        first, last = figures["distances"]
+        shares = [float(share) for share in figures["valleys_on_peaks"] if share is not None]
+        ripple = figures["ripple"]
+        lines = {
+            "floor of the best head": f"{figures['floor']:.4f} at distance {figures['floor_distance']}",
+            "mean of the best head": f"{figures['mean']:.4f}",
+            "1 % quantile of the best head": f"{figures['quantile_01']:.4f}",
+            "ripple of the mean": "undefined below 8192 distances" if ripple is None else f"{ripple:.5f}",
+            "valleys on another head's peak": f"{sum(shares) / len(shares):.1%}" if shares else "no valleys",
+        }
+    except (KeyError, TypeError, ValueError):
+        raise InputError("the coverage in the file lacks figures; --coverage computes it again") from None
+    table = _table(title=f"coverage, distances {first} to {last}", show_header=False)
+    for name, value in lines.items():
+        table.add_row(name, value)
+    return table
+
+
+def of_decay(decay: "Decay") -> str:
+    """Return the median head of every layer, and quantiles over all heads; and so with bases."""
+    model = os.path.basename(os.path.normpath(str(decay.model["name"])))
+    n = len(decay.texts)
+    title = f"{model}: {decay.length} tokens of {n} text{'s' * (n > 1)}, distances to {decay.max_distance}"
+    tables = [_decay(decay, title, DECAY_COLUMNS)]
+    if decay.bases is not None:
+        shown_bases = ", ".join(map(shown, decay.bases[:4])) + ", …" * (len(decay.bases) > 4)
+        tables.append(_decay(decay, f"with the bases {shown_bases}", CHANGE_COLUMNS))
+    return as_text(*tables)
+
+
+def _decay(decay: "Decay", title: str, names: Mapping[str, str]) -> "Table":
+    import statistics
+
+    columns = {key: name for key, name in names.items() if key in decay.figures}
+    caption = "layers: the median head; below: quantiles over all heads"
+    table = _table("layer", *columns.values(), title=title, caption=caption)
+
+    def add(label: str, values: Iterable[float | None], *, last: bool = False) -> None:
+        table.add_row(label, *(_number(value, 3) for value in values), end_section=last)
+
+    for row, layer in enumerate(decay.layers):
+        values = [[v for v in decay.figures[key][row].tolist() if not math.isnan(v)] for key in columns]
+        medians = (statistics.median(known) if known else None for known in values)
+        add(str(layer), medians, last=row == len(decay.layers) - 1)
+    summary = decay.summary()
+    for label in ("5 %", "50 %", "95 %"):
+        add(label, (summary[key][label] for key in columns))
+    return table
+
+
+def of_comparison(lines: "Sequence[Compared]") -> str:
+    """Return one row per set or scheme, the best of each column marked with a star."""
+    first, last = lines[0].coverage.distances
+    table = _table(
+        "bases",
+        *(name for name, _, _ in COMPARED_COLUMNS.values()),
+        title=f"coverage, distances {first} to {last}; * best",
+        caption="floor, mean, 1 %: of the best head; valleys: share on a peak of another head",
+        names="set or scheme",
+        box=None,
+        padding=(0, 1),
+    )
+    columns = [
+        _marked([line.figures[key] for line in lines], digits, best_of)
+        for key, (_, digits, best_of) in COMPARED_COLUMNS.items()
+    ]
+    for line, *cells in zip(lines, *columns, strict=True):
+        table.add_row(line.name, str(line.bases), *cells)
+    return as_text(table)
+
+
+def _marked(values: Sequence[float | None], digits: int, best_of: Callable[[Iterable[float]], float]) -> list[str]:
+    """Cells of one column; equal to the digits shown is equal."""
+    known = [value for value in values if value is not None]
+    best = _number(best_of(known), digits) if known else None
+    cells = [_number(value, digits) for value in values]
+    return [f"{cell}*" if cell == best else f"{cell} " for cell in cells]
+
+
+def of_sweep(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return one row per point."""
+    figures = [
+        name
+        for name in ("floor", "mean", "ripple")
+        if any(row.get("coverage", {}).get(name) is not None for row in rows)
+    ]
+    names = [name.replace("_", " ") for name in (*SWEEP_COLUMNS, "bases", *figures)]
+    table = _table(*names, title=f"{len(rows)} points")
+    for row in rows:
+        options = [row["point"][name] for name in SWEEP_COLUMNS]
+        n_bases = str(len(row["base_set"]["bases"])) if "base_set" in row else "failed"
+        numbers = [_number(row.get("coverage", {}).get(name), 5) for name in figures]
+        table.add_row(*map(_option, options), n_bases, *numbers)
+    return as_text(table)
+
+
+def _option(value: object) -> str:
+    if value is None:
+        return "–"
+    return value if isinstance(value, str) else shown(value)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _table(*columns: str, names: str | None = None, **settings: Any) -> "Table":
+    """Return a table of right-aligned columns, after one of names if there is such a one."""
+    from rich.table import Table
+
+    table = Table(**settings)
+    if names is not None:
+        table.add_column(names, overflow="fold")
+    for name in columns:
+        table.add_column(name, justify="right")
+    return table
