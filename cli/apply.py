@@ -14,27 +14,52 @@ from .progress import announce
 
 @click.command(cls=Command)
 @click.argument("model")
-@click.option("--bases", required=True, type=click.Path(), metavar="FILE", help="The base-set file to apply.")
+@click.option("--bases", type=click.Path(), metavar="FILE", help="A base-set file: every KV head gets its own base.")
+@click.option(
+    "--scheme",
+    metavar="SPEC",
+    help="Or a position scheme, such as yarn:32, abf:5e6, abf-multi-stage or uniform. The trained length (original), "
+    "base, head_dim and number of KV heads are the model's where SPEC does not say them.",
+)
+@click.option(
+    "--max-position-embeddings",
+    type=int,
+    metavar="N",
+    help="Length to write into the config, in tokens.  [default: the scheme's, where it has one, else the model's]",
+)
 @click.option(
     "-o", "--output", required=True, type=click.Path(), metavar="DIR", help="The folder to create; it must not exist."
 )
 @order_by_option
 @quiet_option
-def apply(model: str, bases: str, output: str, order_by: str | None, quiet: bool) -> None:
-    """Write a copy of the model MODEL in which every KV head rotates by its own base.
+def apply(
+    model: str,
+    bases: str | None,
+    scheme: str | None,
+    max_position_embeddings: int | None,
+    output: str,
+    order_by: str | None,
+    quiet: bool,
+) -> None:
+    """Write a copy of the model MODEL that rotates by a base set or a position scheme.
 
     MODEL is a folder as transformers saves it, a .gguf file or a hub name such as org/name. Its type must be llama,
     mistral, qwen2 or qwen3, without RoPE scaling. Weights and tokenizer are copied unchanged; a .gguf file is unpacked
-    into the user's cache folder and kept there. AutoModelForCausalLM loads DIR once ropesearch.model is imported, or
-    with trust_remote_code=True. Needs torch and transformers.
+    into the user's cache folder and kept there. A scheme that transformers has is written into the config alone, and
+    DIR is a stock checkpoint. With a base per KV head (--bases, uniform, table2, harpe) AutoModelForCausalLM loads DIR
+    once ropesearch.model is imported, or with trust_remote_code=True. Needs torch and transformers.
     """
-    base_set = read_base_set(bases)
+    if (bases is None) == (scheme is None):
+        raise click.UsageError("either --bases or --scheme must be given" + (", not both" if bases else ""))
+    if order_by is not None and bases is None:
+        raise click.UsageError("--order-by orders the bases of a file: it needs --bases")
+    base_set = None if bases is None else read_base_set(bases)
     source = ModelSource.find(model)
     quiet_transformers(quiet=quiet)
     from ropesearch.model.load import as_kept, kept_folder
     from ropesearch.model.write import apply_to_checkpoint
 
-    if order_by is not None:
+    if base_set is not None and order_by is not None:
         from ropesearch.decay.order import order_by_decay
 
         config = as_kept(source).config()
@@ -43,7 +68,15 @@ def apply(model: str, bases: str, output: str, order_by: str | None, quiet: bool
         note("the bases are assigned to the heads by measured slope, which is beyond the paper", quiet=quiet)
         for text in certainty_of_order(decay):
             note(text, quiet=quiet)
-    apply_to_checkpoint(source, base_set, output, progress=None if quiet else announce)
+    change = apply_to_checkpoint(
+        source,
+        str(scheme) if base_set is None else base_set,
+        output,
+        max_position_embeddings=max_position_embeddings,
+        progress=None if quiet else announce,
+    )
+    if scheme is not None or max_position_embeddings is not None:
+        say(str(change), quiet=quiet)
     for text in where_kept(model, kept_folder(source)):
         note(text, quiet=quiet)
     say(f"wrote {output}", quiet=quiet)

@@ -20,6 +20,7 @@ from .exporters.tensors import cos_sin_tables as cos_sin_tables
 from .exporters.tensors import to_tensors as to_tensors
 from .model.apply import AppliedBases as AppliedBases
 from .model.apply import apply_bases as apply_bases
+from .model.apply import apply_scheme as apply_scheme
 from .model.load import load_model as load_model
 from .model.write import apply_to_checkpoint as apply_to_checkpoint
 from .schemes.grammar import parse_scheme as parse_scheme

@@ -631,7 +631,7 @@ def test_without_torch_the_extra_is_named(stock, tmp_path, missing):
     """By everything that needs it; what does not, works."""
     code = f"""import sys; sys.modules[{missing!r}] = None
 import ropesearch
-for name in ("apply_bases", "load_model", "apply_to_checkpoint", "measure_decay"):
+for name in ("apply_bases", "apply_scheme", "load_model", "apply_to_checkpoint", "measure_decay"):
     try:
         exec(f"from ropesearch import {{name}}")
     except ImportError as error:
@@ -647,7 +647,7 @@ print(main(["search", "--model-config", sys.argv[1], "--strategy", "uniform", "-
     command = [sys.executable, "-P", "-c", code, str(stock)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     line = "working with a model needs torch and transformers: pip install 'ropesearch[torch]'"
-    assert done.stdout.splitlines()[:6] == [*[line] * 4, "1", "1"]
+    assert done.stdout.splitlines()[:7] == [*[line] * 5, "1", "1"]
     assert done.stdout.splitlines()[-1] == "0"
     assert done.stderr.splitlines() == [f"Error: {line}"] * 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bases.json", "bases.npz"]
@@ -658,7 +658,9 @@ def test_what_training_needs_loads_neither_numba_nor_scipy(stock, tmp_path):
     code = """import sys
 for name in ("numba", "llvmlite", "scipy", "ropesearch.kernels"):
     sys.modules[name] = None
-from ropesearch import BaseSet, apply_bases, apply_to_checkpoint, export, load_model
+from ropesearch import (
+    BaseSet, apply_bases, apply_scheme, apply_to_checkpoint, export, load_model, parse_scheme,
+)
 base_set = BaseSet.load("bases.json")
 assert BaseSet.of(base_set, heads=4, head_dim=16, strategy="by hand") == base_set
 for suffix in ("json", "csv", "md", "npz", "safetensors", "pt"):
@@ -666,8 +668,15 @@ for suffix in ("json", "csv", "md", "npz", "safetensors", "pt"):
 model, tokenizer = load_model(sys.argv[1])
 with apply_bases(model, base_set):
     model(tokenizer("abc", return_tensors="pt").input_ids)
+for text in ("yarn:4", "abf-multi-stage", "dynamic:4", "uniform", "harpe:bases.json"):
+    scheme = parse_scheme(text, model=model.config.to_dict())
+    scheme.inv_freq(), scheme.attention_factor(), scheme.distances([1, 2])
+    with apply_scheme(model, scheme):
+        model(tokenizer("abc", return_tensors="pt").input_ids)
 apply_to_checkpoint(sys.argv[1], base_set, "out")
 load_model("out")
+apply_to_checkpoint(sys.argv[1], "yarn:4", "yarn")
+load_model("yarn")
 """
     python(code, stock, cwd=tmp_path)
     assert len(list(tmp_path.glob("exported.*"))) == 6

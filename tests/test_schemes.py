@@ -527,3 +527,73 @@ def test_files_that_are_missing_or_no_base_sets(tmp_path):
     (tmp_path / "set.json").write_text("{}")
     with pytest.raises(InputError, match=r"set\.json is not a usable base-set file"):
         parse_scheme(f"harpe:{tmp_path}/set.json")
+
+
+# Schemes for a model.
+
+MODEL = {
+    "model_type": "llama",
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "hidden_size": 512,
+    "max_position_embeddings": 2048,
+    "rope_theta": 500000.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "target"),
+    [
+        ("yarn:32", "yarn:32,original=2048,base=500000,head_dim=64", 65536),
+        ("yarn:32,original=4096,base=10000", "yarn:32,head_dim=64", 131072),
+        ("rope:10000", "rope:10000,original=2048,head_dim=64", None),
+        ("ntk:2.5", "ntk:2.5,original=2048,base=500000,head_dim=64", 5120),
+        ("abf-multi-stage:2", "abf-multi-stage:2,original=2048,head_dim=64", 65536),
+        ("self-extend:9,group=2", "self-extend:9,group=2,original=2048,base=500000,head_dim=64", None),
+        ("uniform", "uniform,original=2048,head_dim=64,kv_heads=4", None),
+        ("uniform-descending", "uniform-descending,original=2048,head_dim=64,kv_heads=4", None),
+    ],
+)
+def test_what_the_text_does_not_say_is_the_models(text, name, target):
+    scheme = parse_scheme(text, model=MODEL)
+    assert scheme.name == name
+    assert parse_scheme(name) == scheme
+    assert scheme.target_length == target
+
+
+def test_longrope_is_made_for_the_longest_length_of_its_file(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(long_rope_config(64, {"original_max_position_embeddings": 4096})))
+    assert parse_scheme(f"longrope:{tmp_path}", model=MODEL).target_length == 131072
+
+
+def test_uniform_has_as_many_bases_as_are_asked_for():
+    assert parse_scheme("uniform,kv_heads=5").bases == (1e6, 2e6, 3e6, 4e6, 5e6)
+    assert parse_scheme("uniform-descending,kv_heads=2").bases == (5e6, 1e6)
+    assert parse_scheme("uniform,kv_heads=1").bases == (1e6,)
+    for n in (0, 4097):
+        with pytest.raises(InputError, match=f"kv_heads must be .*, not {n}"):
+            parse_scheme(f"uniform,kv_heads={n}")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("yarn:32,head_dim=128", r"the scheme yarn:32,original=2048,base=500000 is for head_dim 128, and .* has 64$"),
+        ("table2", r"is for 32 KV heads, and .* has 8 heads and 4 KV heads"),
+        ("yarn:2e6", r"factor must be at most 1048575 with original 2048, not 2000000"),
+    ],
+)
+def test_schemes_that_do_not_fit_the_model(text, message):
+    with pytest.raises(InputError, match=message):
+        parse_scheme(text, model=MODEL)
+
+
+def test_transformers_gets_our_numbers_by_the_rule_that_we_write():
+    for text in TEXTS:
+        scheme = parse_scheme(text)
+        rule = scheme.rope_parameters()
+        if text.startswith(("self-extend", "uniform", "table2")):
+            assert rule is None
+            continue
+        length = None if rule["rope_type"] == "dynamic" else 4096
+        assert_same_rule(scheme, theirs(rule, head_dim=128, base=None, length=length), length=4096)

@@ -15,7 +15,8 @@ from ropesearch.core.errors import InputError, ParameterError
 from ropesearch.core.model_config import MODEL_TYPES, SUPPORTED, ModelConfig
 from ropesearch.core.model_source import ModelSource
 from ropesearch.core.progress import Progress, counter
-from ropesearch.model.apply import apply_bases, check_fit, find_decoder
+from ropesearch.model.apply import apply_bases, find_decoder
+from ropesearch.model.change import check_fit
 
 from .capture import capture_layers, evaluating, read_frequencies
 from .data import Decay

@@ -1,4 +1,4 @@
-"""Write a model that carries a base set, as a checkpoint."""
+"""Write a model that carries a base set or a position scheme, as a checkpoint."""
 
 import json
 import os
@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from ropesearch.core.base_set import BaseSet
 from ropesearch.core.errors import InputError, first_line
 from ropesearch.core.files import check_new_folder, new_folder
 from ropesearch.core.model_config import ModelConfig
 from ropesearch.core.model_source import COMPANIONS, WEIGHTS, ModelSource
 from ropesearch.core.progress import Progress
 
-from .apply import apply_bases, check_fit
+from .apply import put_rope
+from .change import RopeChange, Wanted, rope_change
 from .load import as_kept, keep, load_model, load_tokenizer, require_room, some
 
 if TYPE_CHECKING:
@@ -25,34 +25,44 @@ if TYPE_CHECKING:
 
 def apply_to_checkpoint(
     model: str | os.PathLike[str] | ModelSource,
-    base_set: BaseSet,
+    base_set_or_scheme: Wanted,
     output: str | os.PathLike[str],
     *,
+    max_position_embeddings: int | None = None,
     progress: Progress | None = None,
-) -> None:
-    """Write a checkpoint whose config holds the bases and whose attention rotates each KV head by its own.
+) -> RopeChange:
+    """Write a checkpoint of a model that rotates by a base set or a position scheme.
 
-    Weights and tokenizer are copied unchanged. A .gguf file is unpacked, and the unpacked copy is kept in the user's
-    cache folder, as by `load_model(FILE, keep_unpacked=True)`. Once `ropesearch.model` is imported, the Auto classes of
-    transformers load the folder; without it, `trust_remote_code=True` loads it with the code file that it contains.
+    Weights and tokenizer are copied as they are; those of a .gguf file are unpacked, and kept so in the user's cache
+    folder, as by `load_model(FILE, keep_unpacked=True)`. A rule that transformers has, such as YaRN's, is written into
+    the config alone, and the checkpoint is a stock one. Bases per KV head come with a code file: where
+    `ropesearch.model` is imported, the Auto classes of transformers load the folder; elsewhere they do with
+    `trust_remote_code=True`.
 
     Parameters
     ----------
     model : path-like, str or ModelSource
-        A folder saved by transformers, a .gguf file or a folder with one, or a hub name such as org/name; of type
-        llama, mistral, qwen2 or qwen3.
-    base_set : BaseSet
-        Made for the model's heads, KV heads and head_dim.
+        Folder of a model as transformers saves it, a .gguf file or a folder with one, or a hub name such as org/name;
+        of type llama, mistral, qwen2 or qwen3.
+    base_set_or_scheme : BaseSet, Scheme or str
+        A base set made for the model's heads, KV heads and head_dim, or a scheme as for `apply_scheme`.
     output : path-like
         The new folder; written whole or not at all.
+    max_position_embeddings : int, optional
+        As for `apply_scheme`; a base set leaves the model's.
     progress : callable, optional
         Called while a .gguf file is unpacked, as by `load_model`.
+
+    Returns
+    -------
+    RopeChange
+        What the config says now; as a text, one line with the rule, the length, and where that comes from.
 
     Raises
     ------
     ValueError
-        If the model does not exist, its weights do not fit its config, or it cannot take the bases (see
-        `apply_bases`).
+        If there is no such model, or it has no weights or not those that its config speaks of, or it cannot take the
+        bases or the scheme: see `apply_bases` and `apply_scheme`.
     OSError
         If `output` exists or cannot be written, the disk has no room, or the hub cannot be reached.
     ImportError
@@ -61,21 +71,20 @@ def apply_to_checkpoint(
     check_new_folder(output)
     source = as_kept(ModelSource.find(model))
     config = source.config()
-    check_fit(base_set, config)
+    rope_change(base_set_or_scheme, config, max_position_embeddings)  # refused before weights are fetched
     if config.quantized:
-        msg = f"the weights of {source.name} are quantized; only a model that is not can take bases"
+        msg = f"the weights of {source.name} are quantized; bases and schemes can be given to one whose are not"
         raise InputError(msg)
     if source.gguf_file is None:
-        _copy_with_bases(source, base_set, Path(output))
-    else:
-        _unpack_with_bases(source, base_set, Path(output), progress)
+        return _copy(source, base_set_or_scheme, max_position_embeddings, Path(output))
+    return _unpack(source, base_set_or_scheme, max_position_embeddings, Path(output), progress)
 
 
-def _copy_with_bases(source: ModelSource, base_set: BaseSet, output: Path) -> None:
+def _copy(source: ModelSource, wanted: Wanted, max_position_embeddings: int | None, output: Path) -> RopeChange:
     folder = source.folder
     weights = _weight_files(folder)
-    per_head = _per_head_model(source, base_set)
-    _check_weights(weights, per_head, source.name)
+    change, changed = _changed_model(source, wanted, max_position_embeddings)
+    _check_weights(weights, changed, source.name)
 
     companions = {file for pattern in COMPANIONS for file in folder.glob(pattern) if file.is_file()}
     files = sorted({*weights, *companions})
@@ -86,27 +95,45 @@ def _copy_with_bases(source: ModelSource, base_set: BaseSet, output: Path) -> No
             copy = temporary / file.relative_to(folder)
             copy.parent.mkdir(exist_ok=True)
             shutil.copyfile(file, copy)
-        per_head.config.save_pretrained(temporary)  # also copies the code file
-        _keep_tokenizer_class(source, temporary)
+        if change.base_set is None:
+            _write_stock_config(folder / "config.json", change, temporary)
+        else:
+            changed.config.save_pretrained(temporary)  # and the code file with it
+            _keep_tokenizer_class(source, temporary)
+    return change
 
 
-def _unpack_with_bases(source: ModelSource, base_set: BaseSet, output: Path, progress: Progress | None) -> None:
-    parameters = _per_head_model(source, base_set).parameters()
-    require_room(sum(p.numel() * p.element_size() for p in parameters), output)
+def _unpack(
+    source: ModelSource,
+    wanted: Wanted,
+    max_position_embeddings: int | None,
+    output: Path,
+    progress: Progress | None,
+) -> RopeChange:
+    _, changed = _changed_model(source, wanted, max_position_embeddings)
+    require_room(sum(p.numel() * p.element_size() for p in changed.parameters()), output)
     kept = keep(source, progress)
     if kept.gguf_file is None:
-        _copy_with_bases(kept, base_set, output)
-        return
+        return _copy(kept, wanted, max_position_embeddings, output)
     model, tokenizer = load_model(source, progress=progress)
-    apply_bases(model, base_set)
+    change = put_rope(model, wanted, max_position_embeddings).change
     with new_folder(output) as temporary:
         try:
             model.save_pretrained(temporary)
         except SafetensorError as error:  # safetensors raises this, not OSError, on a full disk
             msg = f"{output} cannot be written: {first_line(error)}"
             raise OSError(msg) from None
+        if change.base_set is None:
+            _write_stock_config(temporary / "config.json", change, temporary)
         if tokenizer is not None:
             tokenizer.save_pretrained(temporary)
+    return change
+
+
+def _write_stock_config(own: Path, change: RopeChange, folder: Path) -> None:
+    """Write the model's own config.json with another rule in it, and all else that it says."""
+    text = json.dumps(change.stock_content(_read_json(own)), indent=2, ensure_ascii=False)
+    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -131,20 +158,25 @@ def _weight_files(folder: Path) -> list[Path]:
     raise InputError(msg)
 
 
-def _per_head_model(source: ModelSource, base_set: BaseSet) -> "PreTrainedModel":
-    """Build the model with bases from its config, without memory for its weights."""
+def _changed_model(
+    source: ModelSource, wanted: Wanted, max_position_embeddings: int | None
+) -> tuple[RopeChange, "PreTrainedModel"]:
+    """The change, and the model that comes of it, without memory for its weights."""
     import torch
-    from transformers import AutoConfig
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     from . import modeling_harpe
 
     options = {} if source.gguf_file is None else {"gguf_file": source.gguf_file}
     try:
         config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False, **options)
-        check_fit(base_set, ModelConfig.of(config.to_dict(), source.name))  # includes what transformers fills in
-        causal_lm = modeling_harpe.FAMILIES[config.model_type][-1]
+        # Once more, with what transformers fills in.
+        change = rope_change(wanted, ModelConfig.of(config.to_dict(), source.name), max_position_embeddings)
+        changed = change.config(config)
         with torch.device("meta"):
-            return causal_lm(modeling_harpe.with_bases(config, base_set.bases))
+            if change.base_set is None:
+                return change, AutoModelForCausalLM.from_config(changed)
+            return change, modeling_harpe.FAMILIES[config.model_type][-1](changed)
     except InputError:
         raise
     except Exception as error:  # invalid values and cut-off files raise errors of many classes

@@ -15,40 +15,48 @@ from ropesearch.core.presets import PRESETS, TABLE_2
 from .rules import (
     ABF_STAGES,
     Dynamic,
+    HeadBases,
     Llama3,
     LongRopeScheme,
+    MultiStage,
     NtkByParts,
     PositionInterpolation,
     Scheme,
     SelfExtend,
+    Stretched,
     Yarn,
     ntk_base,
 )
 
 
-def parse_scheme(text: str) -> Scheme:
-    """Read a position scheme from a line of text, `NAME[:VALUE][,key=value…]`.
+def parse_scheme(text: str, *, model: ModelConfig | Mapping[str, Any] | None = None) -> Scheme:
+    """Position scheme out of a line of text, `NAME[:VALUE][,key=value…]`.
 
     Parameters
     ----------
     text : str
-        A name in `SCHEMES`, its value if it has one, and options. `original` is the trained length in tokens (4096),
-        `head_dim` the channels per head (128), `base` the RoPE theta that a scheme starts from (10000). A scheme whose
-        value, file or bases already set one of these does not accept it as an option.
-        `self-extend` needs `group`; `llama3` has `low_freq_factor` (1) and `high_freq_factor` (4).
+        A name of `SCHEMES`, its value where it has one, and options. `original` is the trained length in tokens
+        (4096), `head_dim` the channels per head (128), `base` the RoPE theta that a scheme starts from (10000). A
+        scheme that brings one of them, in its value, its file or its bases, does not take it as an option too.
+        `self-extend` needs `group`; `llama3` has `low_freq_factor` (1) and `high_freq_factor` (4); `uniform` and
+        `uniform-descending` have `kv_heads` (32), the number of bases.
+    model : ModelConfig, or what a config.json holds, optional
+        A model that the scheme is for. What the text does not say is then the model's, and not the default:
+        max_position_embeddings is `original`, the rest has the same name.
 
     Returns
     -------
     Scheme
-        `parse_scheme(scheme.name)` gives the same scheme again.
+        `parse_scheme(scheme.name)` is the same scheme again, also without the model.
 
     Raises
     ------
     OSError
         If a file that the text names cannot be read.
     ValueError
-        If the scheme is unknown, a value or option is missing, unknown or out of range, or a file is invalid; the
-        message says in one line what is valid.
+        If there is no such scheme, or a value or an option is missing, unknown or out of range, or a file does not
+        hold what it should, or the scheme does not fit the model; the message is one line that says what would be
+        right.
 
     Examples
     --------
@@ -56,8 +64,24 @@ def parse_scheme(text: str) -> Scheme:
     0.03125
     """
     if not isinstance(text, str):
-        raise ParameterError("scheme", text, "text such as 'yarn:32'")
-    return _Words(text).scheme()
+        raise ParameterError("scheme", text, "a text such as 'yarn:32'")
+    if model is None:
+        return _Words(text, {}).scheme()
+    config = ModelConfig.of(model)
+    scheme = _Words(text, _said_by(config)).scheme()
+    scheme.check_fit(config)
+    return scheme
+
+
+def _said_by(config: ModelConfig) -> dict[str, Any]:
+    """Return the options that a model's config stands for."""
+    own = {
+        "original": config.max_position_embeddings,
+        "base": config.base,
+        "head_dim": config.head_dim,
+        "kv_heads": config.kv_heads,
+    }
+    return {key: value for key, value in own.items() if value is not None}
 
 
 class SchemeKind(NamedTuple):
@@ -75,10 +99,13 @@ class SchemeKind(NamedTuple):
 
 
 class _Words:
-    """The parts of a scheme's text; the parts that are read make up its canonical name."""
+    """The parts of a scheme's text; those that are read make up its canonical name.
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    `own` holds options of the model that the scheme is for: they stand in for those that the text does not give.
+    """
+
+    def __init__(self, text: str, own: Mapping[str, Any]) -> None:
+        self.text, self.own = text, own
         name = re.split("[:,]", text, maxsplit=1)[0]
         rest = text[len(name) :]
         self.name = name.strip()
@@ -137,6 +164,8 @@ class _Words:
     def option(self, key: str, check: Callable[[str, Any], Any], default: float | None = None) -> Any:
         if key in self.given:
             value = check(key, _number(self.given[key]))
+        elif key in self.own:
+            value = check(key, self.own[key])
         elif default is not None:
             value = default
         else:
@@ -192,19 +221,24 @@ def _stretched(kind: Callable[..., Scheme]) -> Callable[[_Words], Scheme]:
     return lambda words: kind(bases=words.base(), factor=words.factor(), **words.common())
 
 
-def _of_bases(bases: Callable[[_Words], tuple[float, ...]]) -> Callable[[_Words], Scheme]:
-    return lambda words: Scheme(bases=bases(words), **words.common())
+def _per_head(bases: Callable[[_Words], tuple[float, ...]]) -> Callable[[_Words], Scheme]:
+    return lambda words: HeadBases(bases=bases(words), **words.common())
 
 
-def _stage(words: _Words) -> tuple[float, ...]:
+def _one_base(words: _Words) -> Scheme:
+    return Scheme(bases=(words.number(checks.base),), **words.common())
+
+
+def _multi_stage(words: _Words) -> Scheme:
     stages = len(ABF_STAGES)
     stage = words.number(lambda name, value: checks.integer(name, value, 1, stages), stages)
-    return (ABF_STAGES[stage - 1][0],)
+    base, length = ABF_STAGES[stage - 1]
+    return MultiStage(bases=(base,), stage_length=length, **words.common())
 
 
-def _ntk(words: _Words) -> tuple[float, ...]:
-    (base,) = words.base()
-    return (ntk_base(base, words.factor(), words.head_dim()),)
+def _ntk(words: _Words) -> Scheme:
+    (base,), factor = words.base(), words.factor()
+    return Stretched(bases=(ntk_base(base, factor, words.head_dim()),), factor=factor, **words.common())
 
 
 def _dynamic(words: _Words) -> Scheme:
@@ -241,21 +275,23 @@ def _self_extend(words: _Words) -> Scheme:
 
 def _uniform(words: _Words) -> tuple[float, ...]:
     published = PRESETS["table2"]
-    return tuple(evenly_spaced_bases(published["bmin"], published["bmax"], published["heads"]))
+    n = words.option("kv_heads", lambda name, value: checks.integer(name, value, 1, 4096), published["heads"])
+    return tuple(evenly_spaced_bases(published["bmin"], published["bmax"], n))
 
 
 def _harpe(words: _Words) -> Scheme:
     base_set = BaseSet.load(words.file())
-    return Scheme(words.name, base_set.head_dim, words.original(), base_set.bases)
+    return HeadBases(words.name, base_set.head_dim, words.original(), base_set.bases, base_set.heads)
 
 
 _SHAPE = ("original", "head_dim")
 _KEYS = ("original", "base", "head_dim")
+_UNIFORM_KEYS = (*_SHAPE, "kv_heads")
 
 SCHEMES: Mapping[str, SchemeKind] = {
     "rope": SchemeKind(
         "plain rotary position embedding of the given base (arXiv:2104.09864)",
-        "rope:10000", "base", _SHAPE, _of_bases(lambda words: (words.number(checks.base),)),
+        "rope:10000", "base", _SHAPE, _one_base,
     ),
     "pi": SchemeKind(
         "position interpolation: positions divided by the factor (arXiv:2306.15595)",
@@ -263,15 +299,15 @@ SCHEMES: Mapping[str, SchemeKind] = {
     ),
     "abf": SchemeKind(
         "adjusted base frequency: another base (arXiv:2309.16039)",
-        "abf:5e6", "base", _SHAPE, _of_bases(lambda words: (words.number(checks.base),)),
+        "abf:5e6", "base", _SHAPE, _one_base,
     ),
     "abf-multi-stage": SchemeKind(
-        "ABF in stages, 1e6 to 32k, 2e6 to 64k, 5e6 to 128k: the base of stage 1, 2 or 3, by default 3",
-        "abf-multi-stage", "stage", _SHAPE, _of_bases(_stage),
+        "ABF in stages, 1e6 to 32k, 2e6 to 64k, 5e6 to 128k: the base of the last, or of the stage 1, 2 or 3",
+        "abf-multi-stage", "stage", _SHAPE, _multi_stage,
     ),
     "ntk": SchemeKind(
         "NTK-aware: the base times factor^(d/(d-2)), which divides the lowest frequency by the factor",
-        "ntk:32", "factor", _KEYS, _of_bases(_ntk),
+        "ntk:32", "factor", _KEYS, _ntk,
     ),
     "dynamic": SchemeKind(
         "dynamic NTK: NTK-aware with a factor that grows with the sequence beyond the trained length",
@@ -298,16 +334,16 @@ SCHEMES: Mapping[str, SchemeKind] = {
         "self-extend:1024,group=32", "window", ("group", *_KEYS), _self_extend,
     ),
     "uniform": SchemeKind(
-        "32 bases evenly spaced from 1e6 to 5e6, one per head (HARPE, arXiv:2412.07171, Eq. 9)",
-        "uniform", "", _SHAPE, _of_bases(_uniform),
+        "bases evenly spaced from 1e6 to 5e6, one per KV head, 32 by default (HARPE, arXiv:2412.07171, Eq. 9)",
+        "uniform", "", _UNIFORM_KEYS, _per_head(_uniform),
     ),
     "uniform-descending": SchemeKind(
         "the same from 5e6 down to 1e6",
-        "uniform-descending", "", _SHAPE, _of_bases(lambda words: _uniform(words)[::-1]),
+        "uniform-descending", "", _UNIFORM_KEYS, _per_head(lambda words: _uniform(words)[::-1]),
     ),
     "table2": SchemeKind(
         "the 32 bases of HARPE's Table 2, one per head (arXiv:2412.07171)",
-        "table2", "", _SHAPE, _of_bases(lambda _: TABLE_2),
+        "table2", "", _SHAPE, _per_head(lambda _: TABLE_2),
     ),
     "harpe": SchemeKind(
         "the bases of a base-set file, one per KV head",

@@ -7,21 +7,23 @@ that the model sees, and the resulting waveform. Where Hugging Face transformers
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ropesearch.core import checks
 from ropesearch.core.arrays import Distances, Floats
-from ropesearch.core.errors import ParameterError
+from ropesearch.core.errors import InputError, ParameterError
 from ropesearch.core.machine import require_memory
-from ropesearch.core.model_config import LongRope
+from ropesearch.core.model_config import LongRope, ModelConfig
 from ropesearch.core.progress import Progress
 from ropesearch.core.rope import inv_freq
 from ropesearch.core.spec import COVERED_TO
-from ropesearch.curves.coverage import Coverage, coverage_of
-from ropesearch.curves.waveforms import decay_bound_of, waveform_memory, waveform_of
+
+# Curves need numba, and what puts a scheme into a model must not load it: they are imported where they are computed.
+if TYPE_CHECKING:
+    from ropesearch.curves.coverage import Coverage
 
 ABF_STAGES = ((1e6, 32768), (2e6, 65536), (5e6, 131072))
 """Multi-stage ABF: the base of each stage, and the length trained with it, in tokens."""
@@ -31,7 +33,8 @@ ABF_STAGES = ((1e6, 32768), (2e6, 65536), (5e6, 131072))
 class Scheme:
     """A way to turn positions into angles; `parse_scheme` makes one.
 
-    Rows are heads, in head order: one row per base for a set of bases, otherwise one row that stands for every head.
+    Rows are heads: one row per base for a set of bases, in head order, and otherwise one row that stands for every
+    head.
 
     Attributes
     ----------
@@ -49,6 +52,24 @@ class Scheme:
     head_dim: int
     original: int
     bases: tuple[float, ...]
+
+    @property
+    def target_length(self) -> int | None:
+        """Length that the scheme extends the context to, in tokens; None where it names none."""
+        return None
+
+    def rope_parameters(self) -> dict[str, Any] | None:
+        """The same rule as transformers 5 writes it in a model's config; None where transformers has no such rule.
+
+        `dynamic` has its trained length, `original`, not in here but in the config's max_position_embeddings.
+        """
+        return None if len(self.bases) > 1 else self._rule("default")
+
+    def check_fit(self, model: ModelConfig) -> None:
+        """Raise InputError unless the scheme is for the head_dim of a model."""
+        if self.head_dim != model.head_dim:
+            msg = f"the scheme {self.name} is for head_dim {self.head_dim}, and {model.name} has {model.head_dim}"
+            raise InputError(msg)
 
     def inv_freq(self, length: int | None = None) -> Floats:
         """Return the frequencies of every row.
@@ -148,6 +169,8 @@ class Scheme:
         ----------
         Su et al., arXiv:2104.09864, sections 3.4.2-3.4.3, with q = k = 1; see `SCHEMES` for those of each scheme.
         """
+        from ropesearch.curves.waveforms import waveform_of
+
         return self._curves(waveform_of, min_distance, max_distance, length, upper)
 
     def decay_bounds(
@@ -174,6 +197,8 @@ class Scheme:
         ----------
         Su et al., arXiv:2104.09864, section 3.4.3.
         """
+        from ropesearch.curves.waveforms import decay_bound_of
+
         return self._curves(decay_bound_of, min_distance, max_distance, length, upper)
 
     def coverage(
@@ -183,8 +208,8 @@ class Scheme:
         length: int | None = None,
         upper: bool = False,
         progress: Progress | None = None,
-    ) -> Coverage:
-        """Compute how the waveforms of the rows cover the distances 1 … `max_distance`.
+    ) -> "Coverage":
+        """How the waveforms of the rows cover the distances 1 … `max_distance`.
 
         Peaks and valleys count by the defaults of `search_bases`.
 
@@ -208,6 +233,8 @@ class Scheme:
         MemoryError
             If it does not fit in memory; the message says how much it needs.
         """
+        from ropesearch.curves.coverage import coverage_of
+
         last = checks.integer("max_distance", max_distance, 1)
         curve = self.row_waveforms(last, length=length, upper=upper)
         return coverage_of(curve, len(self.bases), last, options={}, progress=progress)
@@ -215,7 +242,9 @@ class Scheme:
     def row_waveforms(
         self, max_distance: int, *, min_distance: int = 0, length: int | None = None, upper: bool = False
     ) -> Callable[[int], Floats]:
-        """Return a function that computes one row of `waveforms`, for callers that need not hold all rows at once."""
+        """Return a function that gives one row of `waveforms`, for whoever need not hold all of them at once."""
+        from ropesearch.curves.waveforms import waveform_of
+
         return self._rows(waveform_of, min_distance, max_distance, length, upper)
 
     def _curves(
@@ -226,6 +255,8 @@ class Scheme:
         length: Any,
         upper: bool,
     ) -> Floats:
+        from ropesearch.curves.waveforms import waveform_memory
+
         first, last = checks.distances(min_distance, max_distance)
         n_rows, n = len(self.bases), last - first + 1
         # The rows, the curve being computed, the distances before and after mapping, and scratch space.
@@ -248,12 +279,14 @@ class Scheme:
         return lambda i: curve(thetas[i], start, end)[seen] * scale
 
     def _length(self, length: int | None) -> int:
-        return self._target() if length is None else checks.integer("length", length, 1)
+        if length is None:
+            return self.target_length or self.original
+        return checks.integer("length", length, 1)
+
+    def _rule(self, rope_type: str, **values: Any) -> dict[str, Any]:
+        return {"rope_type": rope_type, "rope_theta": self.bases[0], **values}
 
     # What a scheme may change in plain rotary position embedding.
-
-    def _target(self) -> int:
-        return self.original
 
     def _frequencies(self, length: int) -> Floats:
         return inv_freq(self.bases, self.head_dim)
@@ -266,23 +299,67 @@ class Scheme:
 
 
 @dataclass(frozen=True)
-class PositionInterpolation(Scheme):
-    """Positions divided by a factor (Chen et al., arXiv:2306.15595)."""
+class MultiStage(Scheme):
+    """Adjusted base frequency in a stage of several, each with a length of its own."""
+
+    stage_length: int
+
+    @property
+    def target_length(self) -> int:
+        """Length that the stage trains with."""
+        return self.stage_length
+
+
+@dataclass(frozen=True)
+class HeadBases(Scheme):
+    """A base for every KV head (HARPE, arXiv:2412.07171), for models of `heads` query heads, or of any number."""
+
+    heads: int | None = None
+
+    def rope_parameters(self) -> None:
+        """None: transformers has one base for all heads."""
+
+    def check_fit(self, model: ModelConfig) -> None:
+        """Raise InputError unless the scheme is for the heads and the head_dim of a model."""
+        super().check_fit(model)
+        if len(self.bases) != model.kv_heads or self.heads not in (None, model.heads):
+            heads = "" if self.heads is None else f"{self.heads} heads and "
+            msg = f"the scheme {self.name} is for {heads}{len(self.bases)} KV heads, and {model.name} has "
+            msg += f"{model.heads} heads and {model.kv_heads} KV heads (uniform takes the model's number)"
+            raise InputError(msg)
+
+
+@dataclass(frozen=True)
+class Stretched(Scheme):
+    """The trained length times a factor; by itself NTK-aware, whose one change is the base."""
 
     factor: float
+
+    @property
+    def target_length(self) -> int:
+        """The trained length times the factor."""
+        return round(self.original * self.factor)
+
+
+@dataclass(frozen=True)
+class PositionInterpolation(Stretched):
+    """Positions divided by a factor (Chen et al., arXiv:2306.15595)."""
+
+    def rope_parameters(self) -> dict[str, Any]:
+        """`linear` in transformers."""
+        return self._rule("linear", factor=self.factor)
 
     def _frequencies(self, length: int) -> Floats:
         return super()._frequencies(length) / self.factor
 
 
 @dataclass(frozen=True)
-class Dynamic(Scheme):
+class Dynamic(Stretched):
     """NTK-aware scaling that grows with the sequence."""
 
-    factor: float
-
-    def _target(self) -> int:
-        return round(self.original * self.factor)
+    def rope_parameters(self) -> dict[str, Any]:
+        """`dynamic` in transformers."""
+        return self._rule("dynamic", factor=self.factor)
 
     def _frequencies(self, length: int) -> Floats:
         stretch = self.factor * max(length, self.original) / self.original - (self.factor - 1)
@@ -290,10 +367,15 @@ class Dynamic(Scheme):
 
 
 @dataclass(frozen=True)
-class NtkByParts(Scheme):
+class NtkByParts(Stretched):
     """Slow frequencies divided by a factor, fast ones kept, a ramp in between (YaRN, arXiv:2309.00071, section 3.2)."""
 
-    factor: float
+    def rope_parameters(self) -> dict[str, Any]:
+        """`yarn` in transformers, with its attention factor named: 1, where left out it would be YaRN's."""
+        own = self.attention_factor()
+        return self._rule(
+            "yarn", factor=self.factor, original_max_position_embeddings=self.original, attention_factor=own
+        )
 
     def _frequencies(self, length: int) -> Floats:
         theta = super()._frequencies(length)
@@ -317,12 +399,21 @@ class Yarn(NtkByParts):
 
 
 @dataclass(frozen=True)
-class Llama3(Scheme):
+class Llama3(Stretched):
     """Llama 3.1's ramp, over turns within the trained length."""
 
-    factor: float
     low_freq_factor: float
     high_freq_factor: float
+
+    def rope_parameters(self) -> dict[str, Any]:
+        """`llama3` in transformers."""
+        return self._rule(
+            "llama3",
+            factor=self.factor,
+            low_freq_factor=self.low_freq_factor,
+            high_freq_factor=self.high_freq_factor,
+            original_max_position_embeddings=self.original,
+        )
 
     def _frequencies(self, length: int) -> Floats:
         theta = super()._frequencies(length)
@@ -337,8 +428,23 @@ class LongRopeScheme(Scheme):
 
     rule: LongRope
 
-    def _target(self) -> int:
+    @property
+    def target_length(self) -> int:
+        """Length that the model of the file is made for."""
         return self.rule.longest
+
+    def rope_parameters(self) -> dict[str, Any] | None:
+        """`longrope` in transformers, which has one attention factor for all lengths."""
+        if self.rule.short_attention_factor != self.rule.long_attention_factor:
+            return None
+        return self._rule(
+            "longrope",
+            short_factor=list(self.rule.short_factor),
+            long_factor=list(self.rule.long_factor),
+            factor=self.rule.longest / self.original,
+            attention_factor=self.rule.long_attention_factor,
+            original_max_position_embeddings=self.original,
+        )
 
     def _frequencies(self, length: int) -> Floats:
         divisors = self.rule.long_factor if length > self.original else self.rule.short_factor
@@ -354,6 +460,9 @@ class SelfExtend(Scheme):
 
     window: int
     group: int
+
+    def rope_parameters(self) -> None:
+        """None: a config holds no rule for distances."""
 
     def _distances(self, m: Distances, upper: bool) -> Distances:
         # ⌊q/G⌋ − ⌊k/G⌋ is ⌊(q−k)/G⌋ or ⌈(q−k)/G⌉; the two are equal where the group divides q − k.

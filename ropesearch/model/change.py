@@ -1,0 +1,181 @@
+"""What a base set or a position scheme makes of a model's config, and which models can take one."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
+from typing import Any
+
+from ropesearch.core import checks
+from ropesearch.core.base_set import BaseSet
+from ropesearch.core.errors import InputError, ParameterError, shown
+from ropesearch.core.model_config import MODEL_TYPES, SUPPORTED, ModelConfig
+from ropesearch.schemes.grammar import parse_scheme
+from ropesearch.schemes.rules import HeadBases, Scheme, SelfExtend
+
+Wanted = BaseSet | Scheme | str
+"""What a model can be given: a base set, a scheme, or the text of one."""
+
+# What of a config.json says how queries and keys turn.
+ROPE_KEYS = ("rope_parameters", "rope_scaling", "rope_theta", "original_max_position_embeddings")
+# Where some model types keep the trained length of a rule.
+BESIDE_THE_RULE = "original_max_position_embeddings"
+
+
+@dataclass(frozen=True)
+class RopeChange:
+    """What a base set or a position scheme makes of a model's config.
+
+    Attributes
+    ----------
+    name : str
+        The scheme's text, with all that it took from the model, or "a base set".
+    rope_parameters : mapping or None
+        The rule as transformers has it; None where every KV head gets its own base.
+    base_set : BaseSet or None
+        The bases of the KV heads, or None.
+    max_position_embeddings : int or None
+        What the config then says, in tokens; None where it goes on saying nothing.
+    length_from : str
+        Where that comes from.
+    """
+
+    name: str
+    rope_parameters: Mapping[str, Any] | None
+    base_set: BaseSet | None
+    max_position_embeddings: int | None
+    length_from: str
+
+    def __str__(self) -> str:
+        """Say in one line which rule it is, which length was taken, and from where."""
+        if self.rope_parameters is None:
+            rule = f"rope_type harpe, {len(self.base_set or ())} bases"
+        else:
+            values = {key: value for key, value in self.rope_parameters.items() if not isinstance(value, list)}
+            rule = ", ".join(f"{key} {_brief(value)}" for key, value in values.items())
+        return f"{self.name}: {rule}; max_position_embeddings {self.max_position_embeddings}, {self.length_from}"
+
+    def config(self, stock: Any) -> Any:
+        """Copy of a stock config of transformers with the change in it."""
+        from . import modeling_harpe
+
+        if self.base_set is not None:
+            changed = modeling_harpe.with_bases(stock, self.base_set.bases)
+        else:
+            changed = copy.deepcopy(stock)
+            changed.rope_parameters = copy.deepcopy(self.rope_parameters)
+            # transformers prefers one that stands beside the rule to the rule's own.
+            vars(changed).pop(BESIDE_THE_RULE, None)
+        if self.max_position_embeddings is not None:
+            changed.max_position_embeddings = self.max_position_embeddings
+        return changed
+
+    def stock_content(self, content: Mapping[str, Any]) -> dict[str, Any]:
+        """What a config.json then holds, where transformers has the rule.
+
+        The rule stands there twice: as transformers 5 writes it, and under the names that it had before, which
+        transformers 5 reads too, to the same effect.
+        """
+        rule = dict(self.rope_parameters or {})
+        theta = rule["rope_theta"]
+        old = {key: value for key, value in rule.items() if key != "rope_theta"}
+        # Code of the model's own is not copied, and the stock classes are meant.
+        kept = {key: value for key, value in content.items() if key not in (*ROPE_KEYS, "auto_map")}
+        kept |= {"max_position_embeddings": self.max_position_embeddings, "rope_parameters": rule, "rope_theta": theta}
+        if rule["rope_type"] != "default":
+            kept["rope_scaling"] = old
+        if rule["rope_type"] == "longrope":
+            kept[BESIDE_THE_RULE] = rule[BESIDE_THE_RULE]
+        return kept
+
+
+def rope_change(wanted: Wanted, model: ModelConfig, max_position_embeddings: int | None = None) -> RopeChange:
+    """Change that a base set, a scheme or the text of one makes of a model; InputError where it can take none."""
+    if max_position_embeddings is not None:
+        checks.integer("max_position_embeddings", max_position_embeddings, 1)
+    if isinstance(wanted, BaseSet):
+        check_fit(wanted, model)
+        return RopeChange("a base set", None, wanted, *_length(None, model, max_position_embeddings))
+    if not isinstance(wanted, Scheme | str):
+        raise ParameterError("scheme", wanted, "a text such as 'yarn:32', or a Scheme")
+    check_model(model, wanted if isinstance(wanted, str) else wanted.name, "a scheme")
+    scheme = _read(wanted, model)
+    scheme.check_fit(model)
+    if isinstance(scheme, SelfExtend):
+        msg = "self-extend changes distances, which no config holds: it cannot be put into a model"
+        raise InputError(msg)
+    length, length_from = _length(scheme, model, max_position_embeddings)
+    if isinstance(scheme, HeadBases):
+        base_set = BaseSet.of(scheme.bases, heads=model.heads, head_dim=scheme.head_dim, strategy=scheme.name)
+        return RopeChange(scheme.name, None, base_set, length, length_from)
+    rule = scheme.rope_parameters()
+    if rule is None:
+        msg = f"{scheme.name} has an attention factor for each of two ranges, and transformers has no such rule"
+        raise InputError(msg)
+    if rule["rope_type"] == "dynamic":
+        if max_position_embeddings not in (None, scheme.original):
+            hint = f"{scheme.original} for {scheme.name}, since the rule takes its trained length from there"
+            raise ParameterError("max_position_embeddings", max_position_embeddings, hint)
+        length, length_from = scheme.original, "the trained length, which the rule takes from there"
+    return RopeChange(scheme.name, rule, None, length, length_from)
+
+
+def _brief(value: object) -> str:
+    """Value as the line about a change shows it: a text bare, a number to six digits where it is not whole."""
+    if isinstance(value, float) and not value.is_integer():
+        return f"{value:.6g}"
+    return value if isinstance(value, str) else shown(value)
+
+
+def _read(wanted: Scheme | str, model: ModelConfig) -> Scheme:
+    if isinstance(wanted, Scheme):
+        return wanted
+    try:
+        return parse_scheme(wanted, model=model)
+    except OSError as error:  # of the scheme's file: wrong input, not a wrong environment
+        msg = f"{error.filename} cannot be read: {error.strerror or error}"
+        raise InputError(msg) from None
+
+
+def _length(scheme: Scheme | None, model: ModelConfig, asked: int | None) -> tuple[int | None, str]:
+    """Return max_position_embeddings, and where it comes from."""
+    if asked is not None:
+        return asked, "as asked"
+    if scheme is not None and scheme.target_length is not None:
+        return scheme.target_length, "the length of the scheme"
+    return model.max_position_embeddings, "the model's own"
+
+
+def check_model(model: ModelConfig, what: str = "a base per head", kind: str = "bases") -> None:
+    """Raise InputError unless the model is of a type that bases and schemes can be given to, with plain RoPE."""
+    name, model_type = model.name, model.model_type
+    if model_type in MODEL_TYPES:
+        msg = f"{name} already carries bases ({model_type}), which {what} would silently undo: "
+        msg += "apply it to the model that it was made from"
+        raise InputError(msg)
+    if model_type not in SUPPORTED:
+        raise InputError(unsupported(name, model_type, kind))
+    if model.rope_rule != "default":
+        msg = f"{name} scales its rotary embedding by the rule {model.rope_rule!r}, which {what} would "
+        msg += "silently undo: the rule must be 'default'"
+        raise InputError(msg)
+
+
+def check_fit(base_set: BaseSet, config: ModelConfig) -> None:
+    """Raise InputError unless the model of this config can take the bases."""
+    check_model(config)
+    name, shape = config.name, config.shape
+    if base_set.kv_heads == base_set.heads == shape.heads != shape.kv_heads:
+        msg = f"the base set has one base per query head ({base_set.heads}), but the query heads of {name} share "
+        msg += f"{shape.kv_heads} KV heads: it must have one per KV head (search with `kv_heads={shape.kv_heads}`)"
+        raise InputError(msg)
+    given = (base_set.heads, base_set.kv_heads, base_set.head_dim)
+    own = astuple(shape)
+    if given != own:
+        sides = ["{} heads, {} KV heads and head_dim {}".format(*side) for side in (given, own)]
+        msg = f"the base set is for {sides[0]}, but {name} has {sides[1]}"
+        raise InputError(msg)
+
+
+def unsupported(name: str, model_type: Any, kind: str = "bases") -> str:
+    """Line that refuses a model of another type."""
+    return f"{name} is a model of type {model_type}; only {', '.join(SUPPORTED)} can take {kind}"
