@@ -2,7 +2,7 @@
 
     python docs/make_coverage.py
 
-Every figure of the page is computed here, but for the scores cited from the paper.
+Every figure on the page is computed here, except the scores cited from the paper.
 """
 
 import itertools
@@ -128,20 +128,20 @@ def page():
 
 
 TEMPLATE = """\
-<!-- Made by `python docs/make_coverage.py`, every figure included but for the scores cited from the paper. -->
+<!-- Made by `python docs/make_coverage.py`, every figure except the scores cited from the paper. -->
 
 # Is the published set good?
 
 HARPE ([arXiv:2412.07171](https://arxiv.org/abs/2412.07171)) says that its set of bases fills the valleys of some heads
 with the peaks of others. `BaseSet.coverage()`, `ropesearch search --coverage` and `ropesearch show --coverage` measure
-that, for any set, over 131 072 distances:
+this for any set, over 131 072 distances:
 
-- **floor**: the smallest value of the best head, the largest of all heads at a distance, in mean cosine (the waveform
-  scaled to 1 at distance 0); **mean** and **1 % quantile** of the best head.
-- **ripple**: the root mean square, from distance 2048 on, of the mean of the heads' waveforms less its trend (a
-  running mean over 4097 tokens). Small is smooth.
+- **floor**: the minimum, over distance, of the best head (the largest value of all heads at a distance), in mean
+  cosine: the waveform scaled to 1 at distance 0. **mean** and **1 % quantile**: of the best head.
+- **ripple**: the root mean square, from distance 2048 on, of the mean of the heads' waveforms minus its trend (a
+  running mean over 4097 tokens). Smaller is smoother.
 - **valleys on peaks**: the share of a head's valleys that lie within 3 tokens of another head's peak, by the rule that
-  the search itself goes by, averaged over the heads, in percent.
+  the search itself uses, averaged over the heads, in percent.
 
 ## 32 heads, head_dim 128, bases from 1e6 to 5e6
 
@@ -151,35 +151,36 @@ that, for any set, over 131 072 distances:
 {random}
 {searched}
 
-The published set does what its search asks for: more of its valleys lie on another head's peak than in any other
-set of this table. By the other figures it is not better than an even spread or a random subset of the same grid (after
-± stands the standard deviation over the subsets). `--strategy floor` and `--strategy ripple` are better by what they
-search for, and `--refine`, which moves the bases off the grid, gains a little more. Whether any of this makes a better
-*model* is for training to show.
+The published set does what its search asks for: more of its valleys lie on another head's peak than in any other set in
+this table. By the other figures it is no better than an even spread or a random subset of the same grid (± is the
+standard deviation over the subsets). `--strategy floor` and `--strategy ripple` are better by the figures that they
+search for, and `--refine`, which moves the bases off the grid, gains a little more. Only training can show whether any
+of this makes a better *model*.
 
-The order of the bases over the heads plays no part in coverage: ascending and descending are one row here, while the
-paper's scores for the two differ.
+Coverage does not depend on the order of the bases over the heads: ascending and descending share one row here, although
+the paper's scores for the two differ.
 
 ## The five strides of the paper's Table 6
 
 The sets that `ropesearch search --bmin 1e6 --bmax 5e6 --heads 32 --stride …` gives, and the paper's averages of "needle
-in a haystack" for its models. That its sets are these is known for stride 30 000 alone, whose set it prints.
+in a haystack" for its models. The paper prints its set only for stride 30 000, so the sets are
+known to agree only there.
 
 | stride | floor | mean | 1 % quantile | ripple | valleys on peaks, % | paper's score |
 |---|---|---|---|---|---|---|
 {strides}
 
-Does a figure order the five strides as the scores do? Spearman's rank correlation, and the share of all
+Does any figure order the five strides as the scores do? Spearman's rank correlation, and the share of all
 {n_orders} orders of the scores that correlate as strongly, either way:
 
 | figure | rank correlation | exact p |
 |---|---|---|
 {correlations}
 
-Five points have {n_orders} orders, so no p can be below {least}, and with {n_figures} figures tried not below
-{least_corrected} after Bonferroni's correction. The smallest here is {smallest}, corrected {corrected}. So the five
-strides do not show that any coverage figure predicts the scores, and could not have shown it; nor do they show that
-none does.
+Five points have {n_orders} orders, so p cannot be below {least}, and with {n_figures} figures tried cannot be below
+{least_corrected} after Bonferroni's correction. The smallest p here is {smallest}, corrected {corrected}. So the five
+strides do not show that any coverage figure predicts the scores, and are too few to show it. Nor do they show that none
+does.
 """
 
 if __name__ == "__main__":

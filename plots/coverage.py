@@ -13,7 +13,7 @@ from ropesearch.core.base_set import BaseSet
 from ropesearch.core.progress import Progress, counter
 from ropesearch.schemes.rules import Scheme
 
-from .style import BEST, INK, MEAN, house_style
+from .style import BEST, INK, MEAN, project_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,7 +69,7 @@ def plot_coverage(
         report()
     floor = int(best.argmin()) + 1
 
-    with house_style():
+    with project_style():
         import matplotlib as mpl
         from matplotlib.figure import Figure
 

@@ -13,7 +13,7 @@ from ropesearch.core.base_set import BaseSet
 from ropesearch.core.errors import InputError
 from ropesearch.decay.data import Decay
 
-from .style import BEST, FAINT, INK, MEAN, house_style
+from .style import BEST, FAINT, INK, MEAN, project_style
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -73,10 +73,10 @@ def plot_heads(decay: Decay, bases: BaseSet | Any = None) -> "Figure":
     bold = min(max(width, 0.8), 1.2)
     drawn = [(decay.score, INK, 1.7 * bold, "measured score"), (decay.curve, BEST, 0.8 * bold, "model curve")]
     if decay.bases is not None and decay.prediction is not None:
-        drawn.append((decay.prediction, MEAN, 0.8 * bold, f"predicted with {_listed(decay.bases)}"))
+        drawn.append((decay.prediction, MEAN, 0.8 * bold, f"predicted with {_format_bases(decay.bases)}"))
     lines = _in_cells(np.log(at), [curves[..., at].reshape(rows * columns, -1) for curves, *_ in drawn])
 
-    with house_style():
+    with project_style():
         from matplotlib.collections import LineCollection, PolyCollection
         from matplotlib.figure import Figure
 
@@ -101,8 +101,12 @@ def plot_heads(decay: Decay, bases: BaseSet | Any = None) -> "Figure":
         last = f"{decay.max_distance:,}"
         axes.set_xlabel(f"in each cell: distance from 1 to {last} on a log scale, score in a range of its own")
         _name_cells(axes, decay, left, width, height)
-        _title(figure, f"Attention by distance, every head of {_name(decay)}")
-        axes.set_title(f"{_read(decay)}; correlation of the model curve: {_quality(fit)}", loc="left", fontsize=9)
+        _title(figure, f"Attention by distance, every head of {_model_name(decay)}")
+        axes.set_title(
+            f"{_describe_texts(decay)}; correlation of the model curve: {_format_quantiles(fit)}",
+            loc="left",
+            fontsize=9,
+        )
         bar = figure.colorbar(tints, ax=axes, aspect=40, shrink=min(1, 8 / max(height * rows, 3)), pad=0.02)
         bar.set_label(f"slope, {SLOPE_UNIT}")
         figure.legend(loc="outside lower center", ncols=2)
@@ -135,7 +139,7 @@ def plot_head(decay: Decay, layer: int, head: int, bases: BaseSet | Any = None) 
     ValueError
         If the layer was not measured, the head does not exist, or the bases do not fit the model's heads.
     """
-    row = _row(decay, layer)
+    row = _find_row(decay, layer)
     checks.integer("head", head, 0)
     if head >= decay.model["heads"]:
         msg = f"head {head} does not exist: {decay.model['name']} has query heads 0 to {decay.model['heads'] - 1}"
@@ -143,7 +147,7 @@ def plot_head(decay: Decay, layer: int, head: int, bases: BaseSet | Any = None) 
     decay = _with_bases(decay, bases)
     bins = _Bins(decay.max_distance)
 
-    with house_style():
+    with project_style():
         from matplotlib.figure import Figure
 
         ratios = (5,) if decay.mass is None else (5, 2)
@@ -152,9 +156,9 @@ def plot_head(decay: Decay, layer: int, head: int, bases: BaseSet | Any = None) 
         axes = panels[0]
         _draw_score(axes, decay, row, head, bins)
         _draw_comparisons(axes, decay, row, head, bins)
-        slope = f"slope {_number(decay.figures['slope'][row, head])} {SLOPE_UNIT}"
-        _title(figure, f"Attention by distance, layer {layer}, head {head} of {_name(decay)}")
-        axes.set_title(f"{_read(decay)}; KV head {head // decay.group}; {slope}", loc="left", fontsize=9)
+        slope = f"slope {_format_number(decay.figures['slope'][row, head])} {SLOPE_UNIT}"
+        _title(figure, f"Attention by distance, layer {layer}, head {head} of {_model_name(decay)}")
+        axes.set_title(f"{_describe_texts(decay)}; KV head {head // decay.group}; {slope}", loc="left", fontsize=9)
         axes.set_ylabel("mean q·k/√d (logits)")
         axes.set_axisbelow(True)
         axes.set_xscale("log")
@@ -190,7 +194,7 @@ def plot_slopes(decay: Decay) -> "Figure":
     width = _between(8 / columns, 0.4, 1.2, columns, LARGEST - 3.5)
     height = max(_between(8 / rows, 0.27, 0.6, rows), 2.4 / rows)
 
-    with house_style():
+    with project_style():
         from matplotlib.figure import Figure
 
         size = (max(width * columns + 5, 7.5), height * rows + 1.8)
@@ -202,11 +206,11 @@ def plot_slopes(decay: Decay) -> "Figure":
             heat.axvline(edge, color="white", lw=4)
         if slopes.size <= MOST_NUMBERS and width >= 0.35 and height >= 0.18:
             for (row, column), slope in np.ndenumerate(slopes):
-                text = _number(slope, 1)
+                text = _format_number(slope, 1)
                 heat.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=8)
         _name_cells(heat, decay, np.arange(columns), width, height)
-        _title(figure, f"Slope of the attention by distance, every head of {_name(decay)}")
-        heat.set_title(_read(decay), loc="left", fontsize=9)
+        _title(figure, f"Slope of the attention by distance, every head of {_model_name(decay)}")
+        heat.set_title(_describe_texts(decay), loc="left", fontsize=9)
         bar = figure.colorbar(image, ax=heat, aspect=40, pad=0.02)
         bar.set_label(f"slope, {SLOPE_UNIT}")
         _draw_means(means, decay)
@@ -231,7 +235,7 @@ def _draw_score(axes: "Axes", decay: Decay, row: int, head: int, bins: "_Bins") 
 
 def _draw_comparisons(axes: "Axes", decay: Decay, row: int, head: int, bins: "_Bins") -> None:
     """Draw what the score is compared with, each with its correlation."""
-    r = {name: f"r {_number(values[row, head], 3)}" for name, values in decay.figures.items()}
+    r = {name: f"r {_format_number(values[row, head], 3)}" for name, values in decay.figures.items()}
     at, kv_head = bins.at, head // decay.group
     score = decay.score[row, head].astype(np.float64)
     minus_log = -np.log(np.maximum(np.arange(score.size), 1))
@@ -293,15 +297,15 @@ def _with_bases(decay: Decay, bases: Any) -> Decay:
     return decay if fitting == decay.bases else replace(decay, bases=fitting, verified=None)
 
 
-def _row(decay: Decay, layer: int) -> int:
+def _find_row(decay: Decay, layer: int) -> int:
     checks.integer("layer", layer, 0)
     if layer in decay.layers:
         return decay.layers.index(layer)
-    msg = f"layer {layer} was not measured; measured layers: {_ranges(decay.layers)}"
+    msg = f"layer {layer} was not measured; measured layers: {_format_ranges(decay.layers)}"
     raise InputError(msg)
 
 
-def _ranges(numbers: "Sequence[int]") -> str:
+def _format_ranges(numbers: "Sequence[int]") -> str:
     """Format integers as text, consecutive ones as a range."""
     found: list[list[int]] = []
     for number in sorted(numbers):
@@ -400,32 +404,32 @@ def _title(figure: "Figure", text: str) -> None:
     figure.suptitle(text, x=0.01, ha="left", weight="bold")
 
 
-def _name(decay: Decay) -> str:
+def _model_name(decay: Decay) -> str:
     """Return the model's name, shortened from the left if long, with $ escaped for matplotlib."""
     name = str(decay.model["name"])
     return ("…" + name[-39:] if len(name) > 40 else name).replace("$", r"\$")
 
 
-def _read(decay: Decay) -> str:
+def _describe_texts(decay: Decay) -> str:
     n = len(decay.texts)
     return f"{n} text{'s' * (n != 1)} of {decay.length:,} tokens"
 
 
-def _quality(fit: Floats) -> str:
+def _format_quantiles(fit: Floats) -> str:
     known = fit[~np.isnan(fit)]
     if known.size < 2:
-        return _number(known[0] if known.size else math.nan, 3)
-    low, middle, high = (_number(q, 3) for q in np.quantile(known, (0.05, 0.5, 0.95)))
+        return _format_number(known[0] if known.size else math.nan, 3)
+    low, middle, high = (_format_number(q, 3) for q in np.quantile(known, (0.05, 0.5, 0.95)))
     return f"{low} / {middle} / {high} (5 / 50 / 95 % of heads)"
 
 
-def _listed(bases: "Iterable[float]") -> str:
+def _format_bases(bases: "Iterable[float]") -> str:
     ordered = sorted(set(bases))
     ends = " to ".join(f"{base:,.12g}" for base in (ordered[0], ordered[-1])[: len(ordered)])
     return f"base{'s' * (len(ordered) > 1)} {ends}"
 
 
-def _number(value: float, digits: int = 2) -> str:
+def _format_number(value: float, digits: int = 2) -> str:
     """Format a figure with a true minus sign, or as a dash if it is NaN."""
     if math.isnan(value):
         return "–"

@@ -38,7 +38,7 @@ _SETTINGS: Any = {
 
 
 @contextmanager
-def house_style() -> Iterator[None]:
+def project_style() -> Iterator[None]:
     """Draw in the project's style, and restore the caller's settings afterwards."""
     import matplotlib as mpl
 
@@ -66,6 +66,6 @@ def save_figure(figure: "Figure", path: str | os.PathLike[str], *, overwrite: bo
     kind = Path(path).suffix.lower()[1:]
     undated = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
     file = io.BytesIO()
-    with house_style():
+    with project_style():
         figure.savefig(file, format=kind, dpi=150, metadata=undated)
     write_whole(path, file.getvalue(), overwrite=overwrite)

@@ -47,7 +47,7 @@ def test_outputs_that_are_refused(tmp_path):
     for name, error, message in [
         ("file", FileExistsError, "already exists"),
         ("pipe", FileExistsError, "is not a regular file"),
-        ("nowhere/file", FileNotFoundError, "the folder .*nowhere of file does not exist"),
+        ("nowhere/file", FileNotFoundError, "the folder .*nowhere for file does not exist"),
         ("file/file", NotADirectoryError, "is not a folder"),
         ("", IsADirectoryError, "is a folder"),
         (f"{'x' * 300}/file", FileNotFoundError, "does not exist"),

@@ -102,7 +102,7 @@ LLAMA = PUBLISHED["Llama-2-7B"][0]
     ("config", "message"),
     [
         ("{", "is not JSON"),
-        ("[]", "no JSON object"),
+        ("[]", "not a JSON object"),
         ({"model_type": "gpt2", "n_head": 12}, "type 'gpt2' has no rotary position embedding"),
         ({"num_attention_heads": 12, "hidden_size": 768, "model_type": "bert"}, "type 'bert' has no rotary"),
         (LLAMA | {"alibi": True, "rope_theta": 1e4}, "has no rotary"),

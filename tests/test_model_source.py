@@ -148,7 +148,7 @@ def test_what_the_hub_says_ends_as_one_line(run, hub, error, kind, line):
 
 def test_without_the_hubs_package_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ImportError, match=r"^org/model, which is no .* needs huggingface_hub: pip install 'rope"):
+    with pytest.raises(ImportError, match=r"^org/model, taken as a hub name, needs huggingface_hub: pip install 'rope"):
         _ = ModelSource.find("org/model").folder
 
 

@@ -189,7 +189,7 @@ def test_attention_after_the_softmax_is_a_second_panel():
     with_mass = replace(decay, mass=mass, sink_mass=np.full((3, 4), 0.25, np.float32))
     _, below = plot_head(with_mass, 0, 1).axes
     assert (below.get_xscale(), below.get_yscale()) == ("log", "log")
-    assert "they get 25.0%" in below.get_title(loc="left")
+    assert "which get 25.0%" in below.get_title(loc="left")
     expected = mass[0, 1, 1:].astype(float)
     expected[6] = np.nan
     np.testing.assert_array_equal(below.lines[0].get_ydata(), expected)

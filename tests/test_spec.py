@@ -68,7 +68,7 @@ def test_presets_are_specs(name):
 
 
 def test_the_number_of_candidates_is_counted_and_not_made():
-    with pytest.raises(ParameterError, match="heads must be at most 21, for `stride` 1000 gives 20 candidates"):
+    with pytest.raises(ParameterError, match="heads must be at most 21, because `stride` 1000 gives 20 candidates"):
         SearchSpec(**SMALL | {"heads": 22})
     assert SearchSpec(bmin=2, bmax=1e9, stride=1e-300, heads=32).stride == 1e-300
 

@@ -151,7 +151,7 @@ def test_uniform_has_one_point_for_all_strides():
         ({"strategies": "uniform"}, "strategies must be a list of values, not 'uniform'"),
         ({"strides": [1000, 0]}, "stride must be a finite number above 0, not 0"),
         ({"strides": [1000, None]}, "stride must be given: the step of the candidate grid, not None"),
-        ({"heads": [4, 22]}, "heads must be at most 21, for `stride` 1000 gives 20 candidates"),
+        ({"heads": [4, 22]}, "heads must be at most 21, because `stride` 1000 gives 20 candidates"),
         ({"heads": [32], "kv_heads": 5}, "kv_heads must be a divisor of the 32 heads, not 5"),
         ({"bmaxs": [30000, 9000]}, "bmax must be greater than `bmin`, 10000, not 9000"),
         ({"strategies": ["best"]}, "strategy must be one of peak-valley, uniform, floor, ripple"),
@@ -318,7 +318,7 @@ def changed(content, **changes):
         (lambda _: "precious\n", "its first line is not the header of a sweep"),
         (lambda c: changed(c, format="ropesearch.base-set"), "its first line is not the header of a sweep"),
         (lambda c: changed(c, version=2), "it has version 2, but this ropesearch resumes only version 1"),
-        (lambda c: changed(c, sweep={"digest": ""}), "another sweep wrote it, which differs in "),
+        (lambda c: changed(c, sweep={"digest": ""}), "it was written by another sweep, which differs in "),
         (lambda c: c + "{}\n", "line 8 is not one of its rows"),
         (lambda c: c.replace('"base_set"', '"set"', 1), "line 2 is not one of its rows"),
         (lambda c: c + "\0\n", "line 8 is not one of its rows"),
@@ -341,7 +341,7 @@ def test_what_differs_from_the_sweep_of_the_file_is_named(run):
         (["--stride", "1000,2000", "--heads", 8, "--count", 5], "heads, kv_heads, count"),
     ]:
         code, _, err = run(*GRID, *other, "-o", "a.jsonl", "--resume")
-        assert (code, err.endswith(f"another sweep wrote it, which differs in {names}\n")) == (2, True)
+        assert (code, err.endswith(f"it was written by another sweep, which differs in {names}\n")) == (2, True)
 
 
 def test_a_file_that_is_there_is_exit_1_and_overwrite_replaces_it(run):
@@ -477,7 +477,7 @@ def test_a_preset_fills_in(run):
         ),
         ([*SMALL, "-o", "a.jsonl", "--heads", "4,"], "Invalid value for '--heads': '' is not a valid integer."),
         ([*SMALL, "-o", "a.jsonl", "--stride", "1000,0"], "--stride must be a finite number above 0, not 0"),
-        ([*SMALL, "-o", "a.jsonl", "--heads", "4,99"], "--heads must be at most 21, for --stride 1000 gives 20"),
+        ([*SMALL, "-o", "a.jsonl", "--heads", "4,99"], "--heads must be at most 21, because --stride 1000 gives 20"),
         ([*SMALL, "-o", "a.jsonl", "--strategy", "best"], "--strategy must be one of peak-valley, uniform"),
         ([*SMALL, "-o", "a.jsonl", "--workers", "0"], "--workers must be an integer of at least 1, not 0"),
         (

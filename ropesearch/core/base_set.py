@@ -94,7 +94,7 @@ class BaseSet:
         if not isinstance(self.strategy, str):
             raise ParameterError("strategy", self.strategy, "a string")
         for key in ("parameters", "coverage", "made_by"):
-            value = getattr(self, _attribute(key))
+            value = getattr(self, _attribute_name(key))
             if not isinstance(value, Mapping):
                 raise ParameterError(key, value, "a mapping of names to values")
 
@@ -199,7 +199,7 @@ class BaseSet:
 
     def to_json(self) -> str:
         """Return the text of the base-set file."""
-        content = {"format": FORMAT, "version": VERSION} | {key: getattr(self, _attribute(key)) for key in _KEYS}
+        content = {"format": FORMAT, "version": VERSION} | {key: getattr(self, _attribute_name(key)) for key in _KEYS}
         lines = [f"  {json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in content.items()]
         return "{\n" + ",\n".join(lines) + "\n}\n"
 
@@ -214,7 +214,7 @@ class BaseSet:
             count; the message is one line.
         """
         content = read_versioned(text, FORMAT, VERSION, _KEYS)
-        return cls(**{_attribute(key): content[key] for key in _KEYS})
+        return cls(**{_attribute_name(key): content[key] for key in _KEYS})
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the base-set file, whole or not at all.
@@ -245,6 +245,6 @@ class BaseSet:
             raise InputError(msg) from None
 
 
-def _attribute(key: str) -> str:
+def _attribute_name(key: str) -> str:
     """Return the name of the attribute that holds a key of the file."""
     return "coverage_figures" if key == "coverage" else key

@@ -49,7 +49,7 @@ def write_whole(
     """
     check_output(path, overwrite=overwrite)
     target = Path(path).resolve()  # replaces the file that a symbolic link points to, not the link
-    temporary = _beside(target)
+    temporary = _temporary_path(target)
     if isinstance(content, str):
         content = content.encode()
     try:
@@ -120,7 +120,7 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     check_new_folder(path)
     target = Path(path)
-    temporary = _beside(target)
+    temporary = _temporary_path(target)
     try:
         temporary.mkdir()
         yield temporary
@@ -138,7 +138,7 @@ def _check_parent(target: Path) -> None:
     if not os.path.isdir(folder):
         msg = f"{folder} is not a folder"
         raise NotADirectoryError(msg)
-    probe = _beside(target)
+    probe = _temporary_path(target)
     try:
         probe.touch(exist_ok=False)
     except OSError as error:
@@ -147,5 +147,5 @@ def _check_parent(target: Path) -> None:
     probe.unlink()
 
 
-def _beside(target: Path) -> Path:
+def _temporary_path(target: Path) -> Path:
     return target.with_name(f".ropesearch-{os.urandom(6).hex()}.tmp")

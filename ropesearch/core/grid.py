@@ -47,7 +47,7 @@ def candidate_bases(bmin: float, bmax: float, stride: float) -> list[float]:
     """
     n = count_candidates(bmin, bmax, stride)
     require_memory(200 * n, f"a grid of {n} candidates")
-    (first, s), unit = _in_one_unit(float(bmin), float(stride))
+    (first, s), unit = _to_integers(float(bmin), float(stride))
     return [(first + i * s) / unit for i in range(1, n + 1)]
 
 
@@ -55,7 +55,7 @@ def count_candidates(bmin: float, bmax: float, stride: float) -> int:
     """Return how many bases `candidate_bases` gives; raise the same errors."""
     low, high = search_range(bmin, bmax)
     step = checks.number("stride", stride, "a finite number above 0", above=0.0)
-    (first, last, s), _ = _in_one_unit(low, high, step)
+    (first, last, s), _ = _to_integers(low, high, step)
     if s > last - first:
         raise ParameterError("stride", step, f"at most the width of the range, {shown(high - low)}")
     return (last - first) // s
@@ -85,7 +85,7 @@ def evenly_spaced_bases(bmin: float, bmax: float, n: int) -> list[float]:
     HARPE, arXiv:2412.07171, Eq. 9.
     """
     low, high = search_range(bmin, bmax)
-    (first, last), unit = _in_one_unit(low, high)
+    (first, last), unit = _to_integers(low, high)
     steps = max(n - 1, 1)
     return [(first * steps + h * (last - first)) / (unit * steps) for h in range(n)]
 
@@ -97,7 +97,7 @@ def widest_stride(bmin: float, bmax: float, n: int) -> float:
     return float(stride // digits * digits) or stride
 
 
-def _in_one_unit(*values: float) -> tuple[list[int], int]:
+def _to_integers(*values: float) -> tuple[list[int], int]:
     """Return integers k and one n such that k / n are exactly the values as written in decimal."""
     fractions = [Fraction(repr(value)) for value in values]
     unit = math.lcm(*(f.denominator for f in fractions))

@@ -133,16 +133,16 @@ class ModelConfig:
             Also for a model without RoPE, or one that rotates only part of each head.
         """
         self._require_full_rotation()
-        with self._named():
+        with self._prefix_errors():
             config = self._language
-            heads = checks.integer("num_attention_heads", self._needed("num_attention_heads"), 1)
+            heads = checks.integer("num_attention_heads", self._require("num_attention_heads"), 1)
             given = config.get("num_key_value_heads")
             kv_heads = heads if given is None else checks.integer("num_key_value_heads", given, 1)
             if heads % kv_heads:
                 raise ParameterError("num_key_value_heads", kv_heads, f"a divisor of the {heads} heads")
             if config.get("head_dim") is not None:
                 return ModelShape(heads, kv_heads, checks.head_dim(config["head_dim"]))
-            hidden_size = checks.integer("hidden_size", self._needed("hidden_size"), 2)
+            hidden_size = checks.integer("hidden_size", self._require("hidden_size"), 2)
             if hidden_size % heads:
                 raise ParameterError("hidden_size", hidden_size, f"a multiple of the {heads} heads")
             return ModelShape(heads, kv_heads, checks.head_dim(hidden_size // heads))
@@ -165,27 +165,27 @@ class ModelConfig:
     @property
     def hidden_size(self) -> int | None:
         """Channels of the residual stream."""
-        return self._count("hidden_size")
+        return self._read_count("hidden_size")
 
     @property
     def intermediate_size(self) -> int | None:
         """Channels of the feed-forward layers."""
-        return self._count("intermediate_size")
+        return self._read_count("intermediate_size")
 
     @property
     def num_hidden_layers(self) -> int | None:
         """Layers."""
-        return self._count("num_hidden_layers")
+        return self._read_count("num_hidden_layers")
 
     @property
     def vocab_size(self) -> int | None:
         """Tokens in the vocabulary."""
-        return self._count("vocab_size")
+        return self._read_count("vocab_size")
 
     @property
     def max_position_embeddings(self) -> int | None:
         """The longest length that the model supports, in tokens."""
-        return self._count("max_position_embeddings")
+        return self._read_count("max_position_embeddings")
 
     @property
     def quantized(self) -> bool:
@@ -222,7 +222,7 @@ class ModelConfig:
         if base is None:
             known = (*SUPPORTED, *MODEL_TYPES)
             return DEFAULT_BASE if self._language.get("model_type") in known else None
-        with self._named():
+        with self._prefix_errors():
             return checks.base("rope_theta", base)
 
     @property
@@ -231,7 +231,7 @@ class ModelConfig:
         bases = self._rope.get("bases") if isinstance(self._rope, Mapping) else None
         if bases is None:
             return None
-        with self._named():
+        with self._prefix_errors():
             if not isinstance(bases, list | tuple):
                 raise ParameterError("bases", bases, "a list of bases")
             return tuple(checks.base("every value of bases", base) for base in bases)
@@ -253,33 +253,33 @@ class ModelConfig:
         LongRoPE, arXiv:2402.13753; Phi-3, arXiv:2404.14219.
         """
         head_dim, base, rule = self.head_dim, self._rope_value("rope_theta"), self._rope
-        with self._named():
+        with self._prefix_errors():
             if not isinstance(rule, Mapping) or not {"short_factor", "long_factor"} <= rule.keys():
                 raise InputError("it has no short_factor and long_factor in rope_scaling or rope_parameters")
-            longest = checks.integer("max_position_embeddings", self._needed("max_position_embeddings"), 1)
+            longest = checks.integer("max_position_embeddings", self._require("max_position_embeddings"), 1)
             key = "original_max_position_embeddings"  # Phi-3 keeps it outside the rule, and that one takes precedence
-            original = checks.integer(key, _first(self._language.get(key), rule.get(key), longest), 2)
-            factor = _positive("factor", _first(rule.get("factor"), longest / original))
+            original = checks.integer(key, _first_given(self._language.get(key), rule.get(key), longest), 2)
+            factor = _positive("factor", _first_given(rule.get("factor"), longest / original))
             attention = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
             # Phi-3.5-MoE has an attention factor for each of the two ranges.
             short, long = (
-                _positive(key, _first(rule.get(key), rule.get("attention_factor"), attention))
+                _positive(key, _first_given(rule.get(key), rule.get("attention_factor"), attention))
                 for key in ("short_mscale", "long_mscale")
             )
             return LongRope(
                 head_dim=head_dim,
-                base=checks.base("rope_theta", _first(base, DEFAULT_BASE)),
+                base=checks.base("rope_theta", _first_given(base, DEFAULT_BASE)),
                 original=original,
                 longest=longest,
-                short_factor=_divisors(rule, "short_factor", head_dim // 2),
-                long_factor=_divisors(rule, "long_factor", head_dim // 2),
+                short_factor=_read_divisors(rule, "short_factor", head_dim // 2),
+                long_factor=_read_divisors(rule, "long_factor", head_dim // 2),
                 short_attention_factor=short,
                 long_attention_factor=long,
             )
 
     def identity(self) -> dict[str, Any]:
         """Return what tells models apart: type, sizes, heads and base; None for what the file does not say."""
-        sizes = {key: self._count(key) for key in ("num_hidden_layers", "hidden_size", "vocab_size")}
+        sizes = {key: self._read_count(key) for key in ("num_hidden_layers", "hidden_size", "vocab_size")}
         return {"model_type": self._language.get("model_type"), **sizes, **asdict(self.shape), "base": self.base}
 
     def _require_full_rotation(self) -> None:
@@ -303,19 +303,19 @@ class ModelConfig:
                     msg = f"{self.name}: it rotates only part of each head ({key} {shown(value)})"
                     raise PartialRotationError(msg)
 
-    def _count(self, key: str) -> int | None:
-        with self._named():
+    def _read_count(self, key: str) -> int | None:
+        with self._prefix_errors():
             value = self._language.get(key)
             return None if value is None else checks.integer(key, value, 1)
 
-    def _needed(self, key: str) -> Any:
+    def _require(self, key: str) -> Any:
         if self._language.get(key) is None:
             msg = f"it has no {key}"
             raise InputError(msg)
         return self._language[key]
 
     @contextmanager
-    def _named(self) -> Iterator[None]:
+    def _prefix_errors(self) -> Iterator[None]:
         """Prefix errors with the name."""
         try:
             yield
@@ -324,13 +324,13 @@ class ModelConfig:
             raise InputError(msg) from None
 
 
-def _divisors(rule: Mapping[str, Any], key: str, n: int) -> tuple[float, ...]:
+def _read_divisors(rule: Mapping[str, Any], key: str, n: int) -> tuple[float, ...]:
     if not isinstance(rule[key], list) or len(rule[key]) != n:
         raise ParameterError(key, rule[key], f"a list of {n} numbers, one per frequency")
     return tuple(_positive(f"every value of {key}", x) for x in rule[key])
 
 
-def _first(*values: Any) -> Any:
+def _first_given(*values: Any) -> Any:
     """Return the first value that is not None."""
     return next(value for value in values if value is not None)
 

@@ -49,11 +49,11 @@ def unfolded_product(
     highest: Floats,
 ) -> None:
     """Compute `_product.unfolded_product` for arrays in C order."""
-    _emitted(left, row, right, begin, end, values, block, lowest, highest)
+    _call_product(left, row, right, begin, end, values, block, lowest, highest)
 
 
 @intrinsic
-def _emitted(
+def _call_product(
     _typing: Any,
     left: Any,
     row: Any,
@@ -68,60 +68,62 @@ def _emitted(
     if any(array.layout != "C" for array in (left, right, values, lowest, highest)):
         return None
     index = types.int64
-    return types.void(left, index, right, index, index, values, index, lowest, highest), _emit
+    return types.void(left, index, right, index, index, values, index, lowest, highest), _emit_product
 
 
-def _emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+def _emit_product(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     """Emit `unfolded_product`, with all sums and bounds of LANES columns in registers."""
     left, row, right, begin, end, values, block, lowest, highest = (
         context.make_array(kind)(context, builder, value) if isinstance(kind, types.Array) else value
         for kind, value in zip(signature.args, args, strict=True)
     )
-    least = [_variable(builder, np.inf) for _ in range(ROWS)]
-    most = [_variable(builder, -np.inf) for _ in range(ROWS)]
+    least = [_allocate(builder, np.inf) for _ in range(ROWS)]
+    most = [_allocate(builder, -np.inf) for _ in range(ROWS)]
     with cgutils.for_range_slice(builder, INDEX(0), INDEX(HALF), INDEX(LANES), intp=INDEX) as (column, _):
-        even = _sums(builder, left, row, right, begin, end, column, 0)
-        odd = _sums(builder, left, row, right, begin, end, column, 1)
+        even = _emit_sums(builder, left, row, right, begin, end, column, 0)
+        odd = _emit_sums(builder, left, row, right, begin, end, column, 1)
         for r in range(ROWS):
             before, after = builder.fadd(even[r], odd[r]), builder.fsub(even[r], odd[r])
             for bounds, order in ((least, "<"), (most, ">")):
-                bound = _further(builder, order, _further(builder, order, before, after), _load(builder, bounds[r]))
+                bound = _select(builder, order, _select(builder, order, before, after), _load(builder, bounds[r]))
                 builder.store(bound, bounds[r])
             middle = builder.mul(
                 builder.add(builder.mul(INDEX(2), builder.add(block, INDEX(r))), INDEX(1)), INDEX(HALF)
             )
-            _store(builder, after, _place(builder, values, builder.add(middle, column)))
-            mirrored = _turned(builder, before, range(LANES - 1, -1, -1))
-            _store(builder, mirrored, _place(builder, values, builder.sub(middle, builder.add(column, INDEX(LANES)))))
+            _store(builder, after, _address(builder, values, builder.add(middle, column)))
+            mirrored = _shuffle(builder, before, range(LANES - 1, -1, -1))
+            _store(builder, mirrored, _address(builder, values, builder.sub(middle, builder.add(column, INDEX(LANES)))))
     for r in range(ROWS):
         for bounds, order, target in ((least, "<", lowest), (most, ">", highest)):
             bound = _load(builder, bounds[r])
             width = LANES // 2
             while width > 0:  # reduce all lanes to one, by halves
-                bound = _further(builder, order, bound, _turned(builder, bound, range(width, width + LANES)))
+                bound = _select(builder, order, bound, _shuffle(builder, bound, range(width, width + LANES)))
                 width //= 2
-            place = _place(builder, target, builder.add(block, INDEX(r)))
+            place = _address(builder, target, builder.add(block, INDEX(r)))
             builder.store(builder.extract_element(bound, LANE(0)), place)
     return context.get_dummy_value()
 
 
-def _sums(builder: Any, left: Any, row: Any, right: Any, begin: Any, end: Any, column: Any, pair: int) -> list[Any]:
+def _emit_sums(
+    builder: Any, left: Any, row: Any, right: Any, begin: Any, end: Any, column: Any, pair: int
+) -> list[Any]:
     """Emit Σ_i left[pair, i, row + r]·right[pair, i, column : column + LANES] for each r."""
-    sums = [_variable(builder, 0.0) for _ in range(ROWS)]
+    sums = [_allocate(builder, 0.0) for _ in range(ROWS)]
     with cgutils.for_range(builder, end, start=begin, intp=INDEX) as loop:
-        term = _load(builder, _place(builder, right, INDEX(pair), loop.index, column))
+        term = _load(builder, _address(builder, right, INDEX(pair), loop.index, column))
         for r, total in enumerate(sums):
-            place = _place(builder, left, INDEX(pair), loop.index, builder.add(row, INDEX(r)))
+            place = _address(builder, left, INDEX(pair), loop.index, builder.add(row, INDEX(r)))
             factor = builder.load(place, typ=NUMBER)
             factor = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), factor, LANE(0))
-            factor = _turned(builder, factor, [0] * LANES)
+            factor = _shuffle(builder, factor, [0] * LANES)
             # `contract` lets both become one fused instruction where the processor has it.
             product = builder.fmul(factor, term, flags=("contract",))
             builder.store(builder.fadd(_load(builder, total), product, flags=("contract",)), total)
     return [_load(builder, total) for total in sums]
 
 
-def _place(builder: Any, array: Any, *index: Any) -> Any:
+def _address(builder: Any, array: Any, *index: Any) -> Any:
     """Emit the address of an element of an array in C order."""
     offset, *others = index
     for i, width in zip(others, cgutils.unpack_tuple(builder, array.shape)[1:], strict=True):
@@ -129,7 +131,7 @@ def _place(builder: Any, array: Any, *index: Any) -> Any:
     return builder.gep(array.data, [offset], source_etype=NUMBER)
 
 
-def _variable(builder: Any, start: float) -> Any:
+def _allocate(builder: Any, start: float) -> Any:
     """Emit a vector that LLVM keeps in registers, all lanes set to `start`."""
     place = cgutils.alloca_once(builder, VECTOR)
     builder.store(ir.Constant(VECTOR, [start] * LANES), place)
@@ -144,12 +146,12 @@ def _store(builder: Any, vector: Any, place: Any) -> None:
     builder.store(vector, builder.bitcast(place, VECTOR.as_pointer()), align=8)
 
 
-def _turned(builder: Any, vector: Any, lanes: Any) -> Any:
+def _shuffle(builder: Any, vector: Any, lanes: Any) -> Any:
     """Emit a vector made of the given lanes of another, modulo LANES."""
     order = ir.Constant(ir.VectorType(LANE, LANES), [lane % LANES for lane in lanes])
     return builder.shuffle_vector(vector, vector, order)
 
 
-def _further(builder: Any, order: str, one: Any, other: Any) -> Any:
+def _select(builder: Any, order: str, one: Any, other: Any) -> Any:
     """Emit the lesser ("<") or greater (">") of two vectors in each lane."""
     return builder.select(builder.fcmp_ordered(order, one, other), one, other)

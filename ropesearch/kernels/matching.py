@@ -24,11 +24,10 @@ CHUNK = 64  # words
 
 @kernel
 def pool_add(copies: Counts, pairs: Counts, squares: Counts, row: int, positions: Positions, tolerance: int) -> None:
-    """Add positions to one row of a pool, a multiset; one in the other row is removed there instead.
+    """Add positions to one row of a pool, a multiset; a position that the other row holds leaves that row instead.
 
-    So no position is ever in both rows.
-    `pairs` and `squares` hold, for every position, how many members of the row are at most `tolerance` away, and the sum
-    of their squared distances.
+    So no position is ever in both rows. `pairs` and `squares` hold, for every position, how many members of the row are
+    at most `tolerance` away, and the sum of their squared distances.
     """
     for j in range(positions.size):
         x = positions[j]
@@ -43,7 +42,7 @@ def pool_add(copies: Counts, pairs: Counts, squares: Counts, row: int, positions
 
 @kernel
 def best_coincidence(pairs: Counts, squares: Counts, flat: Positions, bounds: Counts, chosen: Flags) -> int:
-    """Return the candidate with most pairs; ties go to the least sum of squares, then the first. -1 if none left."""
+    """Return the candidate with most pairs; ties go to the least sum of squares, then the first. -1: none left."""
     best = -1
     most = np.int64(0)
     least = np.int64(0)

@@ -111,7 +111,7 @@ def apply_scheme(
     Raises
     ------
     ValueError
-        If there is no such scheme, its file cannot be read, it has no checkpoint (`self-extend`), or does not fit the
+        If there is no such scheme, its file cannot be read, no config holds it (`self-extend`), or it does not fit the
         model; or if the model is of another type, carries bases already, or scales its rotary embedding.
     ImportError
         If torch or transformers is not installed; the message names the extra that brings them.

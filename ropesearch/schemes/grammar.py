@@ -157,13 +157,13 @@ class _Words:
         """Read the value of the scheme as a number; it is required if there is no default."""
         if default is not None and not self.value.strip():
             return default
-        value = check(self.kind.value, _number(self.file()))
-        self.written[""] = f":{_written(value)}" if value != default else ""
+        value = check(self.kind.value, _parse_number(self.file()))
+        self.written[""] = f":{_format_number(value)}" if value != default else ""
         return value
 
     def option(self, key: str, check: Callable[[str, Any], Any], default: float | None = None) -> Any:
         if key in self.given:
-            value = check(key, _number(self.given[key]))
+            value = check(key, _parse_number(self.given[key]))
         elif key in self.own:
             value = check(key, self.own[key])
         elif default is not None:
@@ -171,7 +171,7 @@ class _Words:
         else:
             self.refuse(f"the option {key} is missing, as in {self.kind.example}")
         if value != default:
-            self.written[key] = f"{key}={_written(value)}"
+            self.written[key] = f"{key}={_format_number(value)}"
         return value
 
     def base(self) -> tuple[float]:
@@ -194,7 +194,7 @@ class _Words:
         return {"name": self.name, "head_dim": self.head_dim(), "original": self.original()}
 
 
-def _number(text: str) -> int | float | str:
+def _parse_number(text: str) -> int | float | str:
     """Parse a number, or return the text itself for an error message to show."""
     try:
         return int(text)
@@ -207,7 +207,7 @@ def _number(text: str) -> int | float | str:
     return int(value) if value.is_integer() else value
 
 
-def _written(value: float) -> str:
+def _format_number(value: float) -> str:
     """Format a number in its shortest form: 5e6, 10000, 0.5."""
     text = re.sub(r"e\+0*", "e", f"{value:g}")
     return text if float(text) == value else shown(value)
@@ -217,7 +217,7 @@ def _at_least_one(name: str, value: Any) -> int:
     return checks.integer(name, value, 1)
 
 
-def _stretched(kind: Callable[..., Scheme]) -> Callable[[_Words], Scheme]:
+def _with_factor(kind: Callable[..., Scheme]) -> Callable[[_Words], Scheme]:
     return lambda words: kind(bases=words.base(), factor=words.factor(), **words.common())
 
 
@@ -295,7 +295,7 @@ SCHEMES: Mapping[str, SchemeKind] = {
     ),
     "pi": SchemeKind(
         "position interpolation: positions divided by the factor (arXiv:2306.15595)",
-        "pi:32", "factor", _KEYS, _stretched(PositionInterpolation),
+        "pi:32", "factor", _KEYS, _with_factor(PositionInterpolation),
     ),
     "abf": SchemeKind(
         "adjusted base frequency: another base (arXiv:2309.16039)",
@@ -315,11 +315,11 @@ SCHEMES: Mapping[str, SchemeKind] = {
     ),
     "ntk-by-parts": SchemeKind(
         "NTK-by-parts: YaRN with an attention factor of 1 (arXiv:2309.00071)",
-        "ntk-by-parts:32", "factor", _KEYS, _stretched(NtkByParts),
+        "ntk-by-parts:32", "factor", _KEYS, _with_factor(NtkByParts),
     ),
     "yarn": SchemeKind(
         "YaRN: low frequencies divided by the factor, high ones kept, scores scaled (arXiv:2309.00071)",
-        "yarn:32", "factor", _KEYS, _stretched(Yarn),
+        "yarn:32", "factor", _KEYS, _with_factor(Yarn),
     ),
     "llama3": SchemeKind(
         "Llama 3.1: frequencies divided by the factor where they turn less than once over the trained length",

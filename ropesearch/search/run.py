@@ -155,7 +155,7 @@ def run_search(
             chosen = [grid[i] for i in order]
         else:
             chosen = _optimize(grid, spec, n_threads, progress)
-    return _base_set(chosen, spec)
+    return _make_base_set(chosen, spec)
 
 
 def check_device(spec: SearchSpec, device: str) -> None:
@@ -236,7 +236,7 @@ def _optimize(grid: Sequence[float], spec: SearchSpec, threads: int, progress: P
     return refine_bases(objective, chosen, cosines, spec.bmax, float(spec.stride or 0), tell)
 
 
-def _base_set(chosen: Sequence[float], spec: SearchSpec) -> BaseSet:
+def _make_base_set(chosen: Sequence[float], spec: SearchSpec) -> BaseSet:
     """Make the base set from bases in the order of choice, with its origin."""
     bases = list(chosen) if spec.order == "selection" else sorted(chosen, reverse=spec.order == "descending")
     made_by = {

@@ -57,15 +57,15 @@ def sweep_points(
         value.
     """
     lists = {
-        "stride": _listed("strides", strides),
-        "bmin": _listed("bmins", bmins),
-        "bmax": _listed("bmaxs", bmaxs),
-        "heads": _listed("heads", heads),
-        "max_distance": _listed("max_distances", max_distances),
-        "strategy": _listed("strategies", strategies),
+        "stride": _check_list("strides", strides),
+        "bmin": _check_list("bmins", bmins),
+        "bmax": _check_list("bmaxs", bmaxs),
+        "heads": _check_list("heads", heads),
+        "max_distance": _check_list("max_distances", max_distances),
+        "strategy": _check_list("strategies", strategies),
     }
     combinations = itertools.product(*lists.values())
-    specs = _distinct(fixed | dict(zip(lists, values, strict=True)) for values in combinations)
+    specs = _check_points(fixed | dict(zip(lists, values, strict=True)) for values in combinations)
     return [spec.to_dict() for spec in specs.values()]
 
 
@@ -136,7 +136,7 @@ def sweep(
     """
     if resume and overwrite:
         raise InputError("`resume` continues a file and `overwrite` replaces it: give only one")
-    wanted = _distinct(points)
+    wanted = _check_points(points)
     if not wanted:
         raise InputError("a sweep needs at least one point")
     if device != "cpu":
@@ -197,7 +197,7 @@ def run_points(
             future.cancel()
 
 
-def _listed(name: str, values: Any) -> list[Any]:
+def _check_list(name: str, values: Any) -> list[Any]:
     if isinstance(values, str | bytes | Mapping) or not hasattr(values, "__iter__"):
         raise ParameterError(name, values, "a list of values")
     found = list(values)
@@ -206,13 +206,13 @@ def _listed(name: str, values: Any) -> list[Any]:
     return found
 
 
-def _distinct(points: Iterable[Mapping[str, Any]]) -> dict[str, SearchSpec]:
+def _check_points(points: Iterable[Mapping[str, Any]]) -> dict[str, SearchSpec]:
     """Check points and key them by their text, which is equal for equal searches."""
-    specs = map(_spec, points)
+    specs = map(_check_point, points)
     return {json.dumps(spec.to_dict()): spec for spec in specs}
 
 
-def _spec(point: Mapping[str, Any]) -> SearchSpec:
+def _check_point(point: Mapping[str, Any]) -> SearchSpec:
     """Check a point; `refine`, common to all points of a sweep, is dropped for `peak-valley`."""
     for name in point:
         if name not in SearchSpec.__dataclass_fields__:

@@ -57,7 +57,7 @@ class SweepFile:
         """Return the rows in the file, keyed by the text of their points; write the header to an empty file."""
         data = Path(self._path).read_bytes() if os.fstat(self._file.fileno()).st_size else b""
         whole = data.rfind(b"\n") + 1
-        if not whole and not _line(self._header).startswith(data):
+        if not whole and not _to_line(self._header).startswith(data):
             raise self._unusable("its first line is not the header of a sweep")
         rows = self._read_rows(data[:whole].split(b"\n")[:-1])
         if whole < len(data):
@@ -69,7 +69,7 @@ class SweepFile:
 
     def append(self, content: Row) -> None:
         """Write one line and wait until it is on the disk; if it does not fit, write nothing."""
-        line = _line(content)
+        line = _to_line(content)
         end = self._file.seek(0, os.SEEK_END)
         try:
             if self._file.write(line) != len(line):
@@ -168,5 +168,5 @@ def _lock(file: FileIO, path: str | os.PathLike[str]) -> None:
         return
 
 
-def _line(content: Row) -> bytes:
+def _to_line(content: Row) -> bytes:
     return (json.dumps(content, allow_nan=False) + "\n").encode()
