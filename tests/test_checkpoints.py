@@ -585,7 +585,7 @@ def test_bases_that_do_not_fit(refused, stock, tmp_path):
 def test_a_folder_that_exists_is_not_replaced(refused, stock, tmp_path):
     (tmp_path / "out").mkdir()
     assert "out already exists and is never replaced" in refused(1, stock)
-    assert "the folder nowhere of out does not exist" in refused(1, stock, output="nowhere/out")
+    assert "the folder nowhere for out does not exist" in refused(1, stock, output="nowhere/out")
 
 
 def test_no_room_on_the_disk(refused, stock, monkeypatch):

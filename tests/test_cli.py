@@ -367,7 +367,7 @@ def test_outputs_that_cannot_be_written_are_exit_1_before_the_work(run, tmp_path
         patch.setattr("ropesearch.search.run.find_landmarks", lambda *_, **__: pytest.fail("the work was begun"))
         for name, line in [
             (f"there.{suffix}", f"there.{suffix} already exists; --overwrite replaces it"),
-            (f"nowhere/a.{suffix}", f"the folder nowhere of a.{suffix} does not exist"),
+            (f"nowhere/a.{suffix}", f"the folder nowhere for a.{suffix} does not exist"),
             (f"good.json/a.{suffix}", "good.json is not a folder"),
         ]:
             code, out, err = run(*command, name)

@@ -516,7 +516,7 @@ def test_the_command_reads_texts_and_warns_of_lengths_beyond_the_model(run, fold
         (1, ["toy", "--device", "cuda:99"], "device cuda:99: "),
         (1, ["org/Model-1.5B"], "could not be fetched from the hub"),
         (1, ["toy", "-o", "there.json"], "there.json already exists"),
-        (1, ["toy", "-o", "nowhere/decay.json"], "the folder nowhere of decay.json does not exist"),
+        (1, ["toy", "-o", "nowhere/decay.json"], "the folder nowhere for decay.json does not exist"),
     ],
 )
 def test_the_command_refuses_in_one_line(run, folder, code, arguments, message):
