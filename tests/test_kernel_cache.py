@@ -1,4 +1,5 @@
 import os
+import runpy
 import subprocess
 import sys
 import time
@@ -7,11 +8,18 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
+from numba.core import caching, codegen, compiler, serialize
+from numba.core.runtime import nrt
 
-from ropesearch.kernels import _cache
+from ropesearch.kernels import _cache, _jit
 
 pytestmark = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="nothing is compiled")
 
+LOGGED = """
+import logging
+logging.basicConfig(format="%(name)s: %(message)s")
+logging.getLogger("ropesearch.kernels").setLevel({level!r})
+"""
 COUNTED = """
 from numba.core import event
 with event.install_recorder("numba:compile") as compiled:
@@ -19,18 +27,29 @@ with event.install_recorder("numba:compile") as compiled:
     print(find_extrema([3, 1, 4, 1, 5, 9, 2, 6], "local"))
 print(sum(happened.is_start for _, happened in compiled.buffer))
 """
+# While the package looks for it, a name of numba is not there; numba itself finds it afterwards, under whatever name.
+RENAMED = """
+from numba.core.compiler import CompileResult
+kept = CompileResult._reduce
+del CompileResult._reduce
+import ropesearch.kernels._jit
+CompileResult._reduce = kept
+"""
 
 
-def start(folder, code=COUNTED, **environment):
-    everything = os.environ | {"NUMBA_CACHE_DIR": str(folder)} | environment
+def start(folder, before="", level="WARNING"):
+    """Run COUNTED in a process of its own, after other code; what is logged from a level on goes to stderr."""
+    code = LOGGED.format(level=level) + before + COUNTED
     both = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "-P", "-W", "error", "-c", code], env=everything, **both)
+    command = [sys.executable, "-P", "-W", "error", "-c", code]
+    return subprocess.Popen(command, env=os.environ | {"NUMBA_CACHE_DIR": str(folder)}, **both)
 
 
-def finish(process):
-    """(what was found, how many functions were compiled)."""
+def finish(process, log=""):
+    """(what was found, how many functions were compiled); every line of the log starts with `log`, and there is one."""
     out, err = process.communicate(timeout=120)
-    assert (process.returncode, err) == (0, "")
+    assert process.returncode == 0, err
+    assert {line.startswith(log) for line in err.splitlines()} == ({True} if log else set()), err
     found, compiled = out.rsplit("\n", 2)[:2]
     return found, int(compiled)
 
@@ -55,9 +74,44 @@ def test_without_a_place_to_write_the_kernels_are_compiled_in_silence(tmp_path):
 
 
 def test_a_numba_with_other_insides_only_costs_time(tmp_path):
-    changed = "from numba.core.compiler import CompileResult as C; del C._reduce" + COUNTED
-    assert finish(start(tmp_path, changed))[1] > 0
+    log = "ropesearch.kernels: compiled kernels are not kept: AttributeError"
+    found, compiled = finish(start(tmp_path, RENAMED, "DEBUG"), log)
+    assert "peaks=array([2, 5])" in found
+    assert compiled > 0
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        (compiler.CompileResult, "_reduce"),
+        (compiler.CompileResult, "_rebuild"),
+        (serialize, "dumps"),
+        (caching, "NullCache"),
+        (codegen.CPUCodegen, "magic_tuple"),
+        (nrt, "rtsys"),
+        (type(nrt.rtsys), "initialize"),
+    ],
+)
+def test_each_private_name_of_numba_is_missed_at_the_import(monkeypatch, place, name):
+    runpy.run_path(_cache.__file__)
+    monkeypatch.delattr(place, name)
+    with pytest.raises((ImportError, AttributeError), match=name):  # those that `_jit` expects
+        runpy.run_path(_cache.__file__)
+
+
+def test_a_dispatcher_that_keeps_its_cache_elsewhere_goes_without(monkeypatch, caplog):
+    class Dispatcher:
+        __slots__ = ("function",)
+
+        def __init__(self, function):
+            self.function = function
+
+    monkeypatch.setattr(_jit, "njit", lambda **options: Dispatcher)
+    monkeypatch.setattr(_jit, "FOLDER", Path())
+    with caplog.at_level("DEBUG", "ropesearch.kernels"):
+        assert _jit.kernel(count_up).function is count_up
+    assert "compiled kernels are not kept" in caplog.text
 
 
 def count_up(values):
@@ -105,6 +159,56 @@ def test_damaged_files_are_replaced(tmp_path, damage):
         damage(path)
     assert run_anew(tmp_path / "new" / "folder") == 0
     assert run_anew(tmp_path / "new" / "folder") == 1
+
+
+def test_the_file_of_another_kernel_is_not_run(tmp_path, caplog):
+    assert run_anew(tmp_path) == 0
+    one, other = tmp_path.iterdir()
+    one.write_bytes(other.read_bytes())
+    with caplog.at_level("DEBUG", "ropesearch.kernels"):
+        assert run_anew(tmp_path) == 0.5
+    assert "damaged, or the file of another kernel" in caplog.text
+    assert run_anew(tmp_path) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="files have no such owners here")
+@pytest.mark.parametrize("who", ["group", "others"])
+def test_what_others_can_write_to_is_not_run(tmp_path, caplog, monkeypatch, who):
+    monkeypatch.setattr(_cache, "rebuild", pytest.fail)  # it would be unpickled by then
+    writable = 0o020 if who == "group" else 0o002
+    folder = tmp_path / "kernels"
+    assert run_anew(folder) == 0
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+    assert folder.stat().st_mode & 0o777 == 0o700
+    with caplog.at_level("DEBUG", "ropesearch.kernels"):
+        for path in folder.iterdir():
+            path.chmod(0o600 | writable)
+        assert run_anew(folder) == 0
+        assert caplog.text.count("others can write to it") == 2
+        assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}  # compiled anew, and replaced
+        folder.chmod(0o700 | writable)
+        before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+        assert run_anew(folder) == 0
+        assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    assert caplog.text.count("others can write to it") == 6  # neither read nor written
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="files have no such owners here")
+def test_what_another_user_owns_is_not_run(tmp_path, caplog, monkeypatch):
+    assert run_anew(tmp_path) == 0
+    monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
+    monkeypatch.setattr(_cache, "rebuild", pytest.fail)
+    with caplog.at_level("DEBUG", "ropesearch.kernels"):
+        assert run_anew(tmp_path) == 0
+    assert caplog.text.count("is not the user's own") == 4
+
+
+def test_where_files_have_no_owners_they_are_run(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "geteuid")
+    assert run_anew(tmp_path) == 0
+    for path in tmp_path.iterdir():
+        path.chmod(0o666)
+    assert run_anew(tmp_path) == 1
 
 
 def test_what_cannot_be_replaced_is_left(tmp_path):

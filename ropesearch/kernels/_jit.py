@@ -1,13 +1,17 @@
 """The one way this package compiles a kernel."""
 
+import logging
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numba
 
+logger = logging.getLogger("ropesearch.kernels")
+
 try:
     from ._cache import FOLDER, KernelCache
-except (ImportError, AttributeError, OSError):  # a numba whose insides have changed; a source that cannot be read
+except (ImportError, AttributeError, OSError) as error:  # numba's insides have changed; a source cannot be read
+    logger.debug("compiled kernels are not kept: %r", error)
     FOLDER = None
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -31,5 +35,8 @@ def kernel(function: F, *, from_python: bool = True) -> F:
         function
     )
     if FOLDER is not None and not config.DISABLE_JIT and function.__closure__ is None:  # no key says what that holds
-        compiled._cache = KernelCache(function, FOLDER)
+        if hasattr(compiled, "_cache"):
+            compiled._cache = KernelCache(function, FOLDER)
+        else:
+            logger.debug("compiled kernels are not kept: numba keeps its cache elsewhere")
     return cast(F, compiled)

@@ -147,25 +147,23 @@ def prepare(theta: Floats, scale: float, first: int, room: Workspace) -> int:
 @inner
 def turn(span: int, n: int, n_fast: int, room: Workspace) -> None:
     """Set the phases of the blocks of a span, and the sums of the slow frequencies at the nodes of each."""
-    phases = room.phases
+    nodes, phases = room.nodes, room.phases
     for i in range(n):
         re = room.starts[0, i, span]
         im = room.starts[1, i, span]
         cosines, sines = room.turns[0, i], room.turns[1, i]
         out_re, out_im = phases[0, NODES + i], phases[1, NODES + i]
-        for r in range(SPAN):
+        for r in range(cosines.size):  # SPAN; as a constant, here and below, it would only be compiled for longer
             out_re[r] = re * cosines[r] - im * sines[r]
             out_im[r] = re * sines[r] + im * cosines[r]
     for p in range(2):
-        for j in range(NODES):
-            for r in range(SPAN):
-                phases[p, j, r] = 0.0
+        phases[p, :NODES] = 0.0
         for i in range(n_fast, n):
             slow = phases[p, NODES + i]
-            for j in range(NODES):
-                factor = room.nodes[p, i, j]
+            for j in range(nodes.shape[2]):
+                factor = nodes[p, i, j]
                 at_node = phases[p, j]
-                for r in range(SPAN):
+                for r in range(slow.size):
                     at_node[r] += factor * slow[r]
 
 
