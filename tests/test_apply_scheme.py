@@ -369,7 +369,7 @@ def test_the_command_says_what_it_wrote(run, text, options, line):
         (["--scheme", "yarn:4", "--order-by", "f"], "--order-by orders the bases of a file: it needs --bases"),
         (["--scheme", "yarm:4"], "; did you mean yarn?"),
         (["--scheme", "yarn"], "scheme 'yarn': a factor is missing, as in yarn:32"),
-        (["--scheme", ""], "there is no position scheme ''"),
+        (["--scheme", ""], "unknown position scheme ''"),
         (["--scheme", "yarn:4,head_dim=64"], "the scheme yarn:4,original=64,head_dim=64 is for head_dim 64, and stock"),
         (["--scheme", "yarn:1e9"], "factor must be at most 33554431 with original 64, not 1000000000"),
         (["--scheme", "self-extend:9,group=2"], "which no config holds: it cannot be put into a model"),
@@ -420,7 +420,7 @@ def test_models_that_scale_or_carry_bases_are_refused():
     stock = logits(model, ids)
     for first, line in (
         ("yarn:4", "scales its rotary embedding by the rule 'yarn', which pi:2 would silently undo"),
-        ("uniform", r"carries bases already \(harpe_llama\), which pi:2 would silently undo"),
+        ("uniform", r"already carries bases \(harpe_llama\), which pi:2 would silently undo"),
     ):
         with apply_scheme(model, first):
             ours = logits(model, ids)
@@ -432,7 +432,9 @@ def test_models_that_scale_or_carry_bases_are_refused():
 
 def test_other_models_and_other_arguments_are_refused():
     gpt2 = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=32, n_head=2, vocab_size=9))
-    with pytest.raises(InputError, match="is a model of type gpt2, and a scheme can be given to llama, mistral, qwen2"):
+    with pytest.raises(
+        InputError, match="is a model of type gpt2; only llama, mistral, qwen2, qwen3 can take a scheme"
+    ):
         apply_scheme(gpt2, "yarn:4")
     for wanted in (32, None, base_set(BASES[2])):
         with pytest.raises(ParameterError, match="scheme must be a text such as 'yarn:32', or a Scheme, not"):

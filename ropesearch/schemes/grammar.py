@@ -64,7 +64,7 @@ def parse_scheme(text: str, *, model: ModelConfig | Mapping[str, Any] | None = N
     0.03125
     """
     if not isinstance(text, str):
-        raise ParameterError("scheme", text, "a text such as 'yarn:32'")
+        raise ParameterError("scheme", text, "text such as 'yarn:32'")
     if model is None:
         return _Words(text, {}).scheme()
     config = ModelConfig.of(model)
