@@ -16,8 +16,6 @@ from .progress import ProgressReport
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-
-
 def spec_options(function: F) -> F:
     """Every option of a `TrainSpec` but the stages; the type is that of the default."""
     for option in reversed([field for field in fields(TrainSpec) if field.name != "stages"]):
@@ -38,14 +36,19 @@ def spec_options(function: F) -> F:
 @click.command(cls=Command)
 @click.argument("model")
 @click.option(
-    "--data", multiple=True, metavar="PATH",
+    "--data",
+    multiple=True,
+    metavar="PATH",
     help="Text to train on: a file or folder of .jsonl (.gz, .zst), .parquet or .txt, or a hub name. Repeat for more.",
 )
 @click.option("--scheme", metavar="SPEC", help="Position scheme, such as harpe:bases.json.  [default: the model's own]")
 @click.option("--length", metavar="INTEGER", help="Tokens in a row.")
 @click.option("--tokens", metavar="NUMBER", help="Tokens to train on, such as 1e9.")
 @click.option(
-    "--stage", "stages", multiple=True, metavar="BASE:LENGTH:TOKENS",
+    "--stage",
+    "stages",
+    multiple=True,
+    metavar="BASE:LENGTH:TOKENS",
     help="A stage in place of --scheme, --length and --tokens; repeat it for several.",
 )
 @click.option("--preset", metavar="NAME", help=f"Stages of the paper, which share --tokens: {', '.join(PRESETS)}.")
@@ -136,7 +139,9 @@ def chosen_stages(
     """Stages by the one of three ways in which they were given."""
     if stages:
         if scheme or length or tokens or preset:
-            raise click.UsageError("--stage says scheme, length and tokens: give no --scheme, --length, --tokens, --preset")
+            raise click.UsageError(
+                "--stage says scheme, length and tokens: give no --scheme, --length, --tokens, --preset"
+            )
         return tuple(parse_stage(text) for text in stages)
     if tokens is None:
         raise click.UsageError("--tokens must be given (or --stage)")

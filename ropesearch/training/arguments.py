@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -110,7 +111,8 @@ def make_config(arguments: Mapping[str, Any], **own: Any) -> Any:
 
     class Parser(HfArgumentParser):
         def error(self, message: str) -> NoReturn:
-            msg = f"training arguments: {' '.join(message.replace('argument --', '').split())}"
+            said = re.sub(r"^argument --(\w+)\S*:", r"\1:", " ".join(message.split()))
+            msg = f"training arguments: {said}"
             raise InputError(msg)
 
     words: list[str] = []

@@ -24,7 +24,7 @@ FORMAT, VERSION = "ropesearch.tokens", 1
 BATCH = 512
 """Documents that are handed to the tokenizer at once; it spreads them over the processors."""
 POOL = 1024
-"""Documents among which a row looks for one that fills what is left of it."""
+"""Documents to come among which a row looks for one that fills what is left of it; of little data, a quarter."""
 
 Integers = npt.NDArray[np.int64]
 
@@ -256,11 +256,12 @@ class _Order:
     def __init__(self, file: TokenFile, spec: TrainSpec, number: int) -> None:
         self.file, self.spec, self.number = file, spec, number
         self.passes = 0.0
+        self.documents = len(file.starts) - 1
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         starts = self.file.starts
         shares = [int(starts[last] - starts[first]) for _, first, last in self.file.sources]
-        streams = [self._documents(i) for i in range(len(shares))]
+        streams = [self._stream(i) for i in range(len(shares))]
         drawn = [0] * len(shares)
         while True:
             # The source that is farthest behind; the first among equals.
@@ -271,7 +272,7 @@ class _Order:
             self.passes = max(self.passes, drawn[i] / shares[i])
             yield int(starts[document]), size
 
-    def _documents(self, source: int) -> Iterator[int]:
+    def _stream(self, source: int) -> Iterator[int]:
         _, first, last = self.file.sources[source]
         sizes = np.diff(self.file.starts[first : last + 1])
         spec, again = self.spec, 0
@@ -291,10 +292,11 @@ def _packed(order: _Order, stage: Stage, n_rows: int) -> Rows:
     by_size: list[tuple[int, int, int]] = []  # the same, sorted
     serial = 0
     first, begin, size = [0], [], []
+    pool = min(POOL, max(order.documents // 4, 1))  # one that reached over a whole pass would take small ones twice
     while len(first) <= n_rows:
         left = stage.length
         while left:
-            while len(by_size) < POOL:
+            while len(by_size) < pool:
                 start, n = next(documents)
                 waiting.append((n, serial, start))
                 bisect.insort(by_size, waiting[-1])

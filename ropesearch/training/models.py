@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 from ropesearch.core.base_set import BaseSet
@@ -89,8 +88,6 @@ def _put_base(model: Any, base: float) -> None:
         raise InputError(msg)
     rule["rope_theta"] = base
     decoder.rotary_emb = type(decoder.rotary_emb)(config=decoder.config)
-
-
 
 
 def stock_config(model: str | os.PathLike[str]) -> Any:

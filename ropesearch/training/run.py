@@ -231,7 +231,9 @@ class _Run:
         replicas = PartialState().num_processes // _processes_to_a_row(self.arguments)
         rows = spec.rows_per_step(stage)
         if rows % (per_device * replicas):
-            msg = f"a step of {spec.batch_tokens} tokens has {rows} rows of {stage.length}, which do not go evenly into "
+            msg = (
+                f"a step of {spec.batch_tokens} tokens has {rows} rows of {stage.length}, which do not go evenly into "
+            )
             msg += f"{replicas} processes with {per_device} rows at a time"
             from ropesearch.core.errors import InputError
 

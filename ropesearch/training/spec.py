@@ -185,7 +185,9 @@ class TrainSpec:
         "Keep documents shorter than --long-from tokens with probability --keep-short; each source keeps its share.",
         False,
     )
-    long_from: int = _option(partial(checks.integer, least=1), "Upsampling: tokens from which a document is long.", 4096)
+    long_from: int = _option(
+        partial(checks.integer, least=1), "Upsampling: tokens from which a document is long.", 4096
+    )
     keep_short: float = _option(_share, "Upsampling: probability to keep a document that is not long.", 0.1)
     text_key: str = _option(_text, "Column of JSON, Parquet and hub data that holds the text.", "text")
 

@@ -136,9 +136,7 @@ class StageTrainer(SFTTrainer):
         self._diverged(f"the loss is not finite at step {self.before + self.state.global_step + 1}{where}")
 
     def _diverged(self, what: str) -> None:
-        last = self.folder.checkpoint(self.number) or (
-            self.folder.checkpoint(self.number - 1) if self.number else None
-        )
+        last = self.folder.checkpoint(self.number) or (self.folder.checkpoint(self.number - 1) if self.number else None)
         good = f"the last good checkpoint is {last[0]}" if last else "there is no checkpoint yet"
         raise DivergenceError(f"{what}; {good}")
 
@@ -158,7 +156,11 @@ class StageTrainer(SFTTrainer):
             {
                 "stage_step": step,
                 "tokens_per_step": tokens,
-                **{key: logs[key] for key in ("loss", "learning_rate", "grad_norm", "mean_token_accuracy") if key in logs},
+                **{
+                    key: logs[key]
+                    for key in ("loss", "learning_rate", "grad_norm", "mean_token_accuracy")
+                    if key in logs
+                },
                 "loss_by_position": by_position,
             }
         )
