@@ -60,9 +60,7 @@ def spec_options(function: F) -> F:
 @click.option("--resume", is_flag=True, help="Go on with the run in DIR, if there is one.")
 @click.option("-o", "--output", metavar="DIR", help="The run folder.")
 @quiet_option
-@click.pass_context
 def train(
-    ctx: click.Context,
     model: str,
     data: tuple[str, ...],
     scheme: str | None,
@@ -139,9 +137,7 @@ def chosen_stages(
     """Stages by the one of three ways in which they were given."""
     if stages:
         if scheme or length or tokens or preset:
-            raise click.UsageError(
-                "--stage says scheme, length and tokens: give no --scheme, --length, --tokens, --preset"
-            )
+            raise click.UsageError("--stage says it all: give no --scheme, --length, --tokens or --preset")
         return tuple(parse_stage(text) for text in stages)
     if tokens is None:
         raise click.UsageError("--tokens must be given (or --stage)")

@@ -2,6 +2,7 @@
 
 import json
 import os
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,11 +47,12 @@ def plot_run(run: str | os.PathLike[str]) -> "Figure":
         figure = Figure(figsize=(11, 4.2), layout="constrained")
         left, right = figure.subplots(1, 2)
         left.plot(steps, [line["loss"] for line in lines], color=INK, lw=1.2)
-        for before, after in zip(lines, lines[1:], strict=False):
+        for before, after in pairwise(lines):
             if before["stage"] != after["stage"]:
                 left.axvline(before["step"] + 0.5, color=BEST, lw=0.8, ls="--")
-                left.annotate(f" {after['length']:,} tokens", (before["step"] + 0.5, 1), xycoords=("data", "axes fraction"),
-                              va="top", fontsize=8)  # fmt: skip
+                place = (before["step"] + 0.5, 1)
+                text = f" {after['length']:,} tokens"
+                left.annotate(text, place, xycoords=("data", "axes fraction"), va="top", fontsize=8)
         left.set(xlabel="step", ylabel="loss, nats per token", title="Loss by step")
         last = [line for line in lines if line["stage"] == lines[-1]["stage"] and line.get("loss_by_position")]
         for i, part in enumerate(np.array_split(np.arange(len(last)), min(PARTS, len(last)) or 1)):

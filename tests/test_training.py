@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +27,10 @@ def token_file(*sources):
     """Sources with documents of the given sizes; every token is its place in the file, so that rows can be traced."""
     sizes = [size for source in sources for size in source]
     ends = np.cumsum([len(source) for source in sources])
-    names = [(f"source {i}", int(end - len(source)), int(end)) for i, (source, end) in enumerate(zip(sources, ends))]
+    names = [
+        (f"source {i}", int(end - len(source)), int(end))
+        for i, (source, end) in enumerate(zip(sources, ends, strict=True))
+    ]
     starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     return TokenFile("", np.arange(starts[-1], dtype=np.uint32), starts, tuple(names))
 
@@ -143,8 +147,8 @@ def test_sources_that_cannot_be_used(tmp_path, tokenizer):
     with pytest.raises(InputError, match=r"cut\.jsonl cannot be read"):
         list(Source.find(tmp_path / "cut.jsonl").texts("text"))
     for name, vocabulary, message in [("blank.jsonl", None, "has no text"), ("a.jsonl", 3, "do not belong together")]:
+        sources = find_sources([tmp_path / name])
         with pytest.raises(InputError, match=message):
-            sources = find_sources([tmp_path / name])
             prepare_tokens(sources, tokenizer, tmp_path / "tokens", "", vocabulary=vocabulary)
         assert not (tmp_path / "tokens").exists()
 
@@ -155,7 +159,9 @@ def traced(file, rows):
     for row in range(len(rows)):
         begin, size = rows.pieces(row)
         documents = rows.documents(file, row)
-        found.append([(d, b - file.starts[d], b - file.starts[d] + n) for d, b, n in zip(documents, begin, size)])
+        found.append(
+            [(d, b - file.starts[d], b - file.starts[d] + n) for d, b, n in zip(documents, begin, size, strict=True)]
+        )
     return found
 
 
@@ -179,7 +185,7 @@ def test_documents_are_whole_where_they_fit():
     file = token_file([1000, 5])
     pieces = traced(file, make_rows(file, spec(length=32, rows=16), 0))
     long = [(b, e) for row in pieces for d, b, e in row if d == 0]
-    for (_, end), (begin, _) in zip(long, long[1:]):
+    for (_, end), (begin, _) in pairwise(long):
         assert begin in (end, 0)  # a document longer than a row goes on where it was cut
 
 
@@ -197,12 +203,12 @@ def test_rows_follow_from_seed_and_data_alone(tmp_path):
 
 def test_sources_keep_their_shares_and_long_documents_gain():
     random = np.random.default_rng(2)
-    mixed, short = [*random.integers(1, 50, 3000), *[100] * 300], random.integers(1, 50, 1500)
+    mixed, short = [*random.integers(1, 50, 6000), *[100] * 600], random.integers(1, 50, 3000)
     file = token_file(mixed, short)
     n_mixed = len(mixed)
     shares = {}
     for upsample in (False, True):
-        rows = make_rows(file, spec(length=100, rows=600, upsample_long=upsample, long_from=100, keep_short=0.1), 0)
+        rows = make_rows(file, spec(length=100, rows=2000, upsample_long=upsample, long_from=100, keep_short=0.1), 0)
         begin, size = rows.begin, rows.size
         documents = np.searchsorted(file.starts, begin, side="right") - 1
         long = np.diff(file.starts)[documents] >= 100
@@ -211,7 +217,7 @@ def test_sources_keep_their_shares_and_long_documents_gain():
     expected = sum(mixed) / file.starts[-1]
     assert shares[False][0] == pytest.approx(expected, abs=0.02)
     assert shares[True][0] == pytest.approx(expected, abs=0.02)
-    natural = 300 * 100 / sum(mixed)
+    natural = 600 * 100 / sum(mixed)
     assert shares[False][1] == pytest.approx(natural, abs=0.04)
     # Of the short ones a tenth is kept.
     assert shares[True][1] == pytest.approx(natural / (natural + 0.1 * (1 - natural)), abs=0.04)

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -146,7 +147,7 @@ def test_masked_documents_are_as_if_alone(name, per_head):
     batch = Collator(file, rows, mask_documents=True)([{"row": 0}])
     with torch.no_grad():
         packed = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits[0]
-        alone = [model(batch["input_ids"][:, a:b], use_cache=False).logits[0] for a, b in zip(starts, starts[1:])]
+        alone = [model(batch["input_ids"][:, a:b], use_cache=False).logits[0] for a, b in pairwise(starts)]
     torch.testing.assert_close(packed, torch.cat(alone), rtol=0, atol=2e-5)
     assert (batch["labels"][0] == -100).nonzero().flatten().tolist() == [0, 7, 8, 38]
     full = Collator(file, rows, mask_documents=False)([{"row": 0}])
@@ -157,14 +158,14 @@ def test_masked_documents_are_as_if_alone(name, per_head):
     assert (whole[10:] - packed[10:]).abs().max() > 0.01
 
 
-class Stop(Exception):
+class StopError(Exception):
     """What a test stops a run with."""
 
 
 def stop_at(step):
     def progress(what, done, total):
         if what.startswith("training") and done == step:
-            raise Stop
+            raise StopError
 
     return progress
 
@@ -175,7 +176,7 @@ def test_a_resumed_run_has_the_losses_of_one_that_never_stopped(model, tmp_path,
     train(model, tmp_path / "whole", made, save_every=2)
     for step in steps:
         run = tmp_path / f"run-{step}"
-        with pytest.raises(Stop):
+        with pytest.raises(StopError):
             train(model, run, made, save_every=2, progress=stop_at(step))
         # As after a crash in the middle of a save.
         half = RunFolder(run).stage(0 if step < 6 else 1) / "checkpoint-4"
@@ -193,7 +194,7 @@ def test_an_interval_of_logging_that_does_not_fit_that_of_saving(model, tmp_path
     for name, stop in [("whole-3", None), ("run-3", 7)]:
         options = {"save_every": 2, "arguments": {"logging_steps": 3}}
         if stop:
-            with pytest.raises(Stop):
+            with pytest.raises(StopError):
                 train(model, tmp_path / name, made, progress=stop_at(stop), **options)
         train(model, tmp_path / name, made, resume=True, **options)
     assert losses(tmp_path / "run-3") == losses(tmp_path / "whole-3")

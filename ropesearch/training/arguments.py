@@ -36,8 +36,9 @@ OWN_KEYS = {
     **dict.fromkeys(
         (
             "packing", "packing_strategy", "eval_packing", "padding_free", "dataset_text_field", "dataset_kwargs",
-            "dataset_num_proc", "shuffle_dataset", "truncation_mode", "train_sampling_strategy", "remove_unused_columns",
-            "dataloader_drop_last", "completion_only_loss", "assistant_only_loss", "chat_template_path",
+            "dataset_num_proc", "shuffle_dataset", "truncation_mode", "train_sampling_strategy",
+            "remove_unused_columns", "dataloader_drop_last", "completion_only_loss", "assistant_only_loss",
+            "chat_template_path",
             "pad_to_multiple_of", "auto_find_batch_size", "model_init_kwargs", "do_train", "do_eval", "do_predict",
             "eval_strategy", "eval_steps", "eval_on_start", "load_best_model_at_end", "save_only_model",
             "logging_nan_inf_filter", "ignore_data_skip", "push_to_hub", "loss_type", "label_smoothing_factor",

@@ -7,6 +7,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from .spec import Stage, TrainSpec
 FORMAT, VERSION = "ropesearch.tokens", 1
 BATCH = 512
 """Documents that are handed to the tokenizer at once; it spreads them over the processors."""
-POOL = 1024
+POOL = 256
 """Documents to come among which a row looks for one that fills what is left of it; of little data, a quarter."""
 
 Integers = npt.NDArray[np.int64]
@@ -199,7 +200,7 @@ class Rows:
 
     def documents(self, file: TokenFile, row: int) -> list[int]:
         """Documents that a row has pieces of."""
-        return (np.searchsorted(file.starts, self.pieces(row)[0], side="right") - 1).tolist()
+        return [int(i) - 1 for i in np.searchsorted(file.starts, self.pieces(row)[0], side="right")]
 
     def save(self, path: Path) -> None:
         """Write the rows to an .npz file, whole or not at all."""
@@ -318,8 +319,8 @@ def _packed(order: _Order, stage: Stage, n_rows: int) -> Rows:
             size.append(taken)
             left -= taken
         first.append(len(begin))
-    arrays = [np.array(values, dtype=np.int64) for values in (first, begin, size)]
-    return Rows(stage.length, *arrays, passes=order.passes)
+    as_array = partial(np.array, dtype=np.int64)
+    return Rows(stage.length, as_array(first), as_array(begin), as_array(size), order.passes)
 
 
 def _holds(by_size: list[tuple[int, int, int]], piece: tuple[int, int, int]) -> bool:

@@ -60,12 +60,10 @@ class Source:
                 for row in dataset:
                     text = row.get("text" if _builder(file) == "text" else text_key)
                     if not isinstance(text, str):
-                        _refuse_row(file, text_key, row)
-                    if not text.isspace() and text:
+                        raise _wrong_row(file, text_key, row)
+                    if text and not text.isspace():
                         yield text
-            except InputError:
-                raise
-            except MemoryError:
+            except (InputError, MemoryError):
                 raise
             except Exception as error:  # of many classes, by what is wrong with the file
                 msg = f"{file} cannot be read: {_first_line(error)}"
@@ -116,13 +114,13 @@ def _builder(file: Path) -> str | None:
     return BUILDERS.get(last[0]) if last else None
 
 
-def _refuse_row(file: Path, text_key: str, row: dict[str, Any]) -> None:
+def _wrong_row(file: Path, text_key: str, row: dict[str, Any]) -> InputError:
     if text_key in row:
         msg = f"{file}: {text_key!r} must be text in every row, not a value of type {type(row[text_key]).__name__}"
     else:
         columns = ", ".join(row) or "nothing"
         msg = f"{file} has no column {text_key!r}, only {columns}{checks.nearest(text_key, row)} (text_key)"
-    raise InputError(msg)
+    return InputError(msg)
 
 
 def _first_line(error: BaseException) -> str:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from ropesearch.core import checks
@@ -89,7 +90,7 @@ PRESETS: Mapping[str, tuple[tuple[str, int], ...]] = {
     "uniform": (("uniform", 131072),),
     "harpe": (("table2", 131072),),
 }
-"""The trained schemes that the paper compares, for a model with 4096 trained tokens: scheme and length of each stage."""
+"""The schemes of the paper that are trained, for a model with 4096 trained tokens: scheme and length of each stage."""
 
 
 def preset_stages(name: str, tokens: Any) -> tuple[Stage, ...]:
@@ -115,7 +116,7 @@ def _stages(name: str, value: Any) -> tuple[Stage, ...]:
     stages = tuple(stage if isinstance(stage, Stage) else Stage(**stage) for stage in value)
     if not stages:
         raise ParameterError(name, value, "at least one stage")
-    for before, after in zip(stages, stages[1:], strict=False):
+    for before, after in pairwise(stages):
         if after.length < before.length:
             msg = f"the length of a stage must not fall: {before.length} is followed by {after.length}"
             raise InputError(msg)
@@ -185,9 +186,7 @@ class TrainSpec:
         "Keep documents shorter than --long-from tokens with probability --keep-short; each source keeps its share.",
         False,
     )
-    long_from: int = _option(
-        partial(checks.integer, least=1), "Upsampling: tokens from which a document is long.", 4096
-    )
+    long_from: int = _option(partial(checks.integer, least=1), "Upsampling: tokens that make a document long.", 4096)
     keep_short: float = _option(_share, "Upsampling: probability to keep a document that is not long.", 0.1)
     text_key: str = _option(_text, "Column of JSON, Parquet and hub data that holds the text.", "text")
 

@@ -19,6 +19,9 @@ from ropesearch.core.machine import readable_size
 from .data import Rows, TokenFile
 from .folder import COMPLETE, RunFolder
 
+LOGGED = ("loss", "learning_rate", "grad_norm", "mean_token_accuracy")
+"""What is kept of what the trainer logs."""
+
 
 class DivergenceError(ArithmeticError):
     """The loss of a step is not finite."""
@@ -138,7 +141,8 @@ class StageTrainer(SFTTrainer):
     def _diverged(self, what: str) -> None:
         last = self.folder.checkpoint(self.number) or (self.folder.checkpoint(self.number - 1) if self.number else None)
         good = f"the last good checkpoint is {last[0]}" if last else "there is no checkpoint yet"
-        raise DivergenceError(f"{what}; {good}")
+        msg = f"{what}; {good}"
+        raise DivergenceError(msg)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Write a line of metrics beside what the loggers of the user get."""
