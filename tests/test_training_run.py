@@ -19,9 +19,10 @@ from ropesearch.core.errors import InputError
 from ropesearch.training.arguments import make_config, read_arguments
 from ropesearch.training.data import Rows, TokenFile
 from ropesearch.training.folder import COMPLETE, RunFolder
+from ropesearch.training.losses import LossByPosition, torch_loss
 from ropesearch.training.run import train_model
 from ropesearch.training.spec import Stage, TrainSpec
-from ropesearch.training.trainer import Collator, DivergenceError, LossByPosition, StageTrainer
+from ropesearch.training.trainer import Collator, DivergenceError, StageTrainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -132,6 +133,19 @@ def test_losses_by_position_add_up():
         chosen = mask & (place >= low) & (place < end)
         assert found[str(end)] == pytest.approx(-log_probs[chosen].mean().item(), rel=1e-6)
     assert positions.take(lambda sums: sums) == {}
+
+
+@pytest.mark.parametrize("per_token", [False, True])
+def test_the_loss_is_that_of_whole_logits(per_token):
+    torch.manual_seed(0)
+    hidden, head = torch.randn(300, 16, requires_grad=True), torch.randn(500, 16, requires_grad=True)
+    labels = torch.randint(0, 500, (300,))
+    labels[::7] = -100
+    torch_loss(hidden, head, labels, per_token=per_token).sum().backward()
+    found = [hidden.grad.clone(), head.grad.clone()]
+    hidden.grad = head.grad = None
+    (-torch.nn.functional.cross_entropy(hidden @ head.T, labels, reduction="sum")).backward()
+    torch.testing.assert_close(found, [hidden.grad, head.grad], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["llama-grouped", "qwen3-grouped", "mistral-grouped"])

@@ -14,6 +14,8 @@ from ropesearch.schemes.grammar import parse_scheme
 from ropesearch.schemes.rules import Scheme
 
 ONE_BASE = ("rope", "abf", "abf-multi-stage")
+CHECKPOINTED_FROM = 2048
+"""Tokens in a row from which a CPU too computes activations again in place of keeping them."""
 
 
 def identity(model: str | os.PathLike[str]) -> dict[str, Any]:

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from .trainer import StageTrainer
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets")
-CHECKPOINTED_FROM = 2048
-"""Tokens in a row from which a CPU too computes activations again in place of keeping them."""
 
 
 def train_model(
@@ -223,6 +221,8 @@ class _Run:
         import torch
         from accelerate import PartialState
 
+        from . import models
+
         spec = self.spec
         stage = spec.stages[number]
         on_gpu = torch.cuda.is_available() and not self.arguments.get("use_cpu")
@@ -240,7 +240,7 @@ class _Run:
             raise InputError(msg)
         defaults = {
             "bf16": on_gpu and torch.cuda.is_bf16_supported(),
-            "activation_checkpointing": on_gpu or stage.length >= CHECKPOINTED_FROM,
+            "activation_checkpointing": on_gpu or stage.length >= models.CHECKPOINTED_FROM,
             "logging_steps": 1,
             "report_to": "none",
             "dataloader_pin_memory": on_gpu,

@@ -18,8 +18,9 @@ from ropesearch.core.machine import readable_size
 
 from .data import Rows, TokenFile
 from .folder import COMPLETE, RunFolder
+from .losses import LossByPosition, has_torch_loss, put_torch_loss
 
-LOGGED = ("loss", "learning_rate", "grad_norm", "mean_token_accuracy")
+LOGGED = ("loss", "learning_rate", "grad_norm")
 """What is kept of what the trainer logs."""
 
 
@@ -54,27 +55,8 @@ class Collator:
         return {"input_ids": ids, "labels": labels, "position_ids": positions, "row": torch.tensor(numbers)}
 
 
-class LossByPosition:
-    """Mean loss of the tokens at positions below 16, 32, 64 … of a row, and not below the bound before."""
-
-    def __init__(self, length: int, device: torch.device) -> None:
-        self.ends = [2**power for power in range(4, max(math.ceil(math.log2(length)), 4) + 1)]
-        edges = torch.tensor(self.ends, device=device)
-        self.bins = torch.searchsorted(edges, torch.arange(1, length, device=device), right=True)  # of predicted tokens
-        self.bins.clamp_(max=len(self.ends) - 1)
-        self.sums = torch.zeros(2, len(self.ends), dtype=torch.float64, device=device)
-
-    def add(self, log_probs: torch.Tensor, mask: torch.Tensor) -> None:
-        """Count the log-probabilities of a batch, (B, S − 1), where `mask` is true."""
-        bins = self.bins.expand_as(mask)
-        self.sums[0].scatter_add_(0, bins[mask], -log_probs[mask].double())
-        self.sums[1].scatter_add_(0, bins[mask], torch.ones_like(log_probs[mask], dtype=torch.float64))
-
-    def take(self, reduce: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float]:
-        """Means since the last call, over all processes, by the bound of each bin."""
-        sums, counts = reduce(self.sums).tolist()
-        self.sums.zero_()
-        return {str(end): s / n for end, s, n in zip(self.ends, sums, counts, strict=True) if n}
+POSITIONS_EVERY = 4
+"""Steps between those whose losses are taken token by token, where that costs time."""
 
 
 class StageTrainer(SFTTrainer):
@@ -110,6 +92,9 @@ class StageTrainer(SFTTrainer):
         self.file, self.rows, self.folder, self.number = file, rows, folder, number
         self.keep, self.before, self.log_line = keep, before, log_line
         self.positions = LossByPosition(rows.length, self.args.device)
+        self.torch_loss = has_torch_loss(self.args.device)
+        if self.torch_loss:
+            put_torch_loss(self.model, lambda: self.state.global_step % POSITIONS_EVERY == 0)
         self._seen: Any = None
         self.model.register_forward_hook(self._see)
 
@@ -121,7 +106,7 @@ class StageTrainer(SFTTrainer):
         numbers = inputs.pop("row", None)
         loss = super().compute_loss(model, inputs, *args, **options)
         seen, self._seen = self._seen, None
-        if getattr(seen, "log_probs", None) is not None and seen.log_probs.shape[1] == len(self.positions.bins):
+        if seen is not None and seen.log_probs.shape == (len(inputs["input_ids"]), len(self.positions.bins)):
             self.positions.add(seen.log_probs.detach(), seen.label_mask)
         if not torch.isfinite(loss):
             self._stop(seen, numbers)
@@ -131,7 +116,7 @@ class StageTrainer(SFTTrainer):
         where = ""
         if numbers is not None:
             rows = numbers.tolist()
-            if getattr(seen, "log_probs", None) is not None:
+            if seen is not None and seen.log_probs.ndim:
                 bad = (~seen.log_probs.isfinite()).any(1).tolist()
                 rows = [row for row, is_bad in zip(rows, bad, strict=False) if is_bad] or rows
             names = list(dict.fromkeys(self.file.document_name(d) for d in self.rows.documents(self.file, rows[0])))
@@ -147,6 +132,9 @@ class StageTrainer(SFTTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Write a line of metrics beside what the loggers of the user get."""
         training = "loss" in logs
+        if self.torch_loss:  # which knows nothing of entropy and accuracy
+            self._metrics["train"].pop("entropy", None)
+            self._metrics["train"].pop("mean_token_accuracy", None)
         super().log(logs, start_time)
         if not training:
             return
@@ -165,7 +153,7 @@ class StageTrainer(SFTTrainer):
                     for key in ("loss", "learning_rate", "grad_norm", "mean_token_accuracy")
                     if key in logs
                 },
-                "loss_by_position": by_position,
+                **({"loss_by_position": by_position} if by_position else {}),
             }
         )
 
