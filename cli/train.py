@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -12,6 +12,9 @@ from ropesearch.training.spec import PRESETS, Stage, TrainSpec, parse_stage, pre
 
 from .options import Command, quiet_option, quiet_transformers
 from .progress import ProgressReport
+
+if TYPE_CHECKING:
+    from ropesearch.training.plan import Plan
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -58,6 +61,12 @@ def spec_options(function: F) -> F:
 @click.option("--save-every", default=100, show_default=True, help="Steps between checkpoints.")
 @click.option("--keep", default=2, show_default=True, help="Checkpoints to keep of each stage.")
 @click.option("--resume", is_flag=True, help="Go on with the run in DIR, if there is one.")
+@click.option("--plan", "planned", is_flag=True, help="Say what the run takes, and do not start it.")
+@click.option("--gpu", metavar="NAME", help="--plan: a100-80, h100 and others.  [default: CPU]")
+@click.option("--devices", default=1, show_default=True, help="--plan: how many; they share weights (FSDP2).")
+@click.option("--sequence-parallel", default=1, show_default=True, help="--plan: devices that share each row.")
+@click.option("--utilization", default=0.4, show_default=True, help="--plan: share of the GPU's operations in use.")
+@click.option("--json", "as_json", is_flag=True, help="--plan: print JSON.")
 @click.option("-o", "--output", metavar="DIR", help="The run folder.")
 @quiet_option
 def train(
@@ -74,6 +83,12 @@ def train(
     keep: int,
     resume: bool,
     output: str | None,
+    planned: bool,
+    gpu: str | None,
+    devices: int,
+    sequence_parallel: int,
+    utilization: float,
+    as_json: bool,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -87,7 +102,7 @@ def train(
     metrics.jsonl with a line for each step, the order of the data, checkpoints, and loss.png. Several processes:
     accelerate launch -m ropesearch train ... Needs the extra `train`.
     """  # noqa: D301  (click reads the control character \b as: leave these lines as they are)
-    if output is None:
+    if output is None and not planned:
         raise click.UsageError("-o must name the run folder")
     quiet = quiet or int(os.environ.get("RANK", "0")) > 0
     quiet_transformers(quiet=quiet)
@@ -105,6 +120,27 @@ def train(
             raise InputError(msg) from None
     spec = make_spec(chosen_stages(scheme, length, tokens, stages, preset), options, arguments)
 
+    if planned:
+        from ropesearch.core.errors import require_extra
+
+        require_extra("--plan", "train", "torch", "transformers", "trl")
+        from ropesearch.training.plan import plan_run
+
+        print_plan(
+            plan_run(
+                model,
+                spec,
+                gpu=gpu,
+                devices=devices,
+                sequence_parallel=sequence_parallel,
+                rows=int(arguments.get("per_device_train_batch_size", 1)),
+                checkpointed=arguments.get("activation_checkpointing"),
+                utilization=utilization,
+            ),
+            as_json=as_json,
+        )
+        return
+    assert output is not None  # asked for above
     from ropesearch.training.run import train_model
 
     with ProgressReport(quiet=quiet) as progress:
@@ -129,6 +165,30 @@ def train(
 
         draw_run(output)
         click.echo(last)
+
+
+def print_plan(plan: "Plan", *, as_json: bool) -> None:
+    """Print a plan, as a list of its parts or as JSON."""
+    if as_json:
+        import json
+
+        click.echo(json.dumps(plan.to_dict(), indent=2))
+        return
+    from ropesearch.core.machine import readable_size
+
+    click.echo(f"parameters    {plan.parameters:,}")
+    click.echo(f"memory of each device, rows of {plan.length:,} tokens")
+    for part, size in plan.memory.items():
+        click.echo(f"  {part:<12}{readable_size(size):>10}")
+    click.echo(f"  {'in all':<12}{readable_size(plan.total):>10}   (layer and logits are not there at once)")
+    if plan.available is not None:
+        click.echo(f"  {'available':<12}{readable_size(plan.available):>10}")
+    if not plan.fits:
+        longest = f"{plan.longest:,} tokens would fit" if plan.longest else "no length would fit"
+        click.echo(f"does not fit: {longest}")
+    click.echo(f"operations    {plan.flops:.3g}")
+    if plan.hours is not None:
+        click.echo(f"hours         {plan.hours:,.1f}")
 
 
 def chosen_stages(

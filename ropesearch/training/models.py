@@ -68,6 +68,25 @@ def put_scheme(model: Any, scheme: str | None, length: int) -> None:
     config.max_position_embeddings = max(getattr(config, "max_position_embeddings", None) or 0, length)
 
 
+def check_scheme(model: str | os.PathLike[str], scheme: str | None, length: int) -> None:
+    """Raise ValueError if a scheme does not fit a model, before its weights are loaded."""
+    if scheme is not None:
+        put_scheme(bare_model(stock_config(model)), scheme, length)
+
+
+def bare_model(config: Any) -> Any:
+    """Model of a configuration, without memory for its weights; raises ValueError if there is no such kind."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    except (ValueError, KeyError) as error:
+        msg = f"a model of type {config.model_type} cannot be trained: {error}"
+        raise InputError(msg) from None
+
+
 def scheme_bases(scheme: str | None) -> list[float] | None:
     """Bases that a scheme stands for: a base-set file may change under its name."""
     return None if scheme is None else list(parse_scheme(scheme).bases)

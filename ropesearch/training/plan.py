@@ -9,7 +9,6 @@ import os
 import weakref
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
 from typing import Any
 
 import torch
@@ -18,8 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ropesearch.core import checks
-from ropesearch.core.errors import InputError, ParameterError
+from ropesearch.core.errors import ParameterError
 from ropesearch.core.machine import readable_size
+from ropesearch.model.apply import find_decoder
 
 from . import models
 from .losses import has_torch_loss, torch_loss
@@ -202,15 +202,14 @@ class _Costs:
     ) -> None:
         self.config, self.stage, self.bf16, self.shards = config, stage, bf16, shards
         self.split, self.rows, self.checkpointed, self.accumulates = split, rows, checkpointed, accumulates
-        with torch.device("meta"):
-            whole = _model(config)
+        whole = models.bare_model(config)
         self.parameters = sum(p.numel() for p in whole.parameters())
         self.hidden = whole.get_output_embeddings().weight.shape[1]
         self.head = whole.get_output_embeddings().weight.numel()
         embedding = whole.get_input_embeddings().weight
         tied = embedding is whole.get_output_embeddings().weight
         self.multiplied = self.parameters - (0 if tied else embedding.numel())
-        decoder = models.find_decoder(whole)
+        decoder = find_decoder(whole)
         self.layers = len(decoder.layers)
         self.layer = sum(p.numel() for p in decoder.layers[0].parameters())
         attention = decoder.layers[0].self_attn
@@ -218,7 +217,8 @@ class _Costs:
 
     def flops_per_token(self, length: int) -> float:
         """6 for each weight, and causal attention: 6 · layers · width · length, forward and backward."""
-        return 6.0 * self.multiplied + 6.0 * self.layers * self.width * length
+        per_weight, attention = self.multiplied, self.layers * self.width * length
+        return float(6 * (per_weight + attention))
 
     def memory(self, length: int) -> dict[str, float]:
         """Bytes on a device, by part."""
@@ -268,14 +268,16 @@ class _Costs:
 
     def _layer(self, tokens: int) -> tuple[int, int, int]:
         """Bytes that one layer keeps for its backward pass, the most that are alive in it, and those of the tables."""
+        from transformers import AutoModelForCausalLM
+
         config = copy.deepcopy(self.config)
         config.num_hidden_layers = 1
         if getattr(config, "layer_types", None):
             config.layer_types = config.layer_types[:1]
         with FakeTensorMode(allow_non_fake_inputs=True):
-            model = _model(config)
+            model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
             models.put_scheme(model, self.stage.scheme, tokens)
-            decoder = models.find_decoder(model)
+            decoder = find_decoder(model)
             layer = decoder.layers[0].train()
             _drop_gradients(layer)
             x = torch.empty(1, tokens, self.hidden, requires_grad=True)
@@ -297,7 +299,6 @@ class _Costs:
         one, two = self._loss_of(TILE), self._loss_of(2 * TILE)
         return two + (two - one) * (tokens / TILE - 2)
 
-    @cache  # noqa: B019  (as long-lived as a plan)
     def _loss_of(self, tokens: int) -> int:
         with FakeTensorMode(allow_non_fake_inputs=True):
             head = torch.nn.Parameter(torch.empty(self.head // self.hidden, self.hidden))
@@ -306,11 +307,11 @@ class _Costs:
             labels = torch.zeros(tokens, dtype=torch.long)
             with _Alive() as alive, _autocast(self.bf16):
                 _log_probs(x, head, labels, self.bf16).sum().backward()
-        return max(alive.most - 4 * self.head, 0)
+        return int(max(alive.most - 4 * self.head, 0))
 
 
 def _log_probs(hidden: Any, head: Any, labels: Any, on_gpu: bool) -> Any:
-    """Compute the loss as a run does; the Triton kernels of TRL's are counted as the torch operations they stand for."""
+    """Compute the loss as a run does; TRL's Triton kernels count as the torch operations that they stand for."""
     if not on_gpu and has_torch_loss(torch.device("cpu")):
         return torch_loss(hidden, head, labels, per_token=False)
     from trl.kernels import ChunkedLogProbFunction
@@ -319,11 +320,11 @@ def _log_probs(hidden: Any, head: Any, labels: Any, on_gpu: bool) -> Any:
     return ChunkedLogProbFunction.apply(hidden, head, None, labels, 1.0, WIDTH, None, 1.0, ("entropy", "is_top1"))[0]
 
 
-class _Alive(TorchDispatchMode):
+class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of tensors that are alive, of those made since it began."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.most = 0
         self._known: dict[int, weakref.ref[Any]] = {}
 
@@ -357,13 +358,3 @@ def _drop_gradients(module: Any) -> None:
     """Let a gradient of a weight go as soon as it is there: gradients are counted by themselves."""
     for weight in [module] if isinstance(module, torch.nn.Parameter) else module.parameters():
         weight.register_post_accumulate_grad_hook(lambda weight: setattr(weight, "grad", None))
-
-
-def _model(config: Any) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    try:
-        return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
-    except (ValueError, KeyError) as error:
-        msg = f"a model of type {config.model_type} cannot be planned for: {error}"
-        raise InputError(msg) from None

@@ -3,15 +3,18 @@
 import copy
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ropesearch._version import __version__
 from ropesearch.core import checks
-from ropesearch.core.errors import require_extra
+from ropesearch.core.errors import InputError, require_extra
+from ropesearch.core.machine import available_memory
 from ropesearch.core.progress import Progress
 
 from .arguments import SPEC_KEYS, checked_keys, make_config, shaping
@@ -109,20 +112,36 @@ def train_model(
         "arguments": shaping(arguments),
         "made_by": {"ropesearch": __version__, **{name: version(name) for name in PACKAGES}},
     }
-    if state.is_main_process:
-        RunFolder.start(output, settings, resume=resume)
-    state.wait_for_everyone()
-    folder = RunFolder(Path(output))
-    run = _Run(folder, spec, arguments, save_every, keep, progress, note or (lambda _: None))
+    run = _Run(RunFolder(Path(output)), spec, arguments, save_every, keep, progress, note or (lambda _: None))
+    for number, stage in enumerate(spec.stages):
+        models.check_scheme(model, stage.scheme, stage.length)
+        run.require_fit(model, number)
+        run.rows_at_once(number)
 
-    place = cache_place(cache or folder.path / "tokens", digest)
-    if state.is_main_process and not place.exists():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        prepare_tokens(
-            sources, tokenizer, place, digest,
-            text_key=spec.text_key, vocabulary=models.vocabulary(model), progress=progress,
-        )  # fmt: skip
-    _wait_for(place)
+    place = cache_place(cache or run.folder.path / "tokens", digest)
+    if state.is_main_process:
+        is_new = not os.path.lexists(output)
+        RunFolder.start(output, settings, resume=resume)
+        try:
+            if not place.exists():
+                place.parent.mkdir(parents=True, exist_ok=True)
+                prepare_tokens(
+                    sources,
+                    tokenizer,
+                    place,
+                    digest,
+                    text_key=spec.text_key,
+                    vocabulary=models.vocabulary(model),
+                    progress=progress,
+                )
+            run.prepare_rows(TokenFile.open(place))
+        except BaseException:
+            if is_new:  # a run that has not begun leaves nothing
+                shutil.rmtree(run.folder.path)
+            raise
+    for path in (place, *map(run.folder.order, range(len(spec.stages)))):
+        _wait_for(path)
+    state.wait_for_everyone()
     return run.train(model, tokenizer, TokenFile.open(place))
 
 
@@ -161,7 +180,8 @@ class _Run:
                 if main:
                     folder.clean(number)
                     folder.forget_after(before + (done[1] if done else 0))
-                rows = self._rows(file, number, main=main)
+                PartialState().wait_for_everyone()
+                rows = Rows.load(folder.order(number))
                 trainer = self._trainer(model, weights, tokenizer, file, rows, number, before)
                 self._run_stage(trainer, str(done[0]) if done else None)
                 done = folder.checkpoint(number)
@@ -170,17 +190,16 @@ class _Run:
             before += spec.steps(stage)
         return Path(weights)
 
-    def _rows(self, file: TokenFile, number: int, *, main: bool) -> Rows:
-        path = self.folder.order(number)
-        if main and not path.exists():
-            rows = make_rows(file, self.spec, number)
-            rows.save(path)
-        _wait_for(path)
-        rows = Rows.load(path)
-        if rows.passes > 1 and main:
-            times = f"{rows.passes:.1f}"
-            self.note(f"stage {number + 1} goes through the data {times} times: it has {int(file.starts[-1])} tokens")
-        return rows
+    def prepare_rows(self, file: TokenFile) -> None:
+        """Write the order of the data of every stage, in the main process."""
+        for number in range(len(self.spec.stages)):
+            path = self.folder.order(number)
+            if not path.exists():
+                rows = make_rows(file, self.spec, number)
+                rows.save(path)
+                if rows.passes > 1:
+                    size = int(file.starts[-1])
+                    self.note(f"stage {number + 1} goes through the data {rows.passes:.1f} times: it has {size} tokens")
 
     def _trainer(
         self,
@@ -217,9 +236,53 @@ class _Run:
             step_done=lambda step: self._tell(number, before + step),
         )
 
-    def _config(self, number: int) -> Any:
+    def require_fit(self, model: str | os.PathLike[str], number: int) -> None:
+        """Refuse, before the weights are loaded, what certainly does not fit, with the length that would."""
         import torch
         from accelerate import PartialState
+
+        from .plan import plan_run, require_fit
+
+        processes = PartialState().num_processes
+        on_gpu = torch.cuda.is_available() and not self.arguments.get("use_cpu")
+        free = torch.cuda.mem_get_info()[0] if on_gpu else available_memory()
+        if free is None:
+            return
+        stage = self.spec.stages[number]
+        require_fit(
+            plan_run(
+                model,
+                replace(self.spec, stages=(stage,)),
+                gpu="h100" if on_gpu else None,  # only that it computes in bfloat16; the memory is this device's
+                devices=processes,
+                sharded=_shards_itself(self.arguments),
+                sequence_parallel=_processes_to_a_row(self.arguments),
+                rows=self.arguments.get("per_device_train_batch_size", 1),
+                checkpointed=self.arguments.get("activation_checkpointing"),
+                available=free if on_gpu else free / processes,
+            )
+        )
+
+    def rows_at_once(self, number: int) -> tuple[int, int]:
+        """Rows of a device at a time, and how often it takes them for one step; raises ValueError if it is uneven."""
+        from accelerate import PartialState
+
+        per_device = checks.integer(
+            "per_device_train_batch_size", self.arguments.get("per_device_train_batch_size", 1), 1
+        )
+        replicas = PartialState().num_processes // _processes_to_a_row(self.arguments)
+        stage = self.spec.stages[number]
+        rows = self.spec.rows_per_step(stage)
+        if rows % (per_device * replicas):
+            msg = (
+                f"a step of {self.spec.batch_tokens} tokens has {rows} rows of {stage.length}, which do not go evenly "
+            )
+            msg += f"into {replicas} processes with {per_device} rows at a time"
+            raise InputError(msg)
+        return per_device, rows // (per_device * replicas)
+
+    def _config(self, number: int) -> Any:
+        import torch
 
         from . import models
 
@@ -227,17 +290,8 @@ class _Run:
         stage = spec.stages[number]
         on_gpu = torch.cuda.is_available() and not self.arguments.get("use_cpu")
         given = {key: value for key, value in self.arguments.items() if key not in SPEC_KEYS}
-        per_device = checks.integer("per_device_train_batch_size", given.pop("per_device_train_batch_size", 1), 1)
-        replicas = PartialState().num_processes // _processes_to_a_row(self.arguments)
-        rows = spec.rows_per_step(stage)
-        if rows % (per_device * replicas):
-            msg = (
-                f"a step of {spec.batch_tokens} tokens has {rows} rows of {stage.length}, which do not go evenly into "
-            )
-            msg += f"{replicas} processes with {per_device} rows at a time"
-            from ropesearch.core.errors import InputError
-
-            raise InputError(msg)
+        given.pop("per_device_train_batch_size", None)
+        per_device, accumulation = self.rows_at_once(number)
         defaults = {
             "bf16": on_gpu and torch.cuda.is_bf16_supported(),
             "activation_checkpointing": on_gpu or stage.length >= models.CHECKPOINTED_FROM,
@@ -259,7 +313,7 @@ class _Run:
             output_dir=str(self.folder.stage(number)),
             max_steps=spec.steps(stage),
             per_device_train_batch_size=per_device,
-            gradient_accumulation_steps=rows // (per_device * replicas),
+            gradient_accumulation_steps=accumulation,
             learning_rate=spec.learning_rate,
             adam_beta1=spec.beta1,
             adam_beta2=spec.beta2,
