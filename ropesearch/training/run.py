@@ -26,6 +26,7 @@ from .spec import TrainSpec
 if TYPE_CHECKING:
     from .trainer import StageTrainer
 
+CHECKPOINTING = ("activation_checkpointing", "gradient_checkpointing", "bf16")
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets")
 
 
@@ -97,11 +98,17 @@ def train_model(
     arguments = checked_keys(arguments or {})
     sources = find_sources(data)
 
+    import torch
     from accelerate import PartialState
 
     from . import models
 
-    state = PartialState(cpu=bool(arguments.get("use_cpu")))
+    if not torch.accelerator.is_available():
+        arguments["use_cpu"] = True
+    # Sets up processes and devices as transformers does, and checks the arguments before anything is written.
+    others = {key: value for key, value in arguments.items() if key not in SPEC_KEYS | dict.fromkeys(CHECKPOINTING)}
+    make_config(others, output_dir=os.fspath(output), activation_checkpointing=False, bf16=False)
+    state = PartialState()
     tokenizer = models.load_tokenizer(model)
     digest = tokens_digest(sources, tokenizer, spec.text_key)
     settings = {
