@@ -24,6 +24,7 @@ import transformers
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from ropesearch import apply_bases, load_model, uniform_bases
+from ropesearch.core.model_source import ModelSource
 from ropesearch.training import models
 from ropesearch.training.data import Rows, TokenFile
 from ropesearch.training.run import train_model
@@ -109,7 +110,7 @@ def compare(arguments, folder, text):
                 np.full(arguments.steps, rows.length), 1.0)  # fmt: skip
 
     turns = Turns(3)
-    config = models.stock_config(arguments.model)
+    config = models.stock_config(ModelSource.find(arguments.model))
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     base_set = uniform_bases(1e6, 5e6, heads, kv_heads=kv_heads, head_dim=head_dim)
@@ -164,7 +165,9 @@ def main():
     print(f"torch {torch.__version__}, transformers {transformers.__version__}, {where}")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        write_text(folder / "text.jsonl", models.load_tokenizer(arguments.model), 2 * arguments.length)
+        write_text(
+            folder / "text.jsonl", models.load_tokenizer(ModelSource.find(arguments.model)), 2 * arguments.length
+        )
         if arguments.memory:
             made = spec(argparse.Namespace(**vars(arguments) | {"steps": 2}))
             train_model(arguments.model, [folder / "text.jsonl"], folder / "run", made)

@@ -1,5 +1,6 @@
 """`ropesearch train`."""
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import fields
@@ -7,11 +8,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ropesearch.core.errors import InputError
+from ropesearch.core.errors import InputError, require_extra
+from ropesearch.core.machine import readable_size
 from ropesearch.training.spec import PRESETS, Stage, TrainSpec, parse_stage, preset_stages, whole_number
 
-from .options import Command, quiet_option, quiet_transformers
-from .progress import ProgressReport
+from .errors import Command
+from .inputs import quiet_transformers, read_input
+from .options import quiet_option
+from .output import echo, note
+from .progress import progress_on_stderr
 
 if TYPE_CHECKING:
     from ropesearch.training.plan import Plan
@@ -108,21 +113,13 @@ def train(
     quiet_transformers(quiet=quiet)
     arguments: dict[str, Any] = {}
     if args_file is not None:
-        from ropesearch.core.errors import require_extra
-
         require_extra("--args", "train", "yaml", "trl")
         from ropesearch.training.arguments import read_arguments
 
-        try:
-            arguments = read_arguments(args_file)
-        except OSError as error:
-            msg = f"{args_file} cannot be read: {error.strerror or error}"
-            raise InputError(msg) from None
+        arguments = read_input(lambda: read_arguments(args_file))
     spec = make_spec(chosen_stages(scheme, length, tokens, stages, preset), options, arguments)
 
     if planned:
-        from ropesearch.core.errors import require_extra
-
         require_extra("--plan", "train", "torch", "transformers", "trl")
         from ropesearch.training.plan import plan_run
 
@@ -143,7 +140,7 @@ def train(
     assert output is not None  # asked for above
     from ropesearch.training.run import train_model
 
-    with ProgressReport(quiet=quiet) as progress:
+    with progress_on_stderr(quiet=quiet) as progress:
         try:
             last = train_model(
                 model,
@@ -156,7 +153,7 @@ def train(
                 save_every=save_every,
                 keep=keep,
                 progress=progress,
-                note=lambda line: None if quiet else click.echo(f"note: {line}", err=True),
+                note=lambda line: note(line, quiet=quiet),
             )
         except ArithmeticError as error:  # the loss is not finite
             raise click.ClickException(str(error)) from None
@@ -164,31 +161,26 @@ def train(
         from ropesearch.plots.training import draw_run
 
         draw_run(output)
-        click.echo(last)
+        echo(f"{last}\n")
 
 
 def print_plan(plan: "Plan", *, as_json: bool) -> None:
     """Print a plan, as a list of its parts or as JSON."""
     if as_json:
-        import json
-
-        click.echo(json.dumps(plan.to_dict(), indent=2))
+        echo(json.dumps(plan.to_dict(), indent=2) + "\n")
         return
-    from ropesearch.core.machine import readable_size
-
-    click.echo(f"parameters    {plan.parameters:,}")
-    click.echo(f"memory of each device, rows of {plan.length:,} tokens")
-    for part, size in plan.memory.items():
-        click.echo(f"  {part:<12}{readable_size(size):>10}")
-    click.echo(f"  {'in all':<12}{readable_size(plan.total):>10}   (layer and logits are not there at once)")
+    lines = [f"parameters    {plan.parameters:,}", f"memory of each device, rows of {plan.length:,} tokens"]
+    lines += [f"  {part:<12}{readable_size(size):>10}" for part, size in plan.memory.items()]
+    lines.append(f"  {'in all':<12}{readable_size(plan.total):>10}   (layer and logits are not there at once)")
     if plan.available is not None:
-        click.echo(f"  {'available':<12}{readable_size(plan.available):>10}")
+        lines.append(f"  {'available':<12}{readable_size(plan.available):>10}")
     if not plan.fits:
         longest = f"{plan.longest:,} tokens would fit" if plan.longest else "no length would fit"
-        click.echo(f"does not fit: {longest}")
-    click.echo(f"operations    {plan.flops:.3g}")
+        lines.append(f"does not fit: {longest}")
+    lines.append(f"operations    {plan.flops:.3g}")
     if plan.hours is not None:
-        click.echo(f"hours         {plan.hours:,.1f}")
+        lines.append(f"hours         {plan.hours:,.1f}")
+    echo("\n".join(lines) + "\n")
 
 
 def chosen_stages(

@@ -10,7 +10,7 @@ import numpy as np
 
 from ropesearch.core.errors import InputError
 
-from .style import BEST, INK, house_style
+from .style import BEST, INK, project_style, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,7 +40,7 @@ def plot_run(run: str | os.PathLike[str]) -> "Figure":
     """
     lines = _metrics(Path(run) / "metrics.jsonl")
     steps = [line["step"] for line in lines]
-    with house_style():
+    with project_style():
         from matplotlib import colormaps
         from matplotlib.figure import Figure
 
@@ -71,8 +71,7 @@ def plot_run(run: str | os.PathLike[str]) -> "Figure":
 
 def draw_run(run: str | os.PathLike[str]) -> None:
     """Write loss.png into the run folder, in place of the one before."""
-    figure = plot_run(run)
-    figure.savefig(Path(run) / "loss.png", dpi=150)
+    save_figure(plot_run(run), Path(run) / "loss.png", overwrite=True)
 
 
 def _by_position(lines: list[dict[str, Any]]) -> tuple[list[int], list[float]]:

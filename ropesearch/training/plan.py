@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from ropesearch.core import checks
 from ropesearch.core.errors import ParameterError
 from ropesearch.core.machine import readable_size
+from ropesearch.core.model_source import ModelSource
 from ropesearch.model.apply import find_decoder
 
 from . import models
@@ -105,7 +106,7 @@ def total(memory: Mapping[str, float]) -> float:
 
 
 def plan_run(
-    model: str | os.PathLike[str],
+    model: str | os.PathLike[str] | ModelSource,
     spec: TrainSpec,
     *,
     gpu: str | None = None,
@@ -121,7 +122,7 @@ def plan_run(
 
     Parameters
     ----------
-    model : path-like or str
+    model : path-like, str or ModelSource
         As for `train_model`; of a model on the hub, all but the weights is fetched.
     spec : TrainSpec
     gpu : str, optional
@@ -159,7 +160,7 @@ def plan_run(
     available = available if available is not None or found is None else found.memory
     stage = max(spec.stages, key=lambda stage: stage.length)
     costs = _Costs(
-        models.stock_config(model),
+        models.stock_config(ModelSource.find(model)),
         stage,
         bf16=found is not None,
         shards=devices if (devices > 1 if sharded is None else sharded) else 1,
@@ -278,7 +279,8 @@ class _Costs:
             model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
             models.put_scheme(model, self.stage.scheme, tokens)
             decoder = find_decoder(model)
-            layer = decoder.layers[0].train()
+            layer: Any = decoder.layers[0]
+            layer.train()
             _drop_gradients(layer)
             x = torch.empty(1, tokens, self.hidden, requires_grad=True)
             with _Alive() as alive:

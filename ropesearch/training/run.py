@@ -15,6 +15,7 @@ from ropesearch._version import __version__
 from ropesearch.core import checks
 from ropesearch.core.errors import InputError, require_extra
 from ropesearch.core.machine import available_memory
+from ropesearch.core.model_source import ModelSource
 from ropesearch.core.progress import Progress
 
 from .arguments import SPEC_KEYS, checked_keys, make_config, shaping
@@ -96,7 +97,7 @@ def train_model(
     checks.integer("save_every", save_every, 1)
     checks.integer("keep", keep, 1)
     arguments = checked_keys(arguments or {})
-    sources = find_sources(data)
+    source, sources = ModelSource.find(model), find_sources(data)
 
     import torch
     from accelerate import PartialState
@@ -109,20 +110,20 @@ def train_model(
     others = {key: value for key, value in arguments.items() if key not in SPEC_KEYS | dict.fromkeys(CHECKPOINTING)}
     make_config(others, output_dir=os.fspath(output), activation_checkpointing=False, bf16=False)
     state = PartialState()
-    tokenizer = models.load_tokenizer(model)
+    tokenizer = models.load_tokenizer(source)
     digest = tokens_digest(sources, tokenizer, spec.text_key)
     settings = {
         "spec": spec.to_dict(),
-        "schemes": [models.scheme_bases(stage.scheme) for stage in spec.stages],
-        "model": models.identity(model),
+        "schemes": [models.scheme_bases(source, stage.scheme) for stage in spec.stages],
+        "model": models.identity(source),
         "data": {"sources": [source.name for source in sources], "digest": digest},
         "arguments": shaping(arguments),
         "made_by": {"ropesearch": __version__, **{name: version(name) for name in PACKAGES}},
     }
     run = _Run(RunFolder(Path(output)), spec, arguments, save_every, keep, progress, note or (lambda _: None))
     for number, stage in enumerate(spec.stages):
-        models.check_scheme(model, stage.scheme, stage.length)
-        run.require_fit(model, number)
+        models.check_scheme(source, stage.scheme, stage.length)
+        run.require_fit(source, number)
         run.rows_at_once(number)
 
     place = cache_place(cache or run.folder.path / "tokens", digest)
@@ -138,7 +139,7 @@ def train_model(
                     place,
                     digest,
                     text_key=spec.text_key,
-                    vocabulary=models.vocabulary(model),
+                    vocabulary=source.config().vocab_size,
                     progress=progress,
                 )
             run.prepare_rows(TokenFile.open(place))
@@ -149,7 +150,7 @@ def train_model(
     for path in (place, *map(run.folder.order, range(len(spec.stages)))):
         _wait_for(path)
     state.wait_for_everyone()
-    return run.train(model, tokenizer, TokenFile.open(place))
+    return run.train(source, tokenizer, TokenFile.open(place))
 
 
 def _wait_for(path: Path) -> None:
@@ -175,11 +176,11 @@ class _Run:
         self.save_every, self.keep, self.progress, self.note = save_every, keep, progress, note
         self.total = sum(spec.steps(stage) for stage in spec.stages)
 
-    def train(self, model: str | os.PathLike[str], tokenizer: Any, file: TokenFile) -> Path:
+    def train(self, source: ModelSource, tokenizer: Any, file: TokenFile) -> Path:
         from accelerate import PartialState
 
         spec, folder, main = self.spec, self.folder, PartialState().is_main_process
-        weights: str | os.PathLike[str] = model
+        weights: ModelSource | Path = source
         before = 0
         for number, stage in enumerate(spec.stages):
             done = folder.checkpoint(number)
@@ -189,13 +190,14 @@ class _Run:
                     folder.forget_after(before + (done[1] if done else 0))
                 PartialState().wait_for_everyone()
                 rows = Rows.load(folder.order(number))
-                trainer = self._trainer(model, weights, tokenizer, file, rows, number, before)
+                trainer = self._trainer(source, weights, tokenizer, file, rows, number, before)
                 self._run_stage(trainer, str(done[0]) if done else None)
                 done = folder.checkpoint(number)
                 assert done is not None  # the last step is always saved
             weights = done[0]
             before += spec.steps(stage)
-        return Path(weights)
+        assert isinstance(weights, Path)  # there is at least one stage
+        return weights
 
     def prepare_rows(self, file: TokenFile) -> None:
         """Write the order of the data of every stage, in the main process."""
@@ -210,8 +212,8 @@ class _Run:
 
     def _trainer(
         self,
-        model: str | os.PathLike[str],
-        weights: str | os.PathLike[str],
+        source: ModelSource,
+        weights: ModelSource | Path,
         tokenizer: Any,
         file: TokenFile,
         rows: Rows,
@@ -225,7 +227,7 @@ class _Run:
         stage = spec.stages[number]
         args = self._config(number)  # before the model: it sets up the devices that the model is loaded for
         # The weights of the stage before under the configuration from before it: a stage's scheme is put once.
-        loaded = models.load_stock(weights, models.stock_config(model) if weights is not model else None)
+        loaded = models.load_for_training(weights, None if weights is source else models.stock_config(source))
         models.put_scheme(loaded, stage.scheme, stage.length)
         self._note_liger(loaded)
         return StageTrainer(
@@ -243,7 +245,7 @@ class _Run:
             step_done=lambda step: self._tell(number, before + step),
         )
 
-    def require_fit(self, model: str | os.PathLike[str], number: int) -> None:
+    def require_fit(self, source: ModelSource, number: int) -> None:
         """Refuse, before the weights are loaded, what certainly does not fit, with the length that would."""
         import torch
         from accelerate import PartialState
@@ -258,7 +260,7 @@ class _Run:
         stage = self.spec.stages[number]
         require_fit(
             plan_run(
-                model,
+                source,
                 replace(self.spec, stages=(stage,)),
                 gpu="h100" if on_gpu else None,  # only that it computes in bfloat16; the memory is this device's
                 devices=processes,

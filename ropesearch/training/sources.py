@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ropesearch.core import checks
-from ropesearch.core.errors import InputError
+from ropesearch.core.errors import InputError, first_line
 
 BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".txt": "text", ".md": "text"}
 COMPRESSED = (".gz", ".zst")
@@ -66,7 +66,7 @@ class Source:
             except (InputError, MemoryError):
                 raise
             except Exception as error:  # of many classes, by what is wrong with the file
-                msg = f"{file} cannot be read: {_first_line(error)}"
+                msg = f"{file} cannot be read: {first_line(error)}"
                 raise InputError(msg) from None
 
     def digest(self) -> str:
@@ -96,7 +96,7 @@ class Source:
         try:
             return load_dataset(name, config or None, split="train")
         except Exception as error:  # of whatever carries the requests
-            msg = f"{self.name} does not exist here, and could not be fetched from the hub: {_first_line(error)}"
+            msg = f"{self.name} does not exist here, and could not be fetched from the hub: {first_line(error)}"
             raise OSError(msg) from None
 
 
@@ -121,7 +121,3 @@ def _wrong_row(file: Path, text_key: str, row: dict[str, Any]) -> InputError:
         columns = ", ".join(row) or "nothing"
         msg = f"{file} has no column {text_key!r}, only {columns}{checks.nearest(text_key, row)} (text_key)"
     return InputError(msg)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
