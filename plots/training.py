@@ -1,0 +1,95 @@
+"""How a training run went: its loss by step, and by position in the row."""
+
+import json
+import os
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ropesearch.core.errors import InputError
+
+from .style import BEST, INK, project_style, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PARTS = 4
+"""Into how many stretches of steps the losses by position are put together."""
+
+
+def plot_run(run: str | os.PathLike[str]) -> "Figure":
+    """Draw the metrics of a run: loss by step on the left, by position in the row on the right.
+
+    Lines on the right are means over stretches of the last stage, from pale at its beginning to dark at its end.
+
+    Parameters
+    ----------
+    run : path-like
+        The run folder.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        If it has no metrics.
+    """
+    lines = _metrics(Path(run) / "metrics.jsonl")
+    steps = [line["step"] for line in lines]
+    with project_style():
+        from matplotlib import colormaps
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(11, 4.2), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        left.plot(steps, [line["loss"] for line in lines], color=INK, lw=1.2)
+        for before, after in pairwise(lines):
+            if before["stage"] != after["stage"]:
+                left.axvline(before["step"] + 0.5, color=BEST, lw=0.8, ls="--")
+                place = (before["step"] + 0.5, 1)
+                text = f" {after['length']:,} tokens"
+                left.annotate(text, place, xycoords=("data", "axes fraction"), va="top", fontsize=8)
+        left.set(xlabel="step", ylabel="loss, nats per token", title="Loss by step")
+        last = [line for line in lines if line["stage"] == lines[-1]["stage"] and line.get("loss_by_position")]
+        for i, part in enumerate(np.array_split(np.arange(len(last)), min(PARTS, len(last)) or 1)):
+            if len(part):
+                ends, means = _by_position([last[j] for j in part])
+                colour = colormaps["viridis_r"](0.15 + 0.85 * (i + 1) / PARTS)
+                label = f"steps {last[part[0]]['step']} to {last[part[-1]]['step']}"
+                right.plot(ends, means, color=colour, lw=1.4, marker="o", ms=3, label=label)
+        right.set(xscale="log", xlabel="position in the row, up to", ylabel="loss, nats per token")
+        right.set_title(f"Loss by position, rows of {lines[-1]['length']:,} tokens")
+        right.set_xscale("log", base=2)
+        if last:
+            right.legend(fontsize=8)
+    return figure
+
+
+def draw_run(run: str | os.PathLike[str]) -> None:
+    """Write loss.png into the run folder, in place of the one before."""
+    save_figure(plot_run(run), Path(run) / "loss.png", overwrite=True)
+
+
+def _by_position(lines: list[dict[str, Any]]) -> tuple[list[int], list[float]]:
+    ends = sorted({int(end) for line in lines for end in line["loss_by_position"]})
+    means = [
+        float(np.mean([line["loss_by_position"][str(end)] for line in lines if str(end) in line["loss_by_position"]]))
+        for end in ends
+    ]
+    return ends, means
+
+
+def _metrics(file: Path) -> list[dict[str, Any]]:
+    try:
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        msg = f"{file} cannot be read: {error}"
+        raise InputError(msg) from None
+    if not lines:
+        msg = f"{file} has no line in it yet"
+        raise InputError(msg)
+    return lines

@@ -1,0 +1,94 @@
+"""The model that is trained: found, named by its digest, loaded, and given a position scheme."""
+
+import hashlib
+import json
+import os
+from typing import Any
+
+from ropesearch.core.errors import InputError, first_line
+from ropesearch.core.model_source import ModelSource
+from ropesearch.model.apply import apply_scheme
+from ropesearch.model.load import load_model
+from ropesearch.model.load import load_tokenizer as find_tokenizer
+from ropesearch.schemes.grammar import parse_scheme
+
+CHECKPOINTED_FROM = 2048
+"""Tokens in a row from which a CPU too computes activations again in place of keeping them."""
+
+
+def identity(source: ModelSource) -> dict[str, Any]:
+    """What says that a model is the same: its configuration, and names and sizes of its files of weights."""
+    folder = source.folder
+    files = [source.path] if source.gguf_file else sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
+    config = json.dumps(stock_config(source).to_dict(), sort_keys=True, default=str)
+    whole = hashlib.sha256(repr((config, [(file.name, file.stat().st_size) for file in files])).encode())
+    return {"name": source.name, "digest": whole.hexdigest()}
+
+
+def load_tokenizer(source: ModelSource) -> Any:
+    """Tokenizer of a model; raises ValueError if it has none."""
+    tokenizer = find_tokenizer(source)
+    if tokenizer is None:
+        msg = f"{source.name} has no tokenizer that can be loaded"
+        raise InputError(msg)
+    return tokenizer
+
+
+def stock_config(source: ModelSource) -> Any:
+    """Configuration that a model comes with, as transformers has it."""
+    from transformers import AutoConfig
+
+    options = {"gguf_file": source.gguf_file} if source.gguf_file else {}
+    place = source.folder if source.local is not None else source.name
+    try:
+        return AutoConfig.from_pretrained(place, **options)
+    except Exception as error:  # of many classes, for a file that is no model or cut off
+        msg = f"{source.name} cannot be used: {first_line(error)}"
+        raise InputError(msg) from None
+
+
+def load_for_training(weights: str | os.PathLike[str] | ModelSource, config: Any = None) -> Any:
+    """Load a model in float32; with `config`, its weights under that configuration."""
+    options = {} if config is None else {"config": config}
+    loaded, _ = load_model(weights, dtype="float32", **options)
+    return loaded.train()
+
+
+def bare_model(config: Any) -> Any:
+    """Model of a configuration, without memory for its weights; raises ValueError if there is no such kind."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    except (ValueError, KeyError) as error:
+        msg = f"a model of type {config.model_type} cannot be trained: {first_line(error)}"
+        raise InputError(msg) from None
+
+
+def put_scheme(model: Any, scheme: str | None, length: int) -> None:
+    """Let a model in memory turn positions by a scheme, as its checkpoints will; None keeps its own.
+
+    Its config says the length that it is trained at, or a longer one that model or scheme speak of.
+
+    Raises
+    ------
+    ValueError
+        If the scheme does not fit the model.
+    """
+    if scheme is not None:
+        apply_scheme(model, scheme)
+    config = model.config
+    if (config.rope_parameters or {}).get("rope_type") != "dynamic":  # which reads its trained length there
+        config.max_position_embeddings = max(getattr(config, "max_position_embeddings", None) or 0, length)
+
+
+def check_scheme(source: ModelSource, scheme: str | None, length: int) -> None:
+    """Raise ValueError if a scheme does not fit a model, before its weights are loaded."""
+    put_scheme(bare_model(stock_config(source)), scheme, length)
+
+
+def scheme_bases(source: ModelSource, scheme: str | None) -> list[float] | None:
+    """Bases that a scheme stands for in a model: a base-set file may change under its name."""
+    return None if scheme is None else list(parse_scheme(scheme, model=source.config()).bases)

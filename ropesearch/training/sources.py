@@ -1,0 +1,123 @@
+"""Where training text comes from: JSON lines, Parquet, text, folders of them, or data sets on the hub."""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ropesearch.core import checks
+from ropesearch.core.errors import InputError, first_line
+
+BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".txt": "text", ".md": "text"}
+COMPRESSED = (".gz", ".zst")
+KINDS = "a file or folder of .jsonl (also .gz, .zst), .parquet or .txt, or a data set on the hub such as org/name"
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.-]+)?")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Text that keeps its share of the tokens.
+
+    Attributes
+    ----------
+    name : str
+        As the user typed it.
+    files : tuple of Path
+        Its files in the order in which they are read; none for a data set on the hub.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+
+    @classmethod
+    def find(cls, text: str | os.PathLike[str]) -> "Source":
+        """Find a source; raises ValueError if there is none, or none of its files can be read."""
+        name = os.fspath(text)
+        path = Path(name)
+        if name and path.is_dir():
+            files = tuple(sorted(file for file in path.rglob("*") if file.is_file() and _builder(file)))
+            if not files:
+                msg = f"{name} has no text in it: --data takes {KINDS}"
+                raise InputError(msg)
+            return cls(name, files)
+        if name and path.exists():
+            if not _builder(path):
+                msg = f"{name} is not text that can be read: --data takes {KINDS}"
+                raise InputError(msg)
+            return cls(name, (path,))
+        if HUB_NAME.fullmatch(name) and not _builder(path):
+            return cls(name, ())
+        msg = f"{name or 'an empty path'} does not exist: --data takes {KINDS}"
+        raise InputError(msg)
+
+    def texts(self, text_key: str) -> Iterator[str]:
+        """Every document that is not blank, in order; raises ValueError if a file cannot be read."""
+        for file, dataset in self._datasets():
+            try:
+                for row in dataset:
+                    text = row.get("text" if _builder(file) == "text" else text_key)
+                    if not isinstance(text, str):
+                        raise _wrong_row(file, text_key, row)
+                    if text and not text.isspace():
+                        yield text
+            except (InputError, MemoryError):
+                raise
+            except Exception as error:  # of many classes, by what is wrong with the file
+                msg = f"{file} cannot be read: {first_line(error)}"
+                raise InputError(msg) from None
+
+    def digest(self) -> str:
+        """What says that the source is the same: contents of its files, or where a data set on the hub stands."""
+        whole = hashlib.sha256()
+        for file in self.files:
+            with file.open("rb") as content:
+                whole.update(hashlib.file_digest(content, "sha256").digest())
+        if not self.files:
+            whole.update(repr(sorted(map(str, self._hub().cache_files[0].items()))).encode())
+        return whole.hexdigest()
+
+    def _datasets(self) -> Iterator[tuple[Path, Iterable[dict[str, Any]]]]:
+        from datasets import load_dataset
+
+        if not self.files:
+            yield Path(self.name), self._hub()
+        for file in self.files:  # one by one: files of one source may have other columns beside the text
+            builder = _builder(file)
+            options = {"sample_by": "document"} if builder == "text" else {}
+            yield file, load_dataset(builder, data_files=str(file), split="train", streaming=True, **options)
+
+    def _hub(self) -> Any:
+        from datasets import load_dataset
+
+        name, _, config = self.name.partition(":")
+        try:
+            return load_dataset(name, config or None, split="train")
+        except Exception as error:  # of whatever carries the requests
+            msg = f"{self.name} does not exist here, and could not be fetched from the hub: {first_line(error)}"
+            raise OSError(msg) from None
+
+
+def find_sources(data: Sequence[str | os.PathLike[str]]) -> tuple[Source, ...]:
+    """Find every source; raises ValueError as `Source.find`, or if there is none."""
+    if not data:
+        raise InputError("data must name text to train on: " + KINDS)
+    return tuple(Source.find(text) for text in data)
+
+
+def _builder(file: Path) -> str | None:
+    """Name of what reads a file in `datasets`, by its suffix."""
+    suffixes = [suffix.lower() for suffix in file.suffixes]
+    last = suffixes[-2:-1] if suffixes and suffixes[-1] in COMPRESSED else suffixes[-1:]
+    return BUILDERS.get(last[0]) if last else None
+
+
+def _wrong_row(file: Path, text_key: str, row: dict[str, Any]) -> InputError:
+    if text_key in row:
+        msg = f"{file}: {text_key!r} must be text in every row, not a value of type {type(row[text_key]).__name__}"
+    else:
+        columns = ", ".join(row) or "nothing"
+        msg = f"{file} has no column {text_key!r}, only {columns}{checks.nearest(text_key, row)} (text_key)"
+    return InputError(msg)

@@ -1,0 +1,146 @@
+"""`ropesearch train` on the command line, and over several processes."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import toys
+
+from ropesearch.training.folder import RunFolder
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SHORT = ("--length", 32, "--tokens", 256, "--batch-tokens", 64)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    toys.save_with_tokenizer(toys.toy("llama-grouped"), folder)
+    toys.sets("llama-grouped")[1].save(folder / "bases.json")
+    random = np.random.default_rng(0)
+    with open(folder / "docs.jsonl", "w") as file:
+        for size in random.integers(3, 60, 100):
+            file.write(json.dumps({"text": " ".join(f"w{i}" for i in random.integers(1, 100, size))}) + "\n")
+    return folder
+
+
+def test_train_prints_the_last_checkpoint(run, model, tmp_path):
+    args = (
+        "train",
+        model,
+        "--data",
+        model / "docs.jsonl",
+        *SHORT,
+        "--scheme",
+        f"harpe:{model}/bases.json",
+        "-o",
+        "run",
+    )
+    code, out, err = run(*args, "--seed", 3, "--mask-documents", "--learning-rate", 1e-4)
+    assert (code, out) == (0, "run/stage-1/checkpoint-4\n"), err
+    assert (tmp_path / "run" / "loss.png").stat().st_size > 10_000
+    spec = RunFolder(tmp_path / "run").settings()["spec"]
+    assert (spec["seed"], spec["mask_documents"], spec["learning_rate"]) == (3, True, 1e-4)
+    code, _, err = run(*args)
+    assert code == 1
+    assert "run exists already" in err
+    assert "--resume" in err
+    code, _, err = run(*args, "--resume")
+    assert code == 2
+    assert "learning_rate was 0.0001 and is 2e-05; mask_documents was True and is False; seed was 3 and is 0" in err
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        ((), 2, "-o must name the run folder"),
+        (("-o", "run"), 2, "--tokens must be given (or --stage)"),
+        (("-o", "run", "--tokens", "1e9"), 2, "--length must be given"),
+        (("-o", "run", "--tokens", "many", "--length", 32), 2, "--tokens must be a whole number"),
+        (("-o", "run", *SHORT), 2, "data must name text to train on"),
+        (("-o", "run", *SHORT, "--data", "no.jsonl"), 2, "no.jsonl does not exist"),
+        (("-o", "run", *SHORT, "--stage", "1e6:32:64"), 2, "--stage says it all"),
+        (("-o", "run", "--stage", "1e6:64:64", "--stage", "1e6:32:64"), 2, "the length of a stage must not fall"),
+        (("-o", "run", *SHORT, "--scheme", "yarnn:8", "--data", "DOCS"), 2, "position scheme 'yarnn'"),
+        (("-o", "run", *SHORT, "--scheme", "table2", "--data", "DOCS"), 2, "32"),
+        (("-o", "run", *SHORT, "--args", "train.yaml", "--data", "DOCS"), 2, "did you mean optim?"),
+        (("-o", "run", *SHORT, "--args", "no.yaml", "--data", "DOCS"), 2, "no.yaml cannot be read"),
+        (("-o", "no/run", *SHORT, "--data", "DOCS"), 1, "the folder no "),
+        (("-o", "run", "--length", 2**13, "--tokens", 2**22, "--data", "DOCS"), 2, "less than one row of 8192"),
+    ],
+)
+def test_what_cannot_be_trained(run, model, tmp_path, args, code, message):
+    (tmp_path / "train.yaml").write_text("optimm: sgd\n")
+    found, out, err = run("train", model, *[model / "docs.jsonl" if arg == "DOCS" else arg for arg in args], "--quiet")
+    assert (found, out) == (code, "")
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_plan_needs_neither_data_nor_weights(run, model, tmp_path):
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "config.json").write_text((model / "config.json").read_text())
+    args = ("train", "bare", "--plan", "--stage", "1e6:1024:8388608", "--stage", "2e6:4096:8388608", "--gpu", "h100")
+    code, out, err = run(*args, "--json")
+    assert code == 0, err
+    made = json.loads(out)
+    assert made["length"] == 4096
+    assert set(made["memory"]) >= {"weights", "gradients", "optimizer", "activations", "logits", "tables"}
+    code, out, _ = run(*args, "--devices", 8)
+    assert code == 0
+    assert "hours" in out
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_does_not_fit_says_what_would(run, model, monkeypatch):
+    monkeypatch.setattr("ropesearch.training.run.available_memory", lambda: 5e6)
+    args = ("train", model, "--data", model / "docs.jsonl", "--length", 2048, "--tokens", 4096, "--batch-tokens", 2048)
+    code, _, err = run(*args, "-o", "run", "--quiet")
+    assert code == 1
+    assert "5 MB is free" in err
+    assert "tokens would fit" in err or "no length would fit" in err
+
+
+def launch(model, output, config, *args):
+    (output.parent / f"{output.name}.yaml").write_text(json.dumps(config))
+    command = [sys.executable, "-P", "-m", "accelerate.commands.launch", "--config_file", f"{output}.yaml"]
+    command += ["-m", "ropesearch", "train", str(model), "--data", str(model / "docs.jsonl"), "-o", str(output)]
+    command += ["--quiet", "--learning-rate", "1e-3", "--warmup-steps", "0", *map(str, args)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [line["loss"] for line in RunFolder(output).read_metrics()]
+
+
+ONE = {
+    "compute_environment": "LOCAL_MACHINE", "distributed_type": "NO", "num_processes": 1, "num_machines": 1,
+    "machine_rank": 0, "main_training_function": "main", "mixed_precision": "no", "use_cpu": True,
+    "rdzv_backend": "static", "same_network": True,
+}  # fmt: skip
+TWO = ONE | {"distributed_type": "MULTI_CPU", "num_processes": 2, "main_process_port": 0}
+FSDP2 = TWO | {
+    "distributed_type": "FSDP",
+    "fsdp_config": {
+        "fsdp_version": 2, "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP", "fsdp_reshard_after_forward": True,
+        "fsdp_state_dict_type": "FULL_STATE_DICT", "fsdp_cpu_ram_efficient_loading": False,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", [TWO, FSDP2], ids=["data-parallel", "fsdp2"])
+@pytest.mark.parametrize("scheme", ["abf:20000", "harpe"])
+def test_two_processes_train_as_one(model, tmp_path, config, scheme):
+    scheme = f"harpe:{model}/bases.json" if scheme == "harpe" else scheme
+    stage = f"{scheme}:64:768"
+    args = ("--stage", stage, "--batch-tokens", 256, "--save-every", 2)
+    one = launch(model, tmp_path / "one", ONE, *args)
+    two = launch(model, tmp_path / "two", config, *args)
+    # The same rows in every step; only the order in which gradients are added up is another.
+    assert two == pytest.approx(one, abs=1e-4)
+    # What several processes have saved is a model as any other, and can be resumed.
+    again = launch(model, tmp_path / "two", config, *args, "--resume")
+    assert again == two
