@@ -270,7 +270,7 @@ def test_a_gguf_file(refused, tmp_path):
     model = toy("llama-multi-head")
     (tmp_path / "packed").mkdir()
     save_gguf(model, tmp_path / "packed" / "model.gguf")
-    assert "head_dim 16, and " in refused(2, "packed/model.gguf")
+    assert "head_dim 16, but " in refused(2, "packed/model.gguf")
     other = base_set(BASES[4])
     apply_to_checkpoint(tmp_path / "packed" / "model.gguf", other, tmp_path / "by-file")
     apply_to_checkpoint(tmp_path / "packed", other, tmp_path / "by-folder")
@@ -340,7 +340,7 @@ def test_measure_says_where_a_gguf_file_is_kept(cache, tmp_path, capsys, monkeyp
     (kept,) = cache.iterdir()
     lines = capsys.readouterr().err.splitlines()
     assert f"note: model.gguf is kept unpacked in {kept}" in lines
-    assert lines[-1] == "Error: the model has no tokenizer that loads, and without one only token ids can be read"
+    assert lines[-1] == "Error: the model has no tokenizer that loads; without one, texts must be token ids"
 
 
 def test_measure_refuses_before_a_gguf_file_is_unpacked(cache, tmp_path, capsys, monkeypatch):
@@ -348,7 +348,7 @@ def test_measure_refuses_before_a_gguf_file_is_unpacked(cache, tmp_path, capsys,
     base_set(BASES[2]).save(tmp_path / "b2.json")
     monkeypatch.chdir(tmp_path)
     assert main(["measure", "model.gguf", "--bases", "b2.json"]) == 2
-    assert capsys.readouterr().err.startswith("Error: the base set is for 4 heads, 2 KV heads and head_dim 16, and mod")
+    assert capsys.readouterr().err.startswith("Error: the base set is for 4 heads, 2 KV heads and head_dim 16, but mod")
     assert not cache.exists()
 
 
@@ -553,7 +553,7 @@ def test_weights_of_another_shape(refused, stock, tmp_path):
 def test_configs_that_cannot_be_used(refused, stock, tmp_path):
     for values, line in [
         ({"model_type": "gemma"}, "is a model of type gemma; only llama, mistral, qwen2, qwen3 can take bases"),
-        ({"model_type": None}, "is a model of type None, and"),
+        ({"model_type": None}, "is a model of type None; only"),
         ({"num_attention_heads": None}, "it has no num_attention_heads"),
         ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "scales its rotary embedding by the rule 'yarn'"),
         ({"rope_scaling": {"type": "linear", "factor": 4.0}}, "scales its rotary embedding by the rule 'linear'"),
@@ -574,7 +574,7 @@ def test_bases_that_do_not_fit(refused, stock, tmp_path):
     base_set(BASES[4]).save("b4.json")
     assert "one base per query head (4)" in refused(2, stock, bases="b4.json")
     base_set(BASES[2], head_dim=8).save("b8.json")
-    assert "for 4 heads, 2 KV heads and head_dim 8, and " in refused(2, stock, bases="b8.json")
+    assert "for 4 heads, 2 KV heads and head_dim 8, but " in refused(2, stock, bases="b8.json")
     assert "nothing.json cannot be read" in refused(2, stock, bases="nothing.json")
     apply_to_checkpoint(stock, base_set(BASES[2]), "once")
     assert "once already carries bases (harpe_llama)" in refused(2, "once")

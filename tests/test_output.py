@@ -126,7 +126,7 @@ def run_sweep(run, monkeypatch, tmp_path):
     """Run a sweep in this process, its temporary files in a folder of the test."""
     from concurrent.futures import ThreadPoolExecutor
 
-    monkeypatch.setattr("ropesearch.search.sweep.ProcessPoolExecutor", lambda n, **_: ThreadPoolExecutor(n))
+    monkeypatch.setattr("ropesearch.search.workers.ProcessPoolExecutor", lambda n, **_: ThreadPoolExecutor(n))
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     return lambda *args: run("sweep", *SMALL, "--strategy", "peak-valley,uniform", *args)

@@ -53,7 +53,7 @@ class PerHeadConfig:
             raise ValueError(msg)
         for base in bases:
             if isinstance(base, bool) or not isinstance(base, int | float) or not (math.isfinite(base) and base > 1):
-                msg = f"every base must be a finite number above 1, not {base!r}"
+                msg = f"every value of bases must be a finite number above 1, not {base!r}"
                 raise ValueError(msg)
 
     def to_dict(self):
