@@ -125,6 +125,7 @@ def test_show_and_export_print_what_the_library_gives(run):
 @pytest.fixture
 def run_sweep(run, monkeypatch, tmp_path):
     """Run a sweep in this process, its temporary files in a folder of the test."""
+
     monkeypatch.setattr("ropesearch.search.workers.ProcessPoolExecutor", lambda n, **_: ThreadPoolExecutor(n))
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
