@@ -337,7 +337,7 @@ def test_what_does_not_fit_is_refused():
         InputError, match="for 8 heads, 2 KV heads and head_dim 16, but LlamaForCausalLM has 4 heads, 2"
     ):
         apply_bases(model, base_set(BASES[2], heads=8))
-    with pytest.raises(InputError, match="head_dim 32, and LlamaForCausalLM has 4 heads, 2 KV heads and head_dim 16"):
+    with pytest.raises(InputError, match="head_dim 32, but LlamaForCausalLM has 4 heads, 2 KV heads and head_dim 16"):
         apply_bases(model, base_set(BASES[2], head_dim=32))
     with pytest.raises(InputError, match="1 KV heads and head_dim 16, but LlamaForCausalLM has 4 heads, 2 KV heads"):
         apply_bases(model, base_set(BASES[1]))
