@@ -341,7 +341,7 @@ def test_what_does_not_fit_is_refused():
         apply_bases(model, base_set(BASES[2], head_dim=32))
     with pytest.raises(InputError, match="1 KV heads and head_dim 16, but LlamaForCausalLM has 4 heads, 2 KV heads"):
         apply_bases(model, base_set(BASES[1]))
-    with pytest.raises(InputError, match=r"one base per query head .4.,.* --kv-heads 2"):
+    with pytest.raises(InputError, match=r"one base per query head .4.,.* `kv_heads=2`"):
         apply_bases(model, base_set(BASES[4]))
     with pytest.raises(InputError, match=r"base_set must be a BaseSet, not 'bases.json'"):
         apply_bases(model, "bases.json")
