@@ -27,3 +27,7 @@ from .schemes.grammar import parse_scheme as parse_scheme
 from .schemes.rules import Scheme as Scheme
 from .search.run import search_bases as search_bases
 from .search.run import uniform_bases as uniform_bases
+from .training.plan import plan_run as plan_run
+from .training.run import train_model as train_model
+from .training.spec import Stage as Stage
+from .training.spec import TrainSpec as TrainSpec
