@@ -59,14 +59,9 @@ def spec(length, rows=1):
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="the peak is read from Linux's /proc")
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("length", "rows", "checkpointed"),
-    [
-        (2048, 1, False),
-        pytest.param(4096, 1, True, marks=pytest.mark.slow),
-        pytest.param(8192, 2, True, marks=pytest.mark.slow),
-        pytest.param(1024, 2, False, marks=pytest.mark.slow),
-    ],
+    ("length", "rows", "checkpointed"), [(2048, 1, False), (4096, 1, True), (8192, 2, True), (1024, 2, False)]
 )
 def test_a_run_takes_what_was_planned(model, tmp_path, length, rows, checkpointed):
     command = [
