@@ -30,9 +30,10 @@ def _has_avx512() -> bool:
     return bool(get_host_cpu_features().get("avx512f")) if chosen is None else "+avx512f" in chosen
 
 
-# Columns at a time. ROWS sums of so many numbers are eight registers: enough of them to keep two units busy, and few
-# enough to leave room for the factors where there are sixteen.
-LANES = 16 if _has_avx512() else 8
+LANES = 8  # columns at a time
+# Which sums are held at the same time, those of cosines, p = 0, and of sines. Both, in 32 registers: two units that
+# multiply and add then never wait for a sum. One after the other where there are 16, or they would go to memory.
+TOGETHER = [(0, 1)] if _has_avx512() else [(0,), (1,)]
 
 INDEX, LANE, NUMBER = ir.IntType(64), ir.IntType(32), ir.DoubleType()
 VECTOR = ir.VectorType(NUMBER, LANES)
@@ -81,8 +82,7 @@ def _emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     least = [_variable(builder, np.inf) for _ in range(ROWS)]
     most = [_variable(builder, -np.inf) for _ in range(ROWS)]
     with cgutils.for_range_slice(builder, INDEX(0), INDEX(HALF), INDEX(LANES), intp=INDEX) as (column, _):
-        even = _sums(builder, left, row, right, begin, end, column, 0)
-        odd = _sums(builder, left, row, right, begin, end, column, 1)
+        even, odd = (sums for pairs in TOGETHER for sums in _sums(builder, left, row, right, begin, end, column, pairs))
         for r in range(ROWS):
             before, after = builder.fadd(even[r], odd[r]), builder.fsub(even[r], odd[r])
             for bounds, order in ((least, "<"), (most, ">")):
@@ -106,20 +106,23 @@ def _emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     return context.get_dummy_value()
 
 
-def _sums(builder: Any, left: Any, row: Any, right: Any, begin: Any, end: Any, column: Any, pair: int) -> list[Any]:
-    """Emit Σ_i left[pair, i, row + r]·right[pair, i, column : column + LANES] for each r."""
-    sums = [_variable(builder, 0.0) for _ in range(ROWS)]
+def _sums(
+    builder: Any, left: Any, row: Any, right: Any, begin: Any, end: Any, column: Any, pairs: tuple[int, ...]
+) -> list[list[Any]]:
+    """Emit Σ_i left[p, i, row + r]·right[p, i, column : column + LANES], for each p of the pairs and for each r."""
+    sums = [[_variable(builder, 0.0) for _ in range(ROWS)] for _ in pairs]
     with cgutils.for_range(builder, end, start=begin, intp=INDEX) as loop:
-        term = _load(builder, _place(builder, right, INDEX(pair), loop.index, column))
-        for r, total in enumerate(sums):
-            place = _place(builder, left, INDEX(pair), loop.index, builder.add(row, INDEX(r)))
-            factor = builder.load(place, typ=NUMBER)
-            factor = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), factor, LANE(0))
-            factor = _turned(builder, factor, [0] * LANES)
-            # `contract`: where the processor can, both become one fused instruction.
-            product = builder.fmul(factor, term, flags=("contract",))
-            builder.store(builder.fadd(_load(builder, total), product, flags=("contract",)), total)
-    return [_load(builder, total) for total in sums]
+        for p, totals in zip(pairs, sums, strict=True):
+            term = _load(builder, _place(builder, right, INDEX(p), loop.index, column))
+            for r, total in enumerate(totals):
+                place = _place(builder, left, INDEX(p), loop.index, builder.add(row, INDEX(r)))
+                factor = builder.load(place, typ=NUMBER)
+                factor = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), factor, LANE(0))
+                factor = _turned(builder, factor, [0] * LANES)
+                # `contract`: where the processor can, both become one fused instruction.
+                product = builder.fmul(factor, term, flags=("contract",))
+                builder.store(builder.fadd(_load(builder, total), product, flags=("contract",)), total)
+    return [[_load(builder, total) for total in totals] for totals in sums]
 
 
 def _place(builder: Any, array: Any, *index: Any) -> Any:

@@ -28,6 +28,7 @@ STRIP = ROWS * BLOCK
 SPAN = 64  # blocks whose phases are computed at a time: enough for loops over them that numba makes fast
 SMOOTH = 3.0
 NODES = 8
+GAP = 8
 
 
 class Workspace(NamedTuple):
@@ -37,13 +38,13 @@ class Workspace(NamedTuple):
     the nodes, the slow ones last.
     """
 
-    # (2, NODES + n, HALF + 8): cos, sin of (k + ½)·θ; Lagrange's polynomials at k + ½. Rows of a power of two would all
-    # lie in a few sets of the cache, and drive each other out of it: hence the last columns, of no other use.
-    near: Floats
+    # Rows of a power of two would lie in a few sets of the cache, and drive each other out of it: hence the last GAP
+    # columns of two tables, of no other use.
+    near: Floats  # (2, NODES + n, HALF + GAP): cos, sin of (k + ½)·θ; Lagrange's polynomials at k + ½
     nodes: Floats  # (2, n, NODES): cos, sin of node·θ
     turns: Floats  # (2, n, SPAN): cos, sin of r·BLOCK·θ
     starts: Floats  # (2, n, spans): scale·cos, scale·sin of s·θ, s the centre of the first block of a span
-    phases: Floats  # (2, NODES + n, SPAN): cos, sin of s·θ for the blocks of one span; sums of the slow ones at nodes
+    phases: Floats  # (2, NODES + n, SPAN + GAP): cos, sin of s·θ for the blocks of one span; sums of the slow at nodes
     values: Floats  # (strips·STRIP,): the waveform
     lowest: Floats  # (strips·ROWS,): its least value in each block
     highest: Floats  # (strips·ROWS,)
@@ -54,11 +55,11 @@ def workspace(n_frequencies: int, n_distances: int) -> Workspace:
     n = n_frequencies
     strips = -(-n_distances // STRIP)
     room = Workspace(
-        near=_aligned(2, NODES + n, HALF + 8),
+        near=_aligned(2, NODES + n, HALF + GAP),
         nodes=_aligned(2, n, NODES),
         turns=_aligned(2, n, SPAN),
         starts=_aligned(2, n, -(-strips * ROWS // SPAN)),
-        phases=_aligned(2, NODES + n, SPAN),
+        phases=_aligned(2, NODES + n, SPAN + GAP),
         values=_aligned(strips * STRIP),
         lowest=np.empty(strips * ROWS),
         highest=np.empty(strips * ROWS),
@@ -71,7 +72,7 @@ def workspace_size(n_frequencies: int, n_distances: int) -> int:
     """Bytes that a workspace takes."""
     strips = -(-n_distances // STRIP)
     spans = -(-strips * ROWS // SPAN)
-    tables = 2 * (NODES + n_frequencies) * (HALF + 8 + NODES + 2 * SPAN + spans)
+    tables = 2 * (NODES + n_frequencies) * (HALF + NODES + 2 * SPAN + spans + 2 * GAP)
     return 8 * (tables + strips * (STRIP + 2 * ROWS))
 
 
@@ -148,12 +149,13 @@ def prepare(theta: Floats, scale: float, first: int, room: Workspace) -> int:
 def turn(span: int, n: int, n_fast: int, room: Workspace) -> None:
     """Set the phases of the blocks of a span, and the sums of the slow frequencies at the nodes of each."""
     nodes, phases = room.nodes, room.phases
+    blocks = room.turns.shape[2]  # SPAN; as a constant it would only be compiled for longer
     for i in range(n):
         re = room.starts[0, i, span]
         im = room.starts[1, i, span]
         cosines, sines = room.turns[0, i], room.turns[1, i]
         out_re, out_im = phases[0, NODES + i], phases[1, NODES + i]
-        for r in range(cosines.size):  # SPAN; as a constant, here and below, it would only be compiled for longer
+        for r in range(blocks):
             out_re[r] = re * cosines[r] - im * sines[r]
             out_im[r] = re * sines[r] + im * cosines[r]
     for p in range(2):
@@ -163,7 +165,7 @@ def turn(span: int, n: int, n_fast: int, room: Workspace) -> None:
             for j in range(nodes.shape[2]):
                 factor = nodes[p, i, j]
                 at_node = phases[p, j]
-                for r in range(slow.size):
+                for r in range(blocks):
                     at_node[r] += factor * slow[r]
 
 
