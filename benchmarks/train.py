@@ -83,7 +83,7 @@ def bare(arguments, folder, file, rows, callback):
     model, _ = load_model(arguments.model, dtype="float32")
     collate = Collator(file, rows, mask_documents=False)
     on_gpu = torch.cuda.is_available()
-    trainer = Trainer(
+    return Trainer(
         model.train(),
         TrainingArguments(
             folder / "bare", max_steps=arguments.steps, per_device_train_batch_size=1, learning_rate=2e-5,
@@ -96,7 +96,6 @@ def bare(arguments, folder, file, rows, callback):
         train_dataset=[{"row": i} for i in range(len(rows))],
         callbacks=[callback],
     )  # fmt: skip
-    trainer.train()
 
 
 def compare(arguments, folder, text):
@@ -132,14 +131,12 @@ def compare(arguments, folder, text):
         )  # fmt: skip
         trainer.add_callback(turns.of(i))
         trainer.args.save_strategy = "no"
-        trainer.train()
+        return trainer
 
-    jobs = [
-        lambda: bare(arguments, folder, file, rows, turns.of(0)),
-        lambda: ours(1, per_head=False),
-        lambda: ours(2, per_head=True),
-    ]
-    threads = [threading.Thread(target=job) for job in jobs]
+    # All are made before any begins: each sets up the devices anew.
+    trainers = [bare(arguments, folder, file, rows, turns.of(0)), ours(1, per_head=False), ours(2, per_head=True)]
+    trainers[0].remove_callback(transformers.PrinterCallback)
+    threads = [threading.Thread(target=trainer.train, daemon=True) for trainer in trainers]
     for thread in threads:
         thread.start()
     for thread in threads:
