@@ -88,6 +88,8 @@ def test_the_other_commands_of_the_readme(console, tmp_path):
     console(blocks("sh")[0].strip().partition(" && ")[2])
     save_model(tmp_path / "path" / "to" / "model")
     for block in blocks("sh")[1:-1]:
+        if "ropesearch train" in block:  # on its own, below
+            continue
         for line in block.replace("\\\n", "").splitlines():
             console(line)
     sessions = [re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", session, re.MULTILINE) for session in blocks("console")]
@@ -102,6 +104,20 @@ def test_the_other_commands_of_the_readme(console, tmp_path):
         np.testing.assert_array_equal(tensor, expected[name])
     save_figure(plot_heads(Decay.load("decay.json")), "again.png")
     assert Path("decay.png").read_bytes() == Path("again.png").read_bytes()
+
+
+@pytest.mark.slow
+def test_the_training_commands_of_the_readme(console, tmp_path):
+    pytest.importorskip("trl")
+    save_model(tmp_path / "path" / "to" / "model")
+    BaseSet.of([1e4, 2e4], heads=4, head_dim=128).save("model-bases.json")
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("w1 w2 w3 " * 40)
+    (block,) = [block for block in blocks("sh") if "ropesearch train" in block]
+    plan, train = block.splitlines()
+    assert "131,072 tokens" in console(plan)
+    console(train.replace("--length 131072 --tokens 1e9", "--length 32 --tokens 64 --batch-tokens 32"))
+    assert len(Path("run/metrics.jsonl").read_text().splitlines()) == 2
 
 
 def test_the_library_example_of_the_readme(tmp_path):
