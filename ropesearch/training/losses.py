@@ -12,6 +12,9 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+CHUNK = 512
+"""Tokens of which logits are there at once."""
+
 
 class LossByPosition:
     """Mean loss of the tokens at positions below 16, 32, 64 … of a row, and not below the bound before."""
@@ -47,7 +50,8 @@ def torch_loss(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor,
     For the sum the gradient is computed with the loss; for each token, the logits are computed twice.
     """
     reduction = "none" if per_token else "sum"
-    options = torch.nn.LinearCrossEntropyOptions()
+    # By itself it makes chunks of a few tokens where the vocabulary is large, which takes up to ten times as long.
+    options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=min(CHUNK, len(labels)), chunking_method=None)
     return -functional.linear_cross_entropy(hidden, weight, labels, reduction=reduction, options=options)
 
 
