@@ -88,6 +88,7 @@ for base in search_bases(1e4, 3e4, 500, 6, max_distance=3000, count=10, toleranc
 """
 
 
+@pytest.mark.slow
 @if_by_hand
 def test_where_the_product_by_hand_is_refused_the_plain_one_takes_over(tmp_path):
     done = subprocess.run(
