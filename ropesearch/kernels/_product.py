@@ -1,7 +1,7 @@
 """The product of small matrices that takes most of a waveform's time, in plain numba, and the choice of the faster one.
 
 In plain numba the sums of a product are kept in memory. In `_instructions` they stay in registers until the values are
-complete, which makes the default search 1.4 times as fast (`benchmarks/kernels.py`).
+complete, which makes the default search 1.3 to 1.4 times as fast (`benchmarks/kernels.py`).
 """
 
 import functools
