@@ -2,6 +2,7 @@ from ._version import __version__ as __version__
 from .core.base_set import BaseSet as BaseSet
 from .core.presets import PRESETS as PRESETS
 from .core.rope import inv_freq as inv_freq
+from .core.spec import SearchSpec as SearchSpec
 from .curves.coverage import Coverage as Coverage
 from .curves.extrema import Extrema as Extrema
 from .curves.extrema import find_extrema as find_extrema
