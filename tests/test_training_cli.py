@@ -110,7 +110,9 @@ def launch(model, output, config, *args):
     command = [sys.executable, "-P", "-m", "accelerate.commands.launch", "--config_file", f"{output}.yaml"]
     command += ["-m", "ropesearch", "train", str(model), "--data", str(model / "docs.jsonl"), "-o", str(output)]
     command += ["--quiet", "--learning-rate", "1e-3", "--warmup-steps", "0", *map(str, args)]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    # Not in the checkout, where `python -m ropesearch` would find the folder of that name.
+    options = {"cwd": output.parent, "env": os.environ | {"OMP_NUM_THREADS": "1"}}
+    done = subprocess.run(command, capture_output=True, text=True, **options)
     assert done.returncode == 0, done.stderr[-3000:]
     return [line["loss"] for line in RunFolder(output).read_metrics()]
 
