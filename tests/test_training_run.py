@@ -316,6 +316,21 @@ def test_arguments_are_those_of_transformers(tmp_path):
         make_config({"logging_steps": "often"})
 
 
+def test_the_model_is_loaded_as_asked(model, tmp_path, monkeypatch):
+    seen = []
+    step = StageTrainer.compute_loss
+
+    def watched(self, *args, **options):
+        seen.append(self.model.config._attn_implementation)
+        return step(self, *args, **options)
+
+    monkeypatch.setattr(StageTrainer, "compute_loss", watched)
+    train(model, tmp_path / "run", spec(1), arguments={"model_init_kwargs": {"attn_implementation": "eager"}})
+    assert set(seen) == {"eager"}
+    train(model, tmp_path / "other", spec(1))
+    assert losses(tmp_path / "other") == pytest.approx(losses(tmp_path / "run"), abs=1e-5)
+
+
 def test_what_does_not_go_together(model, tmp_path):
     with pytest.raises(InputError, match="2 rows of 48, which do not go evenly into 1 processes with 4 rows"):
         train(model, tmp_path / "run", spec(2), arguments={"per_device_train_batch_size": 4})

@@ -39,7 +39,7 @@ OWN_KEYS = {
             "dataset_num_proc", "shuffle_dataset", "truncation_mode", "train_sampling_strategy",
             "remove_unused_columns", "dataloader_drop_last", "completion_only_loss", "assistant_only_loss",
             "chat_template_path",
-            "pad_to_multiple_of", "auto_find_batch_size", "model_init_kwargs", "do_train", "do_eval", "do_predict",
+            "pad_to_multiple_of", "auto_find_batch_size", "do_train", "do_eval", "do_predict",
             "eval_strategy", "eval_steps", "eval_on_start", "load_best_model_at_end", "save_only_model",
             "logging_nan_inf_filter", "ignore_data_skip", "push_to_hub", "loss_type", "label_smoothing_factor",
         ),
@@ -55,7 +55,7 @@ NOT_SHAPING = (
     "deepspeed", "parallelism_config", "per_device_train_batch_size", "activation_checkpointing",
     "gradient_checkpointing", "activation_checkpointing_kwargs", "gradient_checkpointing_kwargs",
     "activation_offloading", "save_on_each_node", "torch_empty_cache_steps", "include_num_input_tokens_seen",
-    "skip_memory_metrics", "trackio_space_id", "hub_token",
+    "skip_memory_metrics", "trackio_space_id", "hub_token", "model_init_kwargs",
 )  # fmt: skip
 """Training arguments of which a run may have others when it is resumed: they say where and how fast, not what."""
 

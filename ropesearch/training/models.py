@@ -47,10 +47,10 @@ def stock_config(source: ModelSource) -> Any:
         raise InputError(msg) from None
 
 
-def load_for_training(weights: str | os.PathLike[str] | ModelSource, config: Any = None) -> Any:
+def load_for_training(weights: str | os.PathLike[str] | ModelSource, config: Any = None, **options: Any) -> Any:
     """Load a model in float32; with `config`, its weights under that configuration."""
-    options = {} if config is None else {"config": config}
-    loaded, _ = load_model(weights, dtype="float32", **options)
+    own = {"dtype": "float32"} if config is None else {"dtype": "float32", "config": config}
+    loaded, _ = load_model(weights, **(options | own))
     return loaded.train()
 
 

@@ -227,7 +227,8 @@ class _Run:
         stage = spec.stages[number]
         args = self._config(number)  # before the model: it sets up the devices that the model is loaded for
         # The weights of the stage before under the configuration from before it: a stage's scheme is put once.
-        loaded = models.load_for_training(weights, None if weights is source else models.stock_config(source))
+        config = None if weights is source else models.stock_config(source)
+        loaded = models.load_for_training(weights, config, **(self.arguments.get("model_init_kwargs") or {}))
         models.put_scheme(loaded, stage.scheme, stage.length)
         self._note_liger(loaded)
         return StageTrainer(
@@ -300,6 +301,7 @@ class _Run:
         on_gpu = torch.cuda.is_available() and not self.arguments.get("use_cpu")
         given = {key: value for key, value in self.arguments.items() if key not in SPEC_KEYS}
         given.pop("per_device_train_batch_size", None)
+        given.pop("model_init_kwargs", None)
         per_device, accumulation = self.rows_at_once(number)
         defaults = {
             "bf16": on_gpu and torch.cuda.is_bf16_supported(),
