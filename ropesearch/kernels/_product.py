@@ -1,7 +1,7 @@
 """The product of small matrices in which a waveform's time goes, in plain numba, and the choice of the faster one.
 
 numba keeps the sums of a product in memory. In `_instructions` they stay in registers until the values are done, which
-makes the default search 1.4 times as fast (`benchmarks/kernels.py`).
+makes the default search 1.3 to 1.4 times as fast (`benchmarks/kernels.py`).
 """
 
 import functools
