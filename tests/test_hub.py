@@ -84,7 +84,7 @@ def test_what_the_hub_refuses_ends_as_one_line(hub, tmp_path):
     lines = done.stderr.splitlines()
     assert len(lines) == 2 * len(ANSWERS)
     for (name, (code, message)), line, exit_code in zip(EXPECTED.items(), lines[::2], lines[1::2], strict=True):
-        assert line.startswith(f"Error: {name} is no folder here, and {message}")
+        assert line.startswith(f"Error: {name} is not a folder here, and {message}")
         assert int(exit_code) == code
         assert any(name in path for path in asked)
     assert not (tmp_path / "out").exists()
