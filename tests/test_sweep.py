@@ -425,7 +425,7 @@ def test_a_worker_that_is_killed_is_exit_1_and_the_rest_can_be_resumed(expected,
     process.send_signal(signal.SIGCONT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err.count("\n")) == (1, "", 1)
-    assert re.match(r"Error: the sweep lost its workers: .*a\.jsonl keeps the finished rows, and --resume", err)
+    assert re.match(r"Error: the sweep lost its workers: .*[^.]; a\.jsonl keeps the finished rows, and --resume", err)
     whole = lines(tmp_path / "a.jsonl")
     assert n <= len(whole) < 7
     rows = sweep(POINTS, tmp_path / "a.jsonl", executor=Here(), resume=True)

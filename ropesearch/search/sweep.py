@@ -189,7 +189,7 @@ def run_points(
         for future in as_completed(futures):
             yield futures[future], future.result()
     except (BrokenExecutor, CancelledError) as error:
-        why = f": {error}" if str(error) else ""
+        why = f": {str(error).rstrip('.')}" if str(error) else ""
         msg = f"the sweep lost its workers{why}; {path} keeps the finished rows, and `resume` continues from there"
         raise OSError(msg) from None
     finally:
