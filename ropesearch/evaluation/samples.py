@@ -1,0 +1,112 @@
+"""Every sample that was scored, one JSON line each, written as soon as its batch is done."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ropesearch.core.errors import InputError
+from ropesearch.core.files import check_output, write_whole
+
+FORMAT, VERSION = "ropesearch.samples", 1
+KEY = ("model", "scheme", "task", "length", "sample")
+"""What tells a record from all others of a run."""
+Record = dict[str, Any]
+
+
+def samples_path(results: str | os.PathLike[str]) -> Path:
+    """Where the samples of a results file are: results.samples.jsonl beside results.json."""
+    path = Path(results)
+    return path.with_name(f"{path.stem}.samples.jsonl")
+
+
+class SampleLog:
+    """Records of samples: kept in memory, and in a file if there is one.
+
+    A record says of one sample `model`, `scheme`, `suite`, `task`, `length`, `sample` (its number, the same for all
+    models and schemes), `prompt` (digest of its tokens), and what came of it.
+
+    Attributes
+    ----------
+    records : dict
+        Records by their KEY values.
+    path : Path or None
+    """
+
+    def __init__(
+        self, path: Path | None, settings: Mapping[str, Any], *, resume: bool = False, overwrite: bool = False
+    ) -> None:
+        """Start a log, or go on with the one at `path`.
+
+        Raises
+        ------
+        OSError
+            If the file exists and neither `resume` nor `overwrite` is true, or it cannot be written.
+        ValueError
+            If what is there is no log, or one of other settings.
+        """
+        self.path = path
+        self.records: dict[tuple[Any, ...], Record] = {}
+        if path is None:
+            return
+        header = json.dumps({"format": FORMAT, "version": VERSION, "settings": settings}, allow_nan=False)
+        kept: list[Record] = []
+        if resume and os.path.lexists(path):
+            kept = _read(path, json.loads(header)["settings"])
+            overwrite = True
+        check_output(path, overwrite=overwrite)
+        # Written anew, so that the line which a crash cut off is gone.
+        lines = [header, *map(_line, kept)]
+        write_whole(path, "\n".join(lines) + "\n", overwrite=overwrite)
+        for record in kept:
+            self.records[_key(record)] = record
+
+    def add(self, records: Iterable[Record]) -> None:
+        """Keep the records of a batch; they are on disk when this returns."""
+        new = list(records)
+        if self.path is not None:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.writelines(_line(record) + "\n" for record in new)
+                file.flush()
+                os.fsync(file.fileno())
+        for record in new:
+            self.records[_key(record)] = record
+
+    def find(self, model: str, scheme: str | None, task: str, length: int | None, sample: int) -> Record | None:
+        """Return the record of a sample, or None."""
+        return self.records.get((model, scheme, task, length, sample))
+
+
+def _key(record: Record) -> tuple[Any, ...]:
+    return tuple(record[key] for key in KEY)
+
+
+def _line(record: Record) -> str:
+    return json.dumps(record, allow_nan=False)
+
+
+def _read(path: Path, settings: Mapping[str, Any]) -> list[Record]:
+    """Read the records of a log with these settings; a last line that a crash cut off is left out."""
+    try:
+        first, *lines = path.read_text(encoding="utf-8").split("\n")
+        head = json.loads(first)
+        found = head["settings"]
+        if head["format"] != FORMAT or not isinstance(found, dict):
+            raise ValueError
+    except (ValueError, KeyError, TypeError):
+        msg = f"{path} is not the samples of an evaluation: name another output"
+        raise InputError(msg) from None
+    differing = [key for key in sorted(found.keys() | settings.keys()) if found.get(key) != settings.get(key)]
+    if differing:
+        msg = f"{path} holds samples of other settings ({', '.join(differing)}): name another output"
+        raise InputError(msg)
+    records = []
+    for line in lines:
+        try:
+            record = json.loads(line)
+            _key(record)
+        except (ValueError, KeyError, TypeError):
+            break
+        records.append(record)
+    return records

@@ -1,0 +1,104 @@
+"""Intervals of what was measured on a sample of documents or questions."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ropesearch.core.arrays import Floats
+
+Z95 = 1.959963984540054
+"""The 97.5 % point of the normal distribution."""
+RESAMPLES = 2000
+Interval = tuple[float, float]
+
+
+def wilson(hits: float, n: int) -> Interval:
+    """Wilson's 95 % interval of a share: `hits` of `n` answers right.
+
+    Parameters
+    ----------
+    hits : float
+    n : int
+        At least 1.
+
+    Returns
+    -------
+    low, high : float
+        From 0 to 1.
+
+    References
+    ----------
+    Wilson (1927), Journal of the American Statistical Association 22, 209-212.
+    """
+    share, z2 = hits / n, Z95 * Z95
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    return max(middle - half, 0.0), min(middle + half, 1.0)
+
+
+def ratio_interval(sums: npt.ArrayLike, counts: npt.ArrayLike, seed: int = 0) -> Interval:
+    """95 % bootstrap interval of Σ sums / Σ counts, drawn again document by document.
+
+    Parameters
+    ----------
+    sums, counts : array_like of float, shape (n,)
+        Of each document, what was added up, and over how many tokens or questions.
+    seed : int
+        Of the draws.
+
+    Returns
+    -------
+    low, high : float
+        The whole range, minus to plus infinity, of a single document: it says nothing of others.
+
+    References
+    ----------
+    Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13: the percentile interval.
+    """
+    total, number = np.asarray(sums, dtype=float), np.asarray(counts, dtype=float)
+    if len(total) < 2:
+        return -math.inf, math.inf
+    drawn = _draws(len(total), seed)
+    ratios = (drawn @ total) / (drawn @ number)
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def paired_difference(
+    first: Sequence[tuple[float, float]], second: Sequence[tuple[float, float]], seed: int = 0
+) -> tuple[float, Interval]:
+    """Difference of two ratios over the same documents, second minus first, and its 95 % bootstrap interval.
+
+    Parameters
+    ----------
+    first, second : sequence of (float, float), of the same length
+        Of each document, sum and count; the same document at the same place.
+    seed : int
+        Of the draws: both sides are drawn together.
+
+    Returns
+    -------
+    difference : float
+    interval : (float, float)
+        The whole range, minus to plus infinity, where there is only one document.
+    """
+    a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+
+    def difference(weights: Floats) -> Floats:
+        x, y = weights @ a, weights @ b
+        result: Floats = y[..., 0] / y[..., 1] - x[..., 0] / x[..., 1]
+        return result
+
+    value = float(difference(np.ones(len(a))))
+    if len(a) < 2:
+        return value, (-math.inf, math.inf)
+    low, high = np.quantile(difference(_draws(len(a), seed)), [0.025, 0.975])
+    return value, (float(low), float(high))
+
+
+def _draws(n: int, seed: int) -> Floats:
+    """How often each of `n` documents is drawn, in each of `RESAMPLES` draws."""
+    random = np.random.default_rng([seed, n])
+    return random.multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(float)
