@@ -9,6 +9,7 @@ from ropesearch._version import __version__
 
 from .apply import apply
 from .compare import compare
+from .evaluate import evaluate
 from .export import export
 from .extrema import extrema
 from .measure import measure
@@ -41,7 +42,7 @@ def cli() -> None:
     """Search a RoPE base for every attention head, and see what each does over distance."""
 
 
-for command in (search, sweep, show, export, apply, measure, train, compare, waveform, extrema, plot):
+for command in (search, sweep, show, export, apply, measure, train, evaluate, compare, waveform, extrema, plot):
     cli.add_command(command)
 
 

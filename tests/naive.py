@@ -305,3 +305,13 @@ def masses(texts, last):
         rest[:, :4] = 0
         cut.append(rest / np.maximum(rest.sum(1, keepdims=True), 1e-300))
     return mean_scores(cut, last), np.mean([weights[4:, :4].sum(1) for weights in texts])
+
+
+def bootstrap(sums, counts, draws):
+    """95 % interval of a ratio of sums, by drawing documents one by one."""
+    random = np.random.default_rng(7)
+    ratios = []
+    for _ in range(draws):
+        drawn = [random.integers(len(sums)) for _ in sums]
+        ratios.append(sum(sums[i] for i in drawn) / sum(counts[i] for i in drawn))
+    return np.quantile(ratios, [0.025, 0.975])
