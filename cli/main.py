@@ -17,6 +17,7 @@ from .plot import plot
 from .search import search
 from .show import show
 from .sweep import sweep
+from .table import table
 from .train import train
 from .waveform import waveform
 
@@ -41,7 +42,7 @@ def cli() -> None:
     """Search a RoPE base for every attention head, and see what each does over distance."""
 
 
-for command in (search, sweep, show, export, apply, measure, train, compare, waveform, extrema, plot):
+for command in (search, sweep, show, export, apply, measure, train, compare, waveform, extrema, table, plot):
     cli.add_command(command)
 
 

@@ -10,12 +10,17 @@ from .errors import Command
 from .inputs import read_base_set, read_decay, read_schemes
 from .options import figure_option, overwrite_option, quiet_option
 from .output import note, say
+from .plot_results import needle, perplexity, recall
 from .progress import progress_on_stderr
 
 
 @click.group()
 def plot() -> None:
     """Draw a figure."""
+
+
+for command in (needle, perplexity, recall):
+    plot.add_command(command)
 
 
 @plot.command(cls=Command)

@@ -126,11 +126,11 @@ def mean_paired_difference(
         # Right and wrong answers make four different rows, however many the questions are.
         alike, times = np.unique(both, axis=0, return_counts=True)
         weights = np.random.default_rng([seed, n, i]).multinomial(n, times / n, size=RESAMPLES)
-        value += _difference(times @ alike)
+        value += float(_difference(times @ alike))
         drawn += _difference(weights @ alike) if n > 1 else np.nan
     low, high = np.quantile(drawn / len(tasks), [0.025, 0.975])
     known = not math.isnan(low)
-    return float(value) / len(tasks), (float(low), float(high)) if known else (-math.inf, math.inf)
+    return value / len(tasks), (float(low), float(high)) if known else (-math.inf, math.inf)
 
 
 def _difference(sums: Floats) -> Floats:
