@@ -14,6 +14,7 @@ from .extrema import extrema
 from .measure import measure
 from .output import echo, pipe_may_close
 from .plot import plot
+from .plot_results import needle, perplexity, recall
 from .search import search
 from .show import show
 from .sweep import sweep
@@ -44,6 +45,8 @@ def cli() -> None:
 
 for command in (search, sweep, show, export, apply, measure, train, compare, waveform, extrema, table, plot):
     cli.add_command(command)
+for figure in (needle, recall, perplexity):
+    plot.add_command(figure)
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -14,7 +14,6 @@ from .errors import Command
 from .inputs import read_base_set, read_decay, read_schemes
 from .options import F, combined, figure_option, overwrite_option, quiet_option
 from .output import note, say
-from .plot_results import needle, perplexity, recall
 from .progress import progress_on_stderr
 
 if TYPE_CHECKING:
@@ -96,10 +95,6 @@ _options: Callable[[Any], Any] = combined(
 @click.group()
 def plot() -> None:
     """Draw a figure."""
-
-
-for command in (needle, perplexity, recall):
-    plot.add_command(command)
 
 
 @plot.command(cls=Command)

@@ -1,6 +1,7 @@
 """How often needles are found, by their depth and the length of the text."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from ropesearch.core.arrays import Floats
 from ropesearch.evaluation.results import Results
 
-from .results import labelled, read_rows
+from .results import labelled, read_rows, text_width
 from .style import FAINT, INK, Width, sheet
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 PANELS_ACROSS = 3
 COLOURS = "YlGnBu"
 """From pale, where nothing is found, to dark: also in grey."""
-DARK = 0.55
+DARK = 0.65
 """Share from which numbers are white."""
 NUMBER_WIDTH = 2.6
 """Width of a number in a cell, in sizes of its text."""
@@ -48,7 +49,7 @@ def plot_needle(results: Results | Sequence[Results], *, width: Width = None, ti
         If they are of another suite.
     """
     rows = [row for row in read_rows(results, "needle") if "depth" in row]
-    groups = labelled(rows, "their depth")
+    groups = labelled(rows, "a depth")
     lengths = sorted({row["length"] for row in rows})
     depths = sorted({float(row["depth"]) for row in rows})
     across = min(len(groups), PANELS_ACROSS)
@@ -57,19 +58,23 @@ def plot_needle(results: Results | Sequence[Results], *, width: Width = None, ti
         size = (max(1.6 + across * max(0.55 * len(lengths), 2.4), 5), 1.2 + down * max(0.24 * len(depths) + 0.9, 2.2))
         figure = page.figure(*size)
         panels = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
+        names = [f"{n:,}" for n in lengths]
+        room = 0.8 * figure.get_figwidth() / across
+        crowded = text_width(max(map(len, names)), page.font) > room / len(lengths)
         for axes, (label, own) in zip(panels.flat, groups.items(), strict=False):
             shares = _grid(own, lengths, depths)
             image = _draw(axes, shares)
-            axes.set_title(label, fontsize=page.font)
-            axes.set_xticks(range(len(lengths)), [f"{n:,}" for n in lengths], rotation=35 if len(lengths) > 4 else 0)
+            # A label without a space, such as a path, may be longer than its panel is wide.
+            axes.set_title(fill(label, max(int(1.15 * room / text_width(1, page.font)), 8)), fontsize=page.font)
+            axes.set_xticks(range(len(lengths)), names, rotation=90 if crowded else 0)
             axes.set_yticks(*_ticks(depths))
         for axes in panels.flat[len(groups) :]:
             axes.set_axis_off()
         for axes in panels[:, 0]:
             axes.set_ylabel("depth of the needle")
         for axes in panels.flat[max(len(groups) - across, 0) : len(groups)]:
-            axes.set_xlabel("length (tokens)")
             axes.tick_params(labelbottom=True)
+        figure.supxlabel("length (tokens)", fontsize=page.font)
         bar = figure.colorbar(image, ax=panels, aspect=30, shrink=0.9)
         bar.set_label("needles found")
         bar.ax.yaxis.set_major_formatter("{x:.0%}")

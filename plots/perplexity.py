@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ropesearch.evaluation.results import Results
 
-from .results import Row, draw_band, labelled, name_lines, read_rows
+from .results import Row, draw_band, labelled, name_lines, panels_width, read_rows
 from .style import Width, line_style, sheet
 
 if TYPE_CHECKING:
@@ -57,7 +57,9 @@ def plot_perplexity(
     several = len({row["task"] for row in shown}) > 1
     panels = sorted({_panel(row, by_length) for row in shown})
     with sheet(width, title) as page:
-        figure = page.figure(max(6.5, 1.2 + 3.6 * len(panels)), 4.4)
+        from matplotlib.ticker import LogLocator, NullFormatter
+
+        figure = page.figure(panels_width(len(panels)), 4.4)
         all_axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         for i, own in enumerate(groups.values()):
             for panel, axes in zip(panels, all_axes, strict=True):
@@ -68,14 +70,20 @@ def plot_perplexity(
             names = [*([task] if several else []), *([] if by_length else [f"windows of {length:,} tokens"])]
             axes.set_title(", ".join(names), fontsize=page.font)
             axes.set_xscale("log", base=2)
+            if by_length:
+                axes.set_xticks(sorted({row["length"] for row in shown}))
+                axes.minorticks_off()
             axes.xaxis.set_major_formatter("{x:,.0f}")
             axes.tick_params(axis="x", rotation=35)
             axes.set_xlabel("length (tokens)" if by_length else "position in the document (tokens)")
         values = [value for axes in all_axes for line in axes.lines for value in line.get_ydata()]
         if max(values) > WIDE * min(values):
             all_axes[0].set_yscale("log")
+            all_axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            all_axes[0].yaxis.set_major_formatter("{x:g}")
+            all_axes[0].yaxis.set_minor_formatter(NullFormatter())
         all_axes[0].set_ylabel("perplexity")
-        name_lines(figure, list(groups))
+        name_lines(figure, list(groups), page.font)
         page.write_title(figure, "Perplexity by length" if by_length else "Perplexity by position in the document")
     return figure
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from ropesearch.evaluation.results import Results
 
-from .results import Row, draw_band, labelled, name_lines, read_rows
+from .results import Row, draw_band, labelled, name_lines, panels_width, read_rows
 from .style import Width, line_style, sheet
 
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def plot_recall(results: Results | Sequence[Results], *, width: Width = None, title: str | None = None) -> "Figure":
     """Draw accuracy and nats by distance, one line for each model and scheme, one column of panels for each length.
 
-    A point stands in the middle of its band of distances. Shaded are 95 % intervals.
+    Nats are −log p of the right value. A point stands in the middle of its band of distances. Shaded are 95 %
+    intervals.
 
     Parameters
     ----------
@@ -36,10 +37,10 @@ def plot_recall(results: Results | Sequence[Results], *, width: Width = None, ti
     ValueError
         If they are of another suite, or have no figures by distance.
     """
-    groups = labelled([row for row in read_rows(results, "recall") if "by_distance" in row], "`by_distance`")
+    groups = labelled([row for row in read_rows(results, "recall") if "by_distance" in row], "figures by distance")
     lengths = sorted({row["length"] for own in groups.values() for row in own})
     with sheet(width, title) as page:
-        figure = page.figure(max(6.5, 1.2 + 3.6 * len(lengths)), 6)
+        figure = page.figure(panels_width(len(lengths)), 6)
         panels = figure.subplots(2, len(lengths), squeeze=False, sharey="row", sharex="col")
         for i, own in enumerate(groups.values()):
             for row in own:
@@ -57,8 +58,8 @@ def plot_recall(results: Results | Sequence[Results], *, width: Width = None, ti
         panels[0, 0].set_ylim(-0.02, 1.02)
         panels[0, 0].set_ylabel("accuracy")
         panels[0, 0].yaxis.set_major_formatter("{x:.0%}")
-        panels[1, 0].set_ylabel("nats: −log of the right value's probability")
-        name_lines(figure, list(groups))
+        panels[1, 0].set_ylabel("−log p (nats)")
+        name_lines(figure, list(groups), page.font)
         page.write_title(figure, "Recall by distance")
     return figure
 

@@ -27,10 +27,10 @@ def read_rows(results: Results | Sequence[Results], suite: str) -> list[Row]:
     several = [results] if isinstance(results, Results) else list(results)
     rows = [row for each in several for row in each.rows if row["n"]]
     if not rows:
-        raise InputError("`results` have no rows to draw")
+        raise InputError("the results have no rows to draw")
     others = sorted({row["suite"] for row in rows} - {suite})
     if others:
-        msg = f"`results` must be of the suite {suite}, not {', '.join(others)}"
+        msg = f"the results must be of the suite {suite}, not {', '.join(others)}"
         raise InputError(msg)
     return rows
 
@@ -44,13 +44,18 @@ def labelled(rows: Sequence[Row], what: str) -> dict[str, list[Row]]:
         If there are no rows: they lack `what`.
     """
     if not rows:
-        msg = f"`results` have no rows with {what}"
+        msg = f"the results have no rows with {what}"
         raise InputError(msg)
     labels = labels_of(rows)
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(labels[row["model"], row["scheme"]], []).append(row)
     return groups
+
+
+def panels_width(n: int) -> float:
+    """Inches of a figure of `n` panels side by side."""
+    return max(6.5, 1.2 + (3.6 if n < 4 else 2.7) * n)
 
 
 def draw_band(axes: "Axes", x: Sequence[float], intervals: Sequence[Any], colour: str) -> None:
@@ -61,9 +66,15 @@ def draw_band(axes: "Axes", x: Sequence[float], intervals: Sequence[Any], colour
         axes.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
 
 
-def name_lines(figure: "Figure", labels: Sequence[str]) -> None:
-    """Put the names of the lines below the panels."""
+def name_lines(figure: "Figure", labels: Sequence[str], font: float) -> None:
+    """Put the names of the lines below the panels, as many side by side as fit; `font` is the size of the text."""
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], label=label, **line_style(i)) for i, label in enumerate(labels)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(labels), 3))
+    columns = int(figure.get_figwidth() / text_width(max(map(len, labels)) + 7, font))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(max(columns, 1), len(labels)))
+
+
+def text_width(n: int, font: float) -> float:
+    """About how many inches a text of `n` characters takes, with the size of its letters in points."""
+    return 0.62 * font * n / 72

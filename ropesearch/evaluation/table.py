@@ -356,7 +356,9 @@ def _shared(column: _Column, groups: Sequence[_Group], notes: dict[str, None]) -
     missing = [place for place in column.places if place not in places]
     if missing and len(column.places) > 1:
         names = ", ".join(task for task, _ in missing)
-        notes[f"left out of the average at {column.name}, as some rows lack it: {names}"] = None
+        length = missing[0][1]
+        where = "" if length is None else f" at {length}"
+        notes[f"left out of the average{where}, as some rows lack it: {names}"] = None
     return replace(column, places=places)
 
 
