@@ -12,6 +12,7 @@ from ropesearch.core.errors import ParameterError
 
 from .errors import Command
 from .inputs import read_base_set, read_decay, read_schemes
+from .measure import parse_layers
 from .options import F, combined, figure_option, overwrite_option, quiet_option
 from .output import note, say
 from .progress import progress_on_stderr
@@ -126,8 +127,11 @@ def coverage(file: str | None, scheme: str | None, max_distance: int, logx: bool
 @click.option(
     "--bases", type=click.Path(), metavar="FILE", help="Also draw the decay predicted for this base-set file."
 )
+@click.option(
+    "--layers", metavar="LIST", help="Layers to draw, such as 0,5,10-12.  [default: all; of more than 32, some]"
+)
 @drawing_options
-def decay(file: str, head: str | None, slopes: bool, bases: str | None, out: Drawing) -> None:
+def decay(file: str, head: str | None, slopes: bool, bases: str | None, layers: str | None, out: Drawing) -> None:
     """Draw the decay file FILE: the attention of a model's heads by distance.
 
     Each head gets a cell, tinted by its slope, with the measured score and the model curve. --head and --slopes draw
@@ -135,6 +139,9 @@ def decay(file: str, head: str | None, slopes: bool, bases: str | None, out: Dra
     """
     if head is not None and slopes:
         raise click.UsageError("only one of --head and --slopes can be given")
+    if layers is not None and (head is not None or slopes):
+        raise click.UsageError("--layers goes with neither --head nor --slopes")
+    wanted = None if layers is None else parse_layers(layers)
     place = None if head is None else _place(head)
     from ropesearch.plots.decay import plot_head, plot_heads, plot_slopes
 
@@ -145,7 +152,7 @@ def decay(file: str, head: str | None, slopes: bool, bases: str | None, out: Dra
     if slopes:
         figure = plot_slopes(drawn, **out.look)
     elif place is None:
-        figure = plot_heads(drawn, base_set, **out.look)
+        figure = plot_heads(drawn, base_set, layers=wanted, **out.look)
     else:
         figure = plot_head(drawn, *place, base_set, **out.look)
     out.deliver(figure)

@@ -13,7 +13,8 @@ Write a new figure like this; `width` and `title` are its own parameters, passed
 - `INK`, `BEST`, `THIRD`, `MEAN`, `LIGHT` are colours for lines, from dark to light. They stay apart in grey and for the
   colour-blind, on white. `FAINT` is for grids and for what stands in the background, never for data that must be told
   from other data.
-- `line_style(i)` is the colour and the dashes of the i-th of several lines of equal rank.
+- `line_style(i)` is the colour and the dashes of the i-th of several lines of equal rank; `MARKERS` are for lines of
+  few points.
 - `base_colours(bases)` gives a colour map and a scale for heads by their base; `path_effects=halo(lw)` lets a bold
   line cross many.
 - `page.figure(width, height)` and `page.axes(...)` make a figure that notebooks show. `page.font` is the size of its
@@ -60,6 +61,7 @@ FAINT = "#888888"
 
 Dashes = str | tuple[float, tuple[float, ...]]
 DASHES: tuple[Dashes, ...] = ("-", (0, (6, 1.6)), (0, (2.4, 1.2)), (0, (7, 1.5, 1.2, 1.5)), (0, (1, 1.2)))
+MARKERS = "os^Dv"
 
 _SETTINGS: Any = {
     "axes.edgecolor": FAINT,
@@ -162,12 +164,28 @@ class Sheet:
         figure: Any = where.figure if of_axes else where
         room = figure.get_figwidth() * (where.get_position().width + 0.1 if isinstance(where, Axes) else 1)
         size = 1.1 * self.font
-        text = textwrap.fill(text, max(int(room * 72 / (0.62 * size)), 20), break_long_words=False)
+        text = textwrap.fill(
+            text, max(int(room * 72 / (0.62 * size)), 20), break_long_words=False, break_on_hyphens=False
+        )
         look: dict[str, Any] = {"weight": "bold", "fontsize": size} | settings
         if isinstance(where, Axes):
             where.set_title(text, loc="left", **look)
         else:
             figure.suptitle(text, x=0.01, ha="left", **look)
+
+    def write_above(self, axes: "Axes", text: str) -> None:
+        """Write small text above the axes, in lines that fit."""
+        axes.set_title(self._in_lines(axes, text), loc="left", fontsize=0.9 * self.font)
+
+    def write_below(self, axes: "Axes", text: str) -> None:
+        """Write small text below the axes, in place of the label of the horizontal one."""
+        axes.set_xlabel(self._in_lines(axes, text), fontsize=0.9 * self.font)
+
+    def _in_lines(self, axes: "Axes", text: str) -> str:
+        room = 72 * axes.figure.get_figwidth() * axes.get_position().width  # type: ignore[union-attr]
+        return textwrap.fill(
+            text, max(int(room / (0.5 * self.font)), 20), break_long_words=False, break_on_hyphens=False
+        )
 
 
 @contextmanager
