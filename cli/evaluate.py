@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,10 @@ from .inputs import quiet_transformers, read_input
 from .options import F
 from .output import Output, file_options, note
 from .progress import progress_on_stderr
+from .table import for_terminal
+
+if TYPE_CHECKING:
+    from ropesearch import Results
 
 KINDS: dict[str, Any] = {"suite": str, "lengths": str, "tasks": str, "text_key": str}
 METAVARS = {"suite": "NAME", "lengths": "LIST", "tasks": "LIST", "text_key": "NAME"}
@@ -122,13 +126,19 @@ def evaluate(
                 note=lambda line: note(line, quiet=out.quiet),
             )
         )
-    from ropesearch.evaluation.table import to_text
-
-    out.print({"": lambda: to_text(results), ".json": results.to_json})
+    out.print({"": lambda: in_tables(results), ".json": results.to_json})
     if out.path is not None:
         from ropesearch.evaluation.samples import samples_path
 
         out.wrote(f"{out.path} and {samples_path(out.path)}")
+
+
+def in_tables(results: "Results") -> str:
+    """Results as `ropesearch table` prints them, without differences: those need the samples."""
+    from ropesearch.evaluation.table import Evaluated, make_tables
+
+    tables, _ = make_tables([Evaluated("the results", results)])
+    return for_terminal(tables)
 
 
 def without_effect(suite: str, options: dict[str, Any]) -> list[str]:

@@ -98,6 +98,46 @@ def paired_difference(
     return value, (float(low), float(high))
 
 
+def mean_paired_difference(
+    tasks: Sequence[tuple[npt.ArrayLike, npt.ArrayLike]], seed: int = 0
+) -> tuple[float, Interval]:
+    """Mean over tasks of the difference of two ratios, second minus first, and its 95 % bootstrap interval.
+
+    The documents or questions of each task are drawn again by themselves, as in `paired_difference`.
+
+    Parameters
+    ----------
+    tasks : sequence of (array_like, array_like), each of shape (n, 2)
+        Of each task, sum and count of each document, of the first and of the second; the same document in the same
+        row.
+    seed : int
+        Of the draws.
+
+    Returns
+    -------
+    difference : float
+    interval : (float, float)
+        The whole range, minus to plus infinity, where a task has only one document.
+    """
+    value, drawn = 0.0, np.zeros(RESAMPLES)
+    for i, (first, second) in enumerate(tasks):
+        both = np.hstack([np.asarray(first, dtype=float), np.asarray(second, dtype=float)])
+        n = len(both)
+        # Right and wrong answers make four different rows, however many the questions are.
+        alike, times = np.unique(both, axis=0, return_counts=True)
+        weights = np.random.default_rng([seed, n, i]).multinomial(n, times / n, size=RESAMPLES)
+        value += float(_difference(times @ alike))
+        drawn += _difference(weights @ alike) if n > 1 else np.nan
+    low, high = np.quantile(drawn / len(tasks), [0.025, 0.975])
+    known = not math.isnan(low)
+    return value / len(tasks), (float(low), float(high)) if known else (-math.inf, math.inf)
+
+
+def _difference(sums: Floats) -> Floats:
+    result: Floats = sums[..., 2] / sums[..., 3] - sums[..., 0] / sums[..., 1]
+    return result
+
+
 def _draws(n: int, seed: int) -> Floats:
     """How often each of `n` documents is drawn, in each of `RESAMPLES` draws."""
     random = np.random.default_rng([seed, n])
