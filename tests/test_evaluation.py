@@ -8,9 +8,18 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from toys import BASE, HEAD_DIM, base_set, naive_log_probabilities, naive_logits, naive_sliding_nats, tokens, toy
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from toys import (
+    BASE,
+    HEAD_DIM,
+    base_set,
+    naive_log_probabilities,
+    naive_logits,
+    naive_sliding_nats,
+    reader_toy,
+    tokens,
+    toy,
+    word_tokenizer,
+)
 
 from ropesearch import EvaluationSpec, Results, apply_bases, evaluate, parse_scheme, shipped_texts
 from ropesearch.evaluation import needle, perplexity, recall, spec, statistics
@@ -19,40 +28,19 @@ from ropesearch.evaluation.self_extend import apply_self_extend
 from ropesearch.evaluation.texts import Hay, Texts
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def words_of(*texts):
-    split = pre_tokenizers.Whitespace()
-    return [word for text in texts for word, _ in split.pre_tokenize_str(text)]
+SENTENCES = " ".join(
+    [needle.SENTENCE, needle.QUESTION, recall.PAIR, *needle.CITIES, *recall.KEYS, *recall.VALUES, *"0123456789"]
+)
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    """A token for each word and each digit, and <s> before every text."""
-    sentences = [needle.SENTENCE, needle.QUESTION, recall.PAIR, *needle.CITIES, *recall.KEYS, *recall.VALUES]
-    known = ["<s>", "<unk>", *"0123456789", *words_of(*sentences, *shipped_texts().values())]
-    words = {word: i for i, word in enumerate(dict.fromkeys(known))}
-    made = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.Digits(True)])
-    made.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
-    return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", unk_token="<unk>")
+    return word_tokenizer(SENTENCES, *shipped_texts().values())
 
 
 @pytest.fixture(scope="module")
 def model(tokenizer):
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=256,
-        initializer_range=0.2,
-    )
-    torch.manual_seed(3)
-    return LlamaForCausalLM(config).eval()
+    return reader_toy(tokenizer)
 
 
 @pytest.fixture
@@ -351,7 +339,8 @@ def test_schemes_share_the_samples_and_leave_the_model(model, tokenizer, tmp_pat
     assert [row["scheme"] for row in found.rows] == [None, *schemes[1:]]
     assert len({row["nats"] for row in found.rows}) == 4
     head, *records = map(json.loads, (tmp_path / "r.samples.jsonl").read_text().splitlines())
-    assert head["settings"]["spec"] == found.spec
+    assert head["settings"].items() >= {"suite": "recall", "lengths": [300], "pairs": 8, "limit": 3, "seed": 0}.items()
+    assert "stride" not in head["settings"]
     prompts = {}
     for record in records:
         prompts.setdefault(record["sample"], set()).add(record["prompt"])
@@ -383,7 +372,7 @@ def test_files_are_not_replaced_or_mixed(model, tokenizer, tmp_path):
     run(model, tokenizer, output=path)
     with pytest.raises(FileExistsError, match=r"r.json already exists"):
         run(model, tokenizer, output=path)
-    with pytest.raises(ValueError, match=r"holds samples of other settings \(spec\)"):
+    with pytest.raises(ValueError, match="holds samples of other settings: seed was 0 and is 1$"):
         run(model, tokenizer, output=path, resume=True, seed=1)
     path.unlink()
     with pytest.raises(FileExistsError, match=r"r.samples.jsonl already exists"):

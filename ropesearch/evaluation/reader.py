@@ -4,7 +4,6 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ropesearch.core import checks
 from ropesearch.core.machine import available_memory, readable_size
 
 if TYPE_CHECKING:
@@ -33,8 +32,7 @@ class Reader:
 
     def __init__(self, model: Any, *, chunk: int = CHUNK, batch_size: int | None = None) -> None:
         self.model = model
-        self.chunk = checks.integer("chunk", chunk, 1)
-        self.asked = None if batch_size is None else checks.integer("batch_size", batch_size, 1)
+        self.chunk, self.asked = chunk, batch_size
         self.device = next(model.parameters()).device
         self.vocabulary = int(model.config.get_text_config().vocab_size)
 

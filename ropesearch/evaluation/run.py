@@ -227,6 +227,11 @@ class _How:
     progress: Progress | None
     note: Note | None
 
+    def __post_init__(self) -> None:
+        if self.batch_size is not None:
+            checks.integer("batch_size", self.batch_size, 1)
+        checks.integer("chunk", self.chunk, 1)
+
 
 @dataclass(frozen=True)
 class _InMemory:
@@ -282,7 +287,7 @@ def _run(
         check_output(how.output, overwrite=how.overwrite or how.resume)
     dtype = str(getattr(sources[0], "options", {}).get("dtype"))
     settings = {
-        "spec": spec.to_dict(),
+        **spec.effective(),
         "texts": texts,
         "models": [source.identity() for source in sources],
         "dtype": dtype,

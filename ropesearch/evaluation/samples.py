@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ropesearch.core.errors import InputError
+from ropesearch.core.errors import InputError, shown
 from ropesearch.core.files import check_output, write_whole
 
 FORMAT, VERSION = "ropesearch.samples", 1
@@ -119,8 +119,9 @@ def read_samples(path: Path) -> tuple[Mapping[str, Any], list[Record]]:
 def _read(path: Path, settings: Mapping[str, Any]) -> list[Record]:
     """Read the records of a log with these settings."""
     found, records = read_samples(path)
-    differing = [key for key in sorted(found.keys() | settings.keys()) if found.get(key) != settings.get(key)]
+    differing = [key for key in settings if found.get(key) != settings[key]]
     if differing:
-        msg = f"{path} holds samples of other settings ({', '.join(differing)}): name another output"
+        each = "; ".join(f"{key} was {shown(found.get(key))} and is {shown(settings[key])}" for key in differing)
+        msg = f"{path} holds samples of other settings: {each}"
         raise InputError(msg)
     return records

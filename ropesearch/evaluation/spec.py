@@ -125,6 +125,11 @@ class EvaluationSpec:
         """The limit, or what stands for it where none was asked for."""
         return default if self.limit is None else self.limit
 
+    def effective(self) -> dict[str, Any]:
+        """Return the options that have an effect on the suite, by name, as JSON holds them."""
+        options = self.to_dict()
+        return {option.name: options[option.name] for option in fields(self) if self.suite in option.metadata["suites"]}
+
     def to_dict(self) -> dict[str, Any]:
         """Return every option by name, as JSON holds it: `EvaluationSpec(**spec.to_dict())` is the spec again."""
         options = asdict(self)
