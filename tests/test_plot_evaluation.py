@@ -10,6 +10,7 @@ from ropesearch.plots.perplexity import plot_perplexity
 from ropesearch.plots.recall import plot_recall
 from ropesearch.plots.style import line_style
 
+from ropesearch.core.errors import InputError
 from ropesearch.evaluation.results import Results
 
 MODEL = "org/model"
@@ -217,6 +218,23 @@ def test_rows_without_what_is_drawn_are_refused(suite):
     bare = results(suite, {"scheme": None, "length": 9, "accuracy": 1.0})
     with pytest.raises(ValueError, match=r"^the results have no rows with "):
         DRAWN[suite][0](bare)
+
+
+@pytest.mark.parametrize(
+    ("suite", "changes"),
+    [
+        ("needle", {"depth": "half"}),
+        ("needle", {"length": None}),
+        ("recall", {"by_distance": {"from": [1], "to": [2], "n": [1], "interval": [[0, "x"]], "accuracy": [1.0]}}),
+        ("recall", {"by_distance": {"from": [1], "to": [2], "n": [1], "interval": [None]}}),
+        ("perplexity", {"by_position": {"from": [1], "to": [2], "n": [1], "interval": [None], "perplexity": ["7"]}}),
+    ],
+)
+def test_what_is_no_number_is_refused(suite, changes):
+    plot, make = DRAWN[suite]
+    rows = make().rows
+    with pytest.raises(InputError):
+        plot(results(suite, *rows[1:], dict(rows[0]) | changes))
 
 
 @pytest.mark.parametrize("suite", DRAWN)

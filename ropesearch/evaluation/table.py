@@ -319,9 +319,10 @@ def _check_units(group: _Group, figure: str, notes: dict[str, None]) -> None:
     """Leave out samples that do not make the figure that stands in the row."""
     for place in sorted(group.units.keys() & group.rows.keys(), key=_named):
         total, count = map(sum, zip(*group.units[place].values(), strict=True))
-        value = math.nan if count == 0 else total / count
         known = group.figure(place)[0]
-        if not math.isclose(math.exp(value) if figure == "perplexity" else value, known, rel_tol=1e-6, abs_tol=1e-9):
+        if figure == "perplexity":
+            known = math.log(known) if known > 0 else math.nan
+        if count <= 0 or not math.isclose(total / count, known, rel_tol=1e-6, abs_tol=1e-6):
             del group.units[place]
             notes[f"the samples of {group.label}, {_named(place)}, do not make its {figure}: they are left out"] = None
 
@@ -416,7 +417,7 @@ def _difference(
         tasks.append((np.array([a[unit] for unit in units]), np.array([b[unit] for unit in units])))
     value, (low, high) = mean_paired_difference(tasks)
     if figure == "perplexity":
-        value, low, high = (math.expm1(nats) if math.isfinite(nats) else nats for nats in (value, low, high))
+        value, low, high = (math.expm1(min(nats, 700)) if math.isfinite(nats) else nats for nats in (value, low, high))
     return Difference(value, (low, high), n, differing)
 
 
