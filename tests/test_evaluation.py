@@ -76,10 +76,10 @@ def test_differences_are_taken_in_pairs():
     random = np.random.default_rng(1)
     first = [(10.0 * i, 5) for i in range(1, 30)]
     second = [(total + 5 * (1 + 0.01 * random.normal()), n) for total, n in first]
-    difference, (low, high) = statistics.paired_difference(first, second)
+    difference, (low, high) = statistics.paired_difference([(first, second)])
     assert difference == pytest.approx(1, abs=0.01)
     assert 0.98 < low < difference < high < 1.02
-    assert statistics.paired_difference(first[:1], second[:1])[1] == (-math.inf, math.inf)
+    assert statistics.paired_difference([(first[:1], second[:1])])[1] == (-math.inf, math.inf)
 
 
 # Reading
@@ -372,7 +372,7 @@ def test_files_are_not_replaced_or_mixed(model, tokenizer, tmp_path):
     run(model, tokenizer, output=path)
     with pytest.raises(FileExistsError, match=r"r.json already exists"):
         run(model, tokenizer, output=path)
-    with pytest.raises(ValueError, match="holds samples of other settings: seed was 0 and is 1$"):
+    with pytest.raises(ValueError, match=r"holds samples of other settings: seed was 0 and is 1$"):
         run(model, tokenizer, output=path, resume=True, seed=1)
     path.unlink()
     with pytest.raises(FileExistsError, match=r"r.samples.jsonl already exists"):

@@ -14,7 +14,7 @@ import pytest
 from ropesearch.evaluation.paper import NIAH_BY_STRIDE, NIAH_UNIFORM
 from ropesearch.evaluation.results import Results
 from ropesearch.evaluation.samples import SampleLog, samples_path
-from ropesearch.evaluation.statistics import RESAMPLES, mean_paired_difference, paired_difference, wilson
+from ropesearch.evaluation.statistics import RESAMPLES, paired_difference, wilson
 from ropesearch.evaluation.table import FEWEST, Evaluated, make_tables
 from ropesearch.evaluation.table_formats import to_csv, to_json, to_latex, to_markdown
 
@@ -59,16 +59,6 @@ def cell(table, label, column):
 # The paired bootstrap
 
 
-def test_differences_of_one_task_are_those_of_the_plain_bootstrap():
-    draw = np.random.default_rng(1)
-    a, b = draw.random((30, 2)) + 1, draw.random((30, 2)) + 1
-    value, interval = mean_paired_difference([(a, b)])
-    expected, wide = paired_difference(a.tolist(), b.tolist())
-    assert value == pytest.approx(expected, rel=1e-12)
-    # Two runs of 2000 draws differ by about 3 % of the width at each end.
-    np.testing.assert_allclose(interval, wide, atol=0.12 * (wide[1] - wide[0]))
-
-
 def test_the_bootstrap_over_tasks_is_that_of_its_slow_twin():
     draw = np.random.default_rng(2)
     tasks = []
@@ -76,7 +66,7 @@ def test_the_bootstrap_over_tasks_is_that_of_its_slow_twin():
         a = np.column_stack([draw.integers(0, 5, n), draw.integers(4, 6, n)])
         b = np.column_stack([draw.integers(1, 5, n), a[:, 1]])
         tasks.append((a, b))
-    value, interval = mean_paired_difference(tasks)
+    value, interval = paired_difference(tasks)
     pairs = [list(zip(a.tolist(), b.tolist(), strict=True)) for a, b in tasks]
     ratios = [b[:, 0].sum() / b[:, 1].sum() - a[:, 0].sum() / a[:, 1].sum() for a, b in tasks]
     assert value == pytest.approx(np.mean(ratios), rel=1e-12)
@@ -88,7 +78,7 @@ def test_many_equal_answers_take_no_more_than_their_kinds():
     n = 400_000  # as a matrix of draws and questions: 6 GB
     a, b = np.ones((n, 2)), np.ones((n, 2))
     a[: n // 100, 0] = 0
-    value, (low, high) = mean_paired_difference([(a, b)])
+    value, (low, high) = paired_difference([(a, b)])
     assert value == pytest.approx(0.01)
     error = math.sqrt(0.01 * 0.99 / n)
     assert (low, high) == (
@@ -98,7 +88,7 @@ def test_many_equal_answers_take_no_more_than_their_kinds():
 
 
 def test_one_document_says_nothing_of_others():
-    assert mean_paired_difference([([[1, 2]], [[3, 4]])]) == (0.25, (-math.inf, math.inf))
+    assert paired_difference([([[1, 2]], [[3, 4]])]) == (0.25, (-math.inf, math.inf))
 
 
 # What stands where

@@ -66,44 +66,10 @@ def ratio_interval(sums: npt.ArrayLike, counts: npt.ArrayLike, seed: int = 0) ->
     return float(low), float(high)
 
 
-def paired_difference(
-    first: Sequence[tuple[float, float]], second: Sequence[tuple[float, float]], seed: int = 0
-) -> tuple[float, Interval]:
-    """Difference of two ratios over the same documents, second minus first, and its 95 % bootstrap interval.
-
-    Parameters
-    ----------
-    first, second : sequence of (float, float), of the same length
-        Of each document, sum and count; the same document at the same place.
-    seed : int
-        Of the draws: both sides are drawn together.
-
-    Returns
-    -------
-    difference : float
-    interval : (float, float)
-        The whole range, minus to plus infinity, where there is only one document.
-    """
-    a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
-
-    def difference(weights: Floats) -> Floats:
-        x, y = weights @ a, weights @ b
-        result: Floats = y[..., 0] / y[..., 1] - x[..., 0] / x[..., 1]
-        return result
-
-    value = float(difference(np.ones(len(a))))
-    if len(a) < 2:
-        return value, (-math.inf, math.inf)
-    low, high = np.quantile(difference(_draws(len(a), seed)), [0.025, 0.975])
-    return value, (float(low), float(high))
-
-
-def mean_paired_difference(
-    tasks: Sequence[tuple[npt.ArrayLike, npt.ArrayLike]], seed: int = 0
-) -> tuple[float, Interval]:
+def paired_difference(tasks: Sequence[tuple[npt.ArrayLike, npt.ArrayLike]], seed: int = 0) -> tuple[float, Interval]:
     """Mean over tasks of the difference of two ratios, second minus first, and its 95 % bootstrap interval.
 
-    The documents or questions of each task are drawn again by themselves, as in `paired_difference`.
+    The documents or questions of each task are drawn again by themselves, both sides together.
 
     Parameters
     ----------

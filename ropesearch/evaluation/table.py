@@ -14,7 +14,7 @@ from ropesearch.core.errors import InputError, shown
 from .paper import PaperTable, paper_table
 from .results import Results, figure_of, label_of
 from .samples import Record, read_samples, samples_path
-from .statistics import Interval, mean_paired_difference, wilson
+from .statistics import Interval, paired_difference, wilson
 
 FEWEST = 6
 """A difference of fewer samples that differ is never more than noise: the sign test of five cannot reach 5 %."""
@@ -415,7 +415,7 @@ def _difference(
         n += len(units)
         differing += sum(a[unit] != b[unit] for unit in units)
         tasks.append((np.array([a[unit] for unit in units]), np.array([b[unit] for unit in units])))
-    value, (low, high) = mean_paired_difference(tasks)
+    value, (low, high) = paired_difference(tasks)
     if figure == "perplexity":
         value, low, high = (math.expm1(min(nats, 700)) if math.isfinite(nats) else nats for nats in (value, low, high))
     return Difference(value, (low, high), n, differing)
