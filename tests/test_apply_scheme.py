@@ -372,7 +372,10 @@ def test_the_command_says_what_it_wrote(run, text, options, line):
         (["--scheme", ""], "unknown position scheme ''"),
         (["--scheme", "yarn:4,head_dim=64"], "the scheme yarn:4,original=64,head_dim=64 is for head_dim 64, and stock"),
         (["--scheme", "yarn:1e9"], "factor must be at most 33554431 with original 64, not 1000000000"),
-        (["--scheme", "self-extend:9,group=2"], "which no config holds: it cannot be put into a model"),
+        (
+            ["--scheme", "self-extend:9,group=2"],
+            "no checkpoint can carry it, but `ropesearch evaluate` can put it into a model in memory",
+        ),
         (
             ["--scheme", "table2"],
             "is for 32 KV heads, and stock has 4 heads and 2 KV heads (uniform takes the model's number)",

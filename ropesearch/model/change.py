@@ -101,7 +101,8 @@ def rope_change(wanted: Wanted, model: ModelConfig, max_position_embeddings: int
     scheme = _read(wanted, model)
     scheme.check_fit(model)
     if isinstance(scheme, SelfExtend):
-        msg = "self-extend changes distances, which no config holds: it cannot be put into a model"
+        msg = "self-extend changes distances, which no config holds: no checkpoint can carry it, "
+        msg += "but `ropesearch evaluate` can put it into a model in memory"
         raise InputError(msg)
     if isinstance(scheme, MultiScale):
         msg = "ms-poe divides the positions of every KV head, which no config holds: it cannot be put into a model"
