@@ -9,14 +9,17 @@ from ropesearch._version import __version__
 
 from .apply import apply
 from .compare import compare
+from .evaluate import evaluate
 from .export import export
 from .extrema import extrema
 from .measure import measure
 from .output import echo, pipe_may_close
 from .plot import plot
+from .plot_results import needle, perplexity, recall
 from .search import search
 from .show import show
 from .sweep import sweep
+from .table import table
 from .train import train
 from .waveform import waveform
 
@@ -41,8 +44,24 @@ def cli() -> None:
     """Search a RoPE base for every attention head, and see what each does over distance."""
 
 
-for command in (search, sweep, show, export, apply, measure, train, compare, waveform, extrema, plot):
+for command in (
+    search,
+    sweep,
+    show,
+    export,
+    apply,
+    measure,
+    train,
+    evaluate,
+    table,
+    compare,
+    waveform,
+    extrema,
+    plot,
+):
     cli.add_command(command)
+for figure in (needle, recall, perplexity):
+    plot.add_command(figure)
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -12,13 +12,10 @@ import numpy as np
 
 from ropesearch import PRESETS, BaseSet, search_bases, uniform_bases
 from ropesearch.core.grid import candidate_bases
+from ropesearch.evaluation.paper import NIAH_BY_STRIDE, NIAH_UNIFORM
 
 GRID = (1e6, 5e6, 30000)
 RANDOM_SETS = 300
-
-# Averages of "needle in a haystack", arXiv:2412.07171, Table 6.
-SCORES = {10000: 84.51, 20000: 85.57, 30000: 86.82, 40000: 84.69, 50000: 83.68}
-UNIFORM_SCORES = {"ascending": 84.30, "descending": 85.30}
 
 FIGURES = {
     "floor": lambda c: c.floor,
@@ -71,14 +68,14 @@ def random_row():
 
 
 def stride_coverages():
-    return {stride: search_bases(*GRID[:2], stride, 32).coverage() for stride in SCORES}
+    return {stride: search_bases(*GRID[:2], stride, 32).coverage() for stride in NIAH_BY_STRIDE}
 
 
 def stride_rows(coverages):
     for stride, coverage in coverages.items():
-        yield f"{row(str(stride), coverage)} {SCORES[stride]:.2f} |"
+        yield f"{row(str(stride), coverage)} {NIAH_BY_STRIDE[stride]:.2f} |"
     uniform = row("uniform", uniform_bases(*GRID[:2], 32).coverage())
-    yield f"{uniform} {UNIFORM_SCORES['ascending']:.2f} ascending, {UNIFORM_SCORES['descending']:.2f} descending |"
+    yield f"{uniform} {NIAH_UNIFORM['ascending']:.2f} ascending, {NIAH_UNIFORM['descending']:.2f} descending |"
 
 
 def ranks(values):
@@ -100,7 +97,7 @@ def exact_p(a, b):
 
 def correlation_rows(coverages):
     """Each figure against the scores of the five strides."""
-    scores = np.array([SCORES[stride] for stride in coverages])
+    scores = np.array([NIAH_BY_STRIDE[stride] for stride in coverages])
     for name, figure in FIGURES.items():
         values = np.array([figure(c) for c in coverages.values()])
         p, n = exact_p(values, scores)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ropesearch.core.errors import InputError
 
-from .style import BEST, INK, project_style, save_figure
+from .style import BEST, DASHES, INK, MARKERS, Width, save_figure, sheet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,7 +19,7 @@ PARTS = 4
 """Into how many stretches of steps the losses by position are put together."""
 
 
-def plot_run(run: str | os.PathLike[str]) -> "Figure":
+def plot_run(run: str | os.PathLike[str], *, width: Width = None, title: str | None = None) -> "Figure":
     """Draw the metrics of a run: loss by step on the left, by position in the row on the right.
 
     Lines on the right are means over stretches of the last stage, from pale at its beginning to dark at its end.
@@ -28,6 +28,10 @@ def plot_run(run: str | os.PathLike[str]) -> "Figure":
     ----------
     run : path-like
         The run folder.
+    width : float or {'single', 'double'}, optional
+        Of the figure: inches, or one or two columns of a paper, in one of which the panels stand above each other.
+    title : str, optional
+        Of the figure, which has none of its own.
 
     Returns
     -------
@@ -40,19 +44,20 @@ def plot_run(run: str | os.PathLike[str]) -> "Figure":
     """
     lines = _metrics(Path(run) / "metrics.jsonl")
     steps = [line["step"] for line in lines]
-    with project_style():
+    with sheet(width, title) as page:
         from matplotlib import colormaps
-        from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(11, 4.2), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        left.plot(steps, [line["loss"] for line in lines], color=INK, lw=1.2)
+        narrow = page.inches < 6
+        figure = page.figure(11, 8.4 if narrow else 4.2)
+        left, right = figure.subplots(2, 1) if narrow else figure.subplots(1, 2)
+        left.plot(steps, [line["loss"] for line in lines], color=INK, lw=page.lw(1.2))
         for before, after in pairwise(lines):
             if before["stage"] != after["stage"]:
-                left.axvline(before["step"] + 0.5, color=BEST, lw=0.8, ls="--")
+                left.axvline(before["step"] + 0.5, color=BEST, lw=page.lw(0.8), ls=DASHES[1])
                 place = (before["step"] + 0.5, 1)
                 text = f" {after['length']:,} tokens"
-                left.annotate(text, place, xycoords=("data", "axes fraction"), va="top", fontsize=8)
+                small = 0.8 * page.font
+                left.annotate(text, place, xycoords=("data", "axes fraction"), va="top", fontsize=small)
         left.set(xlabel="step", ylabel="loss, nats per token", title="Loss by step")
         last = [line for line in lines if line["stage"] == lines[-1]["stage"] and line.get("loss_by_position")]
         for i, part in enumerate(np.array_split(np.arange(len(last)), min(PARTS, len(last)) or 1)):
@@ -60,12 +65,17 @@ def plot_run(run: str | os.PathLike[str]) -> "Figure":
                 ends, means = _by_position([last[j] for j in part])
                 colour = colormaps["viridis_r"](0.15 + 0.85 * (i + 1) / PARTS)
                 label = f"steps {last[part[0]]['step']} to {last[part[-1]]['step']}"
-                right.plot(ends, means, color=colour, lw=1.4, marker="o", ms=3, label=label)
-        right.set(xscale="log", xlabel="position in the row, up to", ylabel="loss, nats per token")
+                look = {"color": colour, "marker": MARKERS[i % len(MARKERS)], "ms": page.lw(4), "lw": page.lw(1.4)}
+                right.plot(ends, means, **look, label=label)
+        right.set(xlabel="position in the row, up to", ylabel="loss, nats per token")
         right.set_title(f"Loss by position, rows of {lines[-1]['length']:,} tokens")
         right.set_xscale("log", base=2)
+        right.xaxis.set_major_formatter("{x:,.0f}")
         if last:
-            right.legend(fontsize=8)
+            handles, labels = right.get_legend_handles_labels()
+            columns = 2 if narrow else PARTS
+            figure.legend(handles, labels, loc="outside lower right", ncols=columns, fontsize=0.9 * page.font)
+        page.write_title(figure, "")
     return figure
 
 

@@ -12,6 +12,10 @@ from .decay.data import Decay as Decay
 from .decay.measure import measure_decay as measure_decay
 from .decay.order import order_by_decay as order_by_decay
 from .decay.passages import shipped_texts as shipped_texts
+from .evaluation.results import Results as Results
+from .evaluation.run import evaluate as evaluate
+from .evaluation.run import evaluate_models as evaluate_models
+from .evaluation.spec import EvaluationSpec as EvaluationSpec
 from .exporters.formats import export as export
 from .exporters.table import to_csv as to_csv
 from .exporters.table import to_markdown as to_markdown

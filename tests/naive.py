@@ -305,3 +305,31 @@ def masses(texts, last):
         rest[:, :4] = 0
         cut.append(rest / np.maximum(rest.sum(1, keepdims=True), 1e-300))
     return mean_scores(cut, last), np.mean([weights[4:, :4].sum(1) for weights in texts])
+
+
+def bootstrap(sums, counts, draws):
+    """95 % interval of a ratio of sums, by drawing documents one by one."""
+    random = np.random.default_rng(7)
+    ratios = []
+    for _ in range(draws):
+        drawn = [random.integers(len(sums)) for _ in sums]
+        ratios.append(sum(sums[i] for i in drawn) / sum(counts[i] for i in drawn))
+    return np.quantile(ratios, [0.025, 0.975])
+
+
+def bootstrap_mean_difference(tasks, draws, random):
+    """95 % interval of the mean over tasks of the difference of two ratios, sample by sample.
+
+    `tasks` holds, for each task, a list of ((sum, count), (sum, count)): of the first and of the second.
+    """
+    found = []
+    for _ in range(draws):
+        differences = []
+        for pairs in tasks:
+            drawn = [random.choice(pairs) for _ in pairs]
+            first = sum(a[0] for a, _ in drawn) / sum(a[1] for a, _ in drawn)
+            second = sum(b[0] for _, b in drawn) / sum(b[1] for _, b in drawn)
+            differences.append(second - first)
+        found.append(sum(differences) / len(differences))
+    found.sort()
+    return found[round(0.025 * draws)], found[round(0.975 * draws) - 1]

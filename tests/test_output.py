@@ -18,6 +18,7 @@ from ropesearch.cli.tables import of_comparison
 
 from ropesearch import BaseSet, search_bases, to_csv, to_markdown, uniform_bases
 from ropesearch.core.errors import InputError, ParameterError
+from ropesearch.evaluation.results import Results
 from ropesearch.search.compare import Compared
 
 GRID = ["--bmin", "10000", "--bmax", "30000", "--stride", "1000", "--heads", "8", "--head-dim", "32"]
@@ -29,6 +30,7 @@ INSTEAD = {
     "export": (["export", "good.json"], [".csv", ".json"]),
     "extrema": (["extrema", "1e4", "--max-distance", "2000"], [".csv", ".json"]),
     "show": (["show", "good.json"], [".csv", ".json"]),
+    "table": (["table", "evaluated.json"], [".csv", ".json"]),
     "waveform": (["waveform", "1e4", "--max-distance", "9"], [".csv", ".json"]),
 }
 BESIDE = {
@@ -42,6 +44,8 @@ PRINTING = INSTEAD | BESIDE
 @pytest.fixture
 def run(run):
     uniform_bases(1e4, 2e4, 2).save("good.json")
+    key = {"model": "m", "scheme": None, "suite": "recall", "task": "recall", "length": 64}
+    Results({}, (key | {"accuracy": 0.5, "n": 9, "interval": None},)).save("evaluated.json")
     return run
 
 

@@ -1,4 +1,6 @@
+import itertools
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,27 +67,64 @@ def drawn(figure):
     return figure
 
 
+def bins_of(last, n):
+    """First and last distance of about n bins of the same width on a log scale."""
+    starts = np.unique(np.rint(np.geomspace(1, last + 1, n + 1)).astype(int))
+    return list(zip(starts[:-1], starts[1:] - 1, strict=True))
+
+
 def test_every_cell_shows_the_curves_of_its_head():
     decay = verified(made_up())
-    at = decay.fit_distances
+    inside = bins_of(200, math.ceil(90 / 4 * math.log10(201)))
     axes = plot_heads(decay).axes[0]
     expected = {"measured score": decay.score, "model curve": decay.curve, "predicted": decay.predict(BASES)}
-    segments = {label: np.reshape(collection(axes, label).get_segments(), (3, 4, at.size, 2)) for label in expected}
+    segments = {label: np.reshape(collection(axes, label).get_segments(), (3, 4, -1, 2)) for label in expected}
+    bands = [path.vertices[:-1] for path in collection(axes, "lowest to highest score").get_paths()]
     for row in range(3):
         for head in range(4):
-            points = np.concatenate([segments[label][row, head] for label in expected])
-            values = np.concatenate([curves[row, head, at] for curves in expected.values()]).astype(float)
-            x, y = points.T
+            points = [segments[label][row, head] for label in expected] + [bands[4 * row + head]]
+            parts = {label: [curves[row, head, a : b + 1] for a, b in inside] for label, curves in expected.items()}
+            means = [part.mean(dtype=float) for of_label in parts.values() for part in of_label]
+            lows, highs = ([f(part) for part in parts["measured score"]] for f in (np.min, np.max))
+            values = np.array([*means, *lows, *highs[::-1]], dtype=float)
+            x, y = np.concatenate(points).T
             scale, offset = np.polyfit(y, values, 1)  # one map for all lines of the cell
             np.testing.assert_allclose(scale * y + offset, values, atol=1e-5)
             assert scale < 0  # the axis points down
             assert row + 0.05 < y.min() < row + 0.15 < row + 0.85 < y.max() < row + 0.95
-            slope, start = np.polyfit(np.tile(np.log(at), 3), x, 1)
-            np.testing.assert_allclose(start + slope * np.tile(np.log(at), 3), x, atol=1e-12)
+            middles = np.log([math.sqrt(a * b) for a, b in inside])
+            at = np.concatenate([np.tile(middles, 4), middles[::-1]])
+            slope, start = np.polyfit(at, x, 1)
+            np.testing.assert_allclose(start + slope * at, x, atol=1e-12)
             assert slope > 0
             left = axes.get_xticks()[head] - 0.5
             assert left < x.min() < left + 0.1 < left + 0.9 < x.max() < left + 1
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["0", "2", "5"]
+
+
+def test_chosen_layers_are_drawn_in_their_order():
+    decay = made_up()
+    axes = plot_heads(decay, layers=[5, 0]).axes[0]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["5", "0"]
+    (tints,) = [c for c in axes.collections if c.get_array() is not None]
+    np.testing.assert_array_equal(tints.get_array(), decay.figures["slope"][[2, 0]].ravel())
+    with pytest.raises(ValueError, match="layer 1 was not measured; measured layers: 0, 2, 5"):
+        plot_heads(decay, layers=[1])
+
+
+def test_of_too_many_heads_and_layers_some_are_drawn_and_the_figure_says_so():
+    decay = made_up(layers=range(40), heads=48, kv_heads=12, last=50)
+    axes = drawn(plot_heads(decay)).axes[0]
+    assert len(collection(axes, "measured score").get_segments()) == 32 * 32
+    assert "32 of 40 layers; 32 of 48 query heads" in axes.get_xlabel().replace("\n", " ")
+    rows, heads = (
+        [int(tick.get_text()) for tick in ticks] for ticks in (axes.get_yticklabels(), axes.get_xticklabels())
+    )
+    assert (rows[0], rows[-1]) == (0, 39)
+    assert heads[:4] == [0, 1, 2, 3]  # whole groups
+    assert heads[-1] == 47
+    (tints,) = [c for c in axes.collections if c.get_array() is not None]
+    np.testing.assert_array_equal(tints.get_array(), decay.figures["slope"][np.ix_(rows, heads)].ravel())
 
 
 def test_tints_are_the_slopes_around_zero_and_bad_fits_are_framed():
@@ -93,7 +132,12 @@ def test_tints_are_the_slopes_around_zero_and_bad_fits_are_framed():
     axes = plot_heads(decay).axes[0]
     (tints,) = [c for c in axes.collections if c.get_array() is not None]
     np.testing.assert_array_equal(tints.get_array(), decay.figures["slope"].ravel())
-    assert tints.norm.vmin == -tints.norm.vmax == -np.abs(decay.figures["slope"]).max()
+    slopes = decay.figures["slope"]
+    assert (tints.norm.vmin, tints.norm.vmax) == (slopes.min(), slopes.max())
+    falling, rising = tints.to_rgba(slopes.min()), tints.to_rgba(slopes.max())
+    assert falling[2] > falling[1]  # purple
+    assert rising[0] > rising[2]  # orange
+    assert min(tints.to_rgba(0.0)[:3]) > 0.95
     poor = np.flatnonzero(decay.figures["curve"] < 0.9)
     assert 11 in poor
     assert poor.size < 12
@@ -223,7 +267,7 @@ def test_the_heat_map_is_the_slopes_and_the_points_their_means():
     heat, means, _ = plot_slopes(decay).axes
     (image,) = heat.images
     np.testing.assert_array_equal(image.get_array(), slopes)
-    assert image.norm.vmin == -image.norm.vmax == -np.abs(slopes).max()
+    assert (image.norm.vmin, image.norm.vmax) == (slopes.min(), slopes.max())
     numbers = [text.get_text() for text in heat.texts]
     assert [float(number.replace("−", "-")) for number in numbers] == slopes.ravel().round(1).tolist()
     assert "-0.2" not in numbers
@@ -232,13 +276,33 @@ def test_the_heat_map_is_the_slopes_and_the_points_their_means():
     assert edges == [2]
     (container,) = means.containers
     points, _, (bars,) = container
-    np.testing.assert_allclose(points.get_xdata(), decay.kv_head_slopes())
-    np.testing.assert_array_equal(points.get_ydata(), [0, 1])
-    for kv_head, ((low, _), (high, _)) in enumerate(bars.get_segments()):
+    np.testing.assert_allclose(points.get_ydata(), decay.kv_head_slopes())
+    np.testing.assert_array_equal(points.get_xdata(), [1, 3])  # the middles of their query heads
+    assert means.get_xlim() == heat.get_xlim()
+    for kv_head, ((_, low), (_, high)) in enumerate(bars.get_segments()):
         by_layer = [slopes[row, 2 * kv_head : 2 * kv_head + 2].mean() for row in range(3)]
         error = np.std(by_layer, ddof=1) / np.sqrt(3)
         assert (high - low) / 2 == pytest.approx(error)
         assert (high + low) / 2 == pytest.approx(np.mean(by_layer))
+
+
+def test_slopes_of_one_sign_use_the_whole_scale():
+    decay = made_up()
+    decay.figures["slope"][:] = -1 - np.arange(12).reshape(3, 4) / 10
+    (image,) = plot_slopes(decay).axes[0].images
+    weakest, strongest = (np.sum(image.to_rgba(value)[:3]) for value in (-1, -2.1))
+    assert weakest > 2.8
+    assert strongest < 2
+
+
+@pytest.mark.parametrize("width", [None, "double"])
+def test_names_of_128_kv_heads_do_not_touch(width):
+    figure = drawn(plot_slopes(made_up(layers=range(3), heads=128, kv_heads=128, last=50), width=width))
+    heat, means = figure.axes[:2]
+    for labels in (heat.get_xticklabels(), means.get_xticklabels()):
+        boxes = [label.get_window_extent() for label in labels]
+        assert len(boxes) > 10
+        assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))
 
 
 def test_many_heads_have_no_numbers():
@@ -356,3 +420,11 @@ def test_an_output_that_is_there_is_exit_1_before_the_work(run, monkeypatch):
     line = "there.png already exists; --overwrite replaces it"
     assert run("decay.json", "-o", "there.png") == (1, "", f"Error: {line}\n")
     assert Path("there.png").read_text() == "precious"
+
+
+def test_the_command_draws_some_layers(run):
+    assert run("decay.json", "-o", "a.svg", "--layers", "0,5")[0] == 0
+    save_figure(plot_heads(made_up(), layers=[0, 5]), "b.svg")
+    assert Path("a.svg").read_bytes() == Path("b.svg").read_bytes()
+    code, _, err = run("decay.json", "-o", "c.svg", "--layers", "0", "--slopes")
+    assert (code, err) == (2, "Error: --layers goes with neither --head nor --slopes\n")

@@ -28,6 +28,7 @@ TEXTS = [
     "uniform",
     "uniform-descending",
     "table2",
+    "ms-poe",
 ]
 
 
@@ -384,7 +385,7 @@ def test_every_kind_has_a_description_and_an_example_that_works(tmp_path, monkey
 
 LIST = (
     "rope, pi, abf, abf-multi-stage, ntk, dynamic, ntk-by-parts, yarn, llama3, longrope, self-extend, uniform,"
-    " uniform-descending, table2, harpe"
+    " uniform-descending, table2, ms-poe, harpe"
 )
 
 
@@ -404,7 +405,13 @@ LIST = (
         ("longrope: ", "scheme 'longrope: ': a file is missing, as in longrope:config.json"),
         ("self-extend,group=2", "scheme 'self-extend,group=2': a window is missing, as in self-extend:1024,group=32"),
         ("self-extend:9", "scheme 'self-extend:9': the option group is missing, as in self-extend:1024,group=32"),
-        ("uniform:5", "scheme 'uniform:5': uniform takes no value, not '5'"),
+        ("uniform:5e6..1e6", "scheme 'uniform:5e6..1e6': the range must rise, not '5e6..1e6'"),
+        ("uniform:1..5e6", "scheme 'uniform:1..5e6': each end of the range must be a finite number above 1, not 1"),
+        (
+            "uniform,heads=6,kv_heads=4",
+            "scheme 'uniform,heads=6,kv_heads=4': kv_heads must be a divisor of the 6 heads, not 4",
+        ),
+        ("uniform:5", "scheme 'uniform:5': the range must be LOW..HIGH, as in uniform:1e6..3e6,heads=8, not '5'"),
         ("uniform,5", "scheme 'uniform,5': an option must be key=value, not '5'"),
         ("pi:32,5", "scheme 'pi:32,5': factor must be a number of at least 1, not '32,5'"),
         ("pi:32,", "scheme 'pi:32,': factor must be a number of at least 1, not '32,'"),
@@ -566,6 +573,32 @@ def test_longrope_is_made_for_the_longest_length_of_its_file(tmp_path):
     assert parse_scheme(f"longrope:{tmp_path}", model=MODEL).target_length == 131072
 
 
+def test_uniform_takes_a_range_and_heads():
+    scheme = parse_scheme("uniform:10k..30k,heads=6,kv_heads=3")
+    assert (scheme.bases, scheme.heads) == ((10000, 20000, 30000), 6)
+    assert scheme.name == "uniform:10000..30000,heads=6,kv_heads=3"
+    assert parse_scheme(scheme.name) == scheme
+    assert parse_scheme("uniform,heads=2").bases == (1e6, 5e6)
+    assert parse_scheme("uniform:1e6..5e6").name == "uniform"
+
+
+def test_ms_poe_divides_the_positions_of_every_head():
+    scheme = parse_scheme("ms-poe,kv_heads=4,head_dim=8")
+    expected = [
+        naive.waveform_of(np.array(naive.inv_freq(1e4, 8)) / ratio, range(300)) for ratio in (1.2, 1.4, 1.6, 1.8)
+    ]
+    np.testing.assert_allclose(scheme.waveforms(299), expected, atol=1e-9)
+    one, two = parse_scheme("ms-poe:1..3,kv_heads=2,head_dim=8"), parse_scheme("pi:3,head_dim=8")
+    np.testing.assert_array_equal(one.inv_freq()[1], two.inv_freq()[0])
+    assert one.name == "ms-poe:1..3,head_dim=8,kv_heads=2"
+
+
+def test_k_and_m_are_thousands_in_bases_and_1024s_in_lengths():
+    assert parse_scheme("abf:5m") == parse_scheme("abf:5e6")
+    assert parse_scheme("yarn:32,original=8k,base=500K") == parse_scheme("yarn:32,original=8192,base=5e5")
+    assert parse_scheme("self-extend:1k,group=32") == parse_scheme("self-extend:1024,group=32")
+
+
 def test_uniform_has_as_many_bases_as_are_asked_for():
     assert parse_scheme("uniform,kv_heads=5").bases == (1e6, 2e6, 3e6, 4e6, 5e6)
     assert parse_scheme("uniform-descending,kv_heads=2").bases == (5e6, 1e6)
@@ -592,7 +625,7 @@ def test_transformers_gets_our_numbers_by_the_rule_that_we_write():
     for text in TEXTS:
         scheme = parse_scheme(text)
         rule = scheme.rope_parameters()
-        if text.startswith(("self-extend", "uniform", "table2")):
+        if text.startswith(("self-extend", "uniform", "table2", "ms-poe")):
             assert rule is None
             continue
         length = None if rule["rope_type"] == "dynamic" else 4096

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -55,6 +55,34 @@ def save_with_tokenizer(model, folder):
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     model.save_pretrained(folder)
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w0").save_pretrained(folder)
+
+
+def word_tokenizer(*texts):
+    """A token for each word of the texts and each digit, and <s> before every text."""
+    split = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.Digits(True)])
+    known = ["<s>", "<unk>", *(word for text in texts for word, _ in split.pre_tokenize_str(text))]
+    words = {word: i for i, word in enumerate(dict.fromkeys(known))}
+    made = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    made.pre_tokenizer = split
+    made.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", unk_token="<unk>")
+
+
+def reader_toy(tokenizer):
+    """A small Llama for the words of a tokenizer."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=256,
+        initializer_range=0.2,
+    )
+    torch.manual_seed(3)
+    return LlamaForCausalLM(config).eval()
 
 
 def save_gguf(model, file):
@@ -140,10 +168,11 @@ def tokens(*shape, seed=0):
     return torch.randint(1, VOCABULARY, shape, generator=torch.Generator().manual_seed(seed))
 
 
-def naive_logits(model, bases, ids, seen=None):
+def naive_logits(model, bases, ids, seen=None, distances=None):
     """Logits of a stock causal model with a base per KV head: one head at a time, angles in float64.
 
-    `seen`, a list, gets of every head of every layer queries and keys before rotation, scores and weights.
+    `seen`, a list, gets of every head of every layer queries and keys before rotation, scores and weights. `distances`,
+    (S, S), is what each query is to see as its distance from each key.
     """
     config, layers = model.config, model.model.layers
     size = config.head_dim
@@ -160,8 +189,11 @@ def naive_logits(model, bases, ids, seen=None):
             if hasattr(attention, "q_norm"):
                 q, k = attention.q_norm(q), attention.k_norm(k)
             before = q[0].detach().numpy(), k[0].detach().numpy()
-            q, k = naive_rotation(q, bases[kv_head]), naive_rotation(k, bases[kv_head])
-            scores = q @ k.transpose(-1, -2) / size**0.5
+            if distances is not None:
+                scores = naive_scores(q, k, distances, bases[kv_head]) / size**0.5
+            else:
+                q, k = naive_rotation(q, bases[kv_head]), naive_rotation(k, bases[kv_head])
+                scores = q @ k.transpose(-1, -2) / size**0.5
             distance = torch.arange(ids.shape[1])[:, None] - torch.arange(ids.shape[1])[None, :]
             hidden = distance < 0
             if window := naive_window(config, index):
@@ -182,6 +214,37 @@ def naive_rotation(x, base):
     turn = torch.from_numpy(np.exp(1j * np.arange(x.shape[1])[:, None] * theta)).to(torch.complex64)
     turned = torch.complex(x[..., : size // 2].contiguous(), x[..., size // 2 :].contiguous()) * turn
     return torch.cat((turned.real, turned.imag), -1)
+
+
+def naive_scores(q, k, distances, base):
+    """Scores of queries and keys that were not rotated, (B, S, D), as if they stood at these distances, (S, S)."""
+    size = q.shape[-1]
+    q, k = (torch.complex(*x.double().chunk(2, -1)) for x in (q, k))
+    theta = torch.tensor([base ** (-2 * i / size) for i in range(size // 2)], dtype=torch.float64)
+    turn = torch.exp(1j * distances[..., None] * theta)  # (S, S, D/2)
+    return torch.einsum("bqc,bkc,qkc->bqk", q, k.conj(), turn).real.float()
+
+
+def naive_log_probabilities(logits, ids):
+    """Log-probabilities of all tokens but the first, (B, S - 1), by the logits of a whole pass."""
+    return logits[:, :-1].log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]
+
+
+def naive_sliding_nats(model, documents, length, stride):
+    """-log p of every scored token, and its position: one window and one token at a time."""
+    nats, positions = [], []
+    for document in documents:
+        scored = 0  # tokens before this position are
+        for start in range(0, len(document) - length + 1, stride):
+            window = document[start : start + length]
+            with torch.no_grad():
+                found = model(torch.tensor([window])).logits[0].double().log_softmax(-1)
+            for i in range(1, length):
+                if start + i > scored:
+                    nats.append(-float(found[i - 1, window[i]]))
+                    positions.append(start + i)
+            scored = start + length - 1
+    return np.array(nats), np.array(positions)
 
 
 def naive_window(config, layer):

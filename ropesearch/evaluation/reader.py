@@ -1,10 +1,9 @@
-"""How a model reads long texts: in chunks with a cache, so that memory grows with the length and not with its square."""
+"""How a model reads long texts: in chunks with a cache, so that memory grows with the length, not its square."""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ropesearch.core import checks
 from ropesearch.core.machine import available_memory, readable_size
 
 if TYPE_CHECKING:
@@ -14,7 +13,7 @@ T = TypeVar("T")
 
 CHUNK = 2048
 """Tokens that are read at once."""
-TOKENS_AT_ONCE = {"cpu": 4096, "cuda": 65536}
+TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 65536}
 """Tokens of a batch, where no batch size is asked for: on a CPU larger ones gain nothing."""
 LARGEST_BATCH = 64
 
@@ -33,8 +32,7 @@ class Reader:
 
     def __init__(self, model: Any, *, chunk: int = CHUNK, batch_size: int | None = None) -> None:
         self.model = model
-        self.chunk = checks.integer("chunk", chunk, 1)
-        self.asked = None if batch_size is None else checks.integer("batch_size", batch_size, 1)
+        self.chunk, self.asked = chunk, batch_size
         self.device = next(model.parameters()).device
         self.vocabulary = int(model.config.get_text_config().vocab_size)
 
@@ -85,14 +83,13 @@ class Reader:
 
         # A layer with a window forgets what is outside, and cannot go back.
         windowed = any(getattr(layer, "is_sliding", False) for layer in cache.layers)
-        before = cache.get_seq_length()
         used = copy.deepcopy(cache) if windowed else cache
         with torch.inference_mode():
             out = self.model(
                 input_ids=ids[None].to(self.device), past_key_values=used, use_cache=True, logits_to_keep=1
             )
         if not windowed:
-            cache.crop(before)
+            cache.crop(-len(ids))  # a positive number meant what is left, in older releases
         found: torch.Tensor = out.logits[0, -1].float().log_softmax(-1).cpu()
         return found
 
@@ -159,7 +156,7 @@ class Reader:
     def _bytes(self, length: int) -> int:
         """Bytes that a sample takes at least: its cache, and the logits of a chunk in float32."""
         config = self.model.config.get_text_config()
-        width = next(self.model.parameters()).element_size()
+        width = int(next(self.model.parameters()).element_size())
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         cache = 2 * int(config.num_hidden_layers) * int(heads) * int(head_dim) * width

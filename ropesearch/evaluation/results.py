@@ -121,33 +121,40 @@ def label_of(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _checked_row(index: int, row: Any) -> Mapping[str, Any]:
-    name = f"rows[{index}]"
+    try:
+        _check_row(row)
+    except InputError as error:
+        msg = f"row {index}: {error}"
+        raise InputError(msg) from None
+    return dict(row)
+
+
+def _check_row(row: Any) -> None:
     if not isinstance(row, dict):
-        raise ParameterError(name, row, "a mapping")
+        raise ParameterError("it", row, "a mapping")
     for key in ROW_KEYS:
         if key not in row:
-            msg = f"{name} has no key {key!r}"
+            msg = f"it has no key {key!r}"
             raise InputError(msg)
     for key in ("model", "suite", "task"):
         if not isinstance(row[key], str):
-            raise ParameterError(f"{name}.{key}", row[key], "a text")
+            raise ParameterError(key, row[key], "a text")
     if row["scheme"] is not None and not isinstance(row["scheme"], str):
-        raise ParameterError(f"{name}.scheme", row["scheme"], "a text or null")
+        raise ParameterError("scheme", row["scheme"], "a text or null")
     if row["length"] is not None and not _whole(row["length"]):
-        raise ParameterError(f"{name}.length", row["length"], "a whole number or null")
+        raise ParameterError("length", row["length"], "a whole number or null")
     if not _whole(row["n"]):
-        raise ParameterError(f"{name}.n", row["n"], "a whole number")
+        raise ParameterError("n", row["n"], "a whole number")
     figures = [figure for figure in FIGURES if figure in row]
     if len(figures) != 1 or not _number(row[figures[0]]):
-        msg = f"{name} must have one figure, {' or '.join(FIGURES)}, not {shown(figures)}"
+        msg = f"it must have one figure, {' or '.join(FIGURES)}, not {shown(figures)}"
         raise InputError(msg)
     interval = row["interval"]
     if interval is not None and not (isinstance(interval, list) and len(interval) == 2 and all(map(_number, interval))):
-        raise ParameterError(f"{name}.interval", interval, "two numbers or null")
+        raise ParameterError("interval", interval, "two numbers or null")
     for key in ("by_position", "by_distance"):
         if key in row:
-            _check_bands(f"{name}.{key}", row[key])
-    return row
+            _check_bands(key, row[key])
 
 
 def _check_bands(name: str, bands: Any) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ropesearch.core.errors import InputError
+from ropesearch.core.errors import InputError, shown
 from ropesearch.core.files import check_output, write_whole
 
 FORMAT, VERSION = "ropesearch.samples", 1
@@ -86,8 +86,16 @@ def _line(record: Record) -> str:
     return json.dumps(record, allow_nan=False)
 
 
-def _read(path: Path, settings: Mapping[str, Any]) -> list[Record]:
-    """Read the records of a log with these settings; a last line that a crash cut off is left out."""
+def read_samples(path: Path) -> tuple[Mapping[str, Any], list[Record]]:
+    """Read a log: its settings and its records; a last line that a crash cut off is left out.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    ValueError
+        If it is no log.
+    """
     try:
         first, *lines = path.read_text(encoding="utf-8").split("\n")
         head = json.loads(first)
@@ -97,10 +105,6 @@ def _read(path: Path, settings: Mapping[str, Any]) -> list[Record]:
     except (ValueError, KeyError, TypeError):
         msg = f"{path} is not the samples of an evaluation: name another output"
         raise InputError(msg) from None
-    differing = [key for key in sorted(found.keys() | settings.keys()) if found.get(key) != settings.get(key)]
-    if differing:
-        msg = f"{path} holds samples of other settings ({', '.join(differing)}): name another output"
-        raise InputError(msg)
     records = []
     for line in lines:
         try:
@@ -109,4 +113,15 @@ def _read(path: Path, settings: Mapping[str, Any]) -> list[Record]:
         except (ValueError, KeyError, TypeError):
             break
         records.append(record)
+    return found, records
+
+
+def _read(path: Path, settings: Mapping[str, Any]) -> list[Record]:
+    """Read the records of a log with these settings."""
+    found, records = read_samples(path)
+    differing = [key for key in settings if found.get(key) != settings[key]]
+    if differing:
+        each = "; ".join(f"{key} was {shown(found.get(key))} and is {shown(settings[key])}" for key in differing)
+        msg = f"{path} holds samples of other settings: {each}"
+        raise InputError(msg)
     return records

@@ -31,8 +31,11 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 with 128k tokens and more, fifty of GovReport with 16k and more, each cut to the length that is evaluated."""
 
 
-def _option(check: Check, default: Any, help_text: str) -> Any:
-    return field(default=default, metadata={"check": check, "help": help_text})
+def _option(check: Check, default: Any, help_text: str, suites: Iterable[str] = SUITES) -> Any:
+    """Field of an option, which has an effect on some suites only; its help begins with them."""
+    some = tuple(suites)
+    text = help_text if some == tuple(SUITES) else f"{', '.join(some)}: {help_text}"
+    return field(default=default, metadata={"check": check, "help": text, "suites": some})
 
 
 def _optional(check: Check) -> Check:
@@ -75,7 +78,7 @@ class EvaluationSpec:
 
     suite: str = _option(partial(checks.choice, choices=SUITES), MISSING, f"What to measure: {', '.join(SUITES)}.")
     lengths: tuple[int, ...] = _option(_lengths, (), "Lengths in tokens, such as 4096,8192; required but for short.")
-    tasks: tuple[str, ...] = _option(_names, (), "niah, ruler, short: only these tasks.  [default: all]")
+    tasks: tuple[str, ...] = _option(_names, (), "only these tasks.  [default: all]", HARNESS)
     limit: int | None = _option(
         _optional(_positive),
         None,
@@ -83,16 +86,19 @@ class EvaluationSpec:
         "[default: all documents; 20 contexts; 5 needles; all questions]",
     )
     seed: int = _option(partial(checks.integer, least=0), 0, "Seed of keys, values, needles and of where texts begin.")
-    stride: int = _option(_positive, 256, "perplexity: tokens by which the window moves on.")
-    truncate: bool = _option(checks.truth, False, "perplexity: cut every document to the length.")
+    stride: int = _option(_positive, 256, "tokens by which the window moves on.", ["perplexity"])
+    truncate: bool = _option(checks.truth, False, "cut every document to the length.", ["perplexity"])
     min_tokens: int | None = _option(
         _optional(_positive),
         None,
-        "perplexity: leave out documents with fewer tokens.  [default: the longest length]",
+        "leave out documents with fewer tokens.  [default: the longest length]",
+        ["perplexity"],
     )
-    depths: int = _option(partial(checks.integer, least=1, most=1000), 11, "needle: depths, from 0 to 1.")
-    pairs: int = _option(partial(checks.integer, least=1, most=64), 32, "recall: pairs of key and value in a context.")
-    text_key: str = _option(_text, "text", "Column of JSON, Parquet and hub data that holds the text.")
+    depths: int = _option(partial(checks.integer, least=1, most=1000), 11, "depths, from 0 to 1.", ["needle"])
+    pairs: int = _option(partial(checks.integer, least=1, most=64), 32, "pairs in a context.", ["recall"])
+    text_key: str = _option(
+        _text, "text", "column of JSON, Parquet and hub data with the text.", ["perplexity", "recall", "needle"]
+    )
 
     def __post_init__(self) -> None:
         """Check every option alone, then against the suite."""
@@ -118,6 +124,11 @@ class EvaluationSpec:
     def limit_or(self, default: int) -> int:
         """The limit, or what stands for it where none was asked for."""
         return default if self.limit is None else self.limit
+
+    def effective(self) -> dict[str, Any]:
+        """Return the options that have an effect on the suite, by name, as JSON holds them."""
+        options = self.to_dict()
+        return {option.name: options[option.name] for option in fields(self) if self.suite in option.metadata["suites"]}
 
     def to_dict(self) -> dict[str, Any]:
         """Return every option by name, as JSON holds it: `EvaluationSpec(**spec.to_dict())` is the spec again."""

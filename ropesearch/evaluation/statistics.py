@@ -66,36 +66,42 @@ def ratio_interval(sums: npt.ArrayLike, counts: npt.ArrayLike, seed: int = 0) ->
     return float(low), float(high)
 
 
-def paired_difference(
-    first: Sequence[tuple[float, float]], second: Sequence[tuple[float, float]], seed: int = 0
-) -> tuple[float, Interval]:
-    """Difference of two ratios over the same documents, second minus first, and its 95 % bootstrap interval.
+def paired_difference(tasks: Sequence[tuple[npt.ArrayLike, npt.ArrayLike]], seed: int = 0) -> tuple[float, Interval]:
+    """Mean over tasks of the difference of two ratios, second minus first, and its 95 % bootstrap interval.
+
+    The documents or questions of each task are drawn again by themselves, both sides together.
 
     Parameters
     ----------
-    first, second : sequence of (float, float), of the same length
-        Of each document, sum and count; the same document at the same place.
+    tasks : sequence of (array_like, array_like), each of shape (n, 2)
+        Of each task, sum and count of each document, of the first and of the second; the same document in the same
+        row.
     seed : int
-        Of the draws: both sides are drawn together.
+        Of the draws.
 
     Returns
     -------
     difference : float
     interval : (float, float)
-        The whole range, minus to plus infinity, where there is only one document.
+        The whole range, minus to plus infinity, where a task has only one document.
     """
-    a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    value, drawn = 0.0, np.zeros(RESAMPLES)
+    for i, (first, second) in enumerate(tasks):
+        both = np.hstack([np.asarray(first, dtype=float), np.asarray(second, dtype=float)])
+        n = len(both)
+        # Right and wrong answers make four different rows, however many the questions are.
+        alike, times = np.unique(both, axis=0, return_counts=True)
+        weights = np.random.default_rng([seed, n, i]).multinomial(n, times / n, size=RESAMPLES)
+        value += float(_difference(times @ alike))
+        drawn += _difference(weights @ alike) if n > 1 else np.nan
+    low, high = np.quantile(drawn / len(tasks), [0.025, 0.975])
+    known = not math.isnan(low)
+    return value / len(tasks), (float(low), float(high)) if known else (-math.inf, math.inf)
 
-    def difference(weights: Floats) -> Floats:
-        x, y = weights @ a, weights @ b
-        result: Floats = y[..., 0] / y[..., 1] - x[..., 0] / x[..., 1]
-        return result
 
-    value = float(difference(np.ones(len(a))))
-    if len(a) < 2:
-        return value, (-math.inf, math.inf)
-    low, high = np.quantile(difference(_draws(len(a), seed)), [0.025, 0.975])
-    return value, (float(low), float(high))
+def _difference(sums: Floats) -> Floats:
+    result: Floats = sums[..., 2] / sums[..., 3] - sums[..., 0] / sums[..., 1]
+    return result
 
 
 def _draws(n: int, seed: int) -> Floats:

@@ -10,7 +10,7 @@ from ropesearch.core.base_set import BaseSet
 from ropesearch.core.errors import InputError, ParameterError, shown
 from ropesearch.core.model_config import MODEL_TYPES, SUPPORTED, ModelConfig
 from ropesearch.schemes.grammar import parse_scheme
-from ropesearch.schemes.rules import HeadBases, Scheme, SelfExtend
+from ropesearch.schemes.rules import HeadBases, MultiScale, Scheme, SelfExtend
 
 Wanted = BaseSet | Scheme | str
 """What a model can be given: a base set, a scheme, or the text of one."""
@@ -102,6 +102,9 @@ def rope_change(wanted: Wanted, model: ModelConfig, max_position_embeddings: int
     scheme.check_fit(model)
     if isinstance(scheme, SelfExtend):
         msg = "self-extend changes distances, which no config holds: it cannot be put into a model"
+        raise InputError(msg)
+    if isinstance(scheme, MultiScale):
+        msg = "ms-poe divides the positions of every KV head, which no config holds: it cannot be put into a model"
         raise InputError(msg)
     length, length_from = _length(scheme, model, max_position_embeddings)
     if isinstance(scheme, HeadBases):

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
 from ropesearch.core import checks
@@ -10,14 +11,17 @@ from ropesearch.core.base_set import BaseSet
 from ropesearch.core.errors import InputError, ParameterError, shown
 from ropesearch.core.grid import evenly_spaced_bases
 from ropesearch.core.model_config import ModelConfig
+from ropesearch.core.numbers import read_number
 from ropesearch.core.presets import PRESETS, TABLE_2
 
 from .rules import (
     ABF_STAGES,
+    MS_POE_RATIOS,
     Dynamic,
     HeadBases,
     Llama3,
     LongRopeScheme,
+    MultiScale,
     MultiStage,
     NtkByParts,
     PositionInterpolation,
@@ -38,8 +42,10 @@ def parse_scheme(text: str, *, model: ModelConfig | Mapping[str, Any] | None = N
         A name of `SCHEMES`, its value where it has one, and options. `original` is the trained length in tokens
         (4096), `head_dim` the channels per head (128), `base` the RoPE theta that a scheme starts from (10000). A
         scheme that brings one of them, in its value, its file or its bases, does not take it as an option too.
-        `self-extend` needs `group`; `llama3` has `low_freq_factor` (1) and `high_freq_factor` (4); `uniform` and
-        `uniform-descending` have `kv_heads` (32), the number of bases.
+        `self-extend` needs `group`; `llama3` has `low_freq_factor` (1) and `high_freq_factor` (4); `uniform`,
+        `uniform-descending` and `ms-poe` have `heads` and `kv_heads` (32, or as many as `heads`), the number of rows,
+        and take a range as their value, such as 1e6..5e6. Numbers may end in k or m: thousands and millions in bases,
+        1024s in lengths.
     model : ModelConfig, or what a config.json holds, optional
         A model that the scheme is for. What the text does not say is then the model's, and not the default:
         max_position_embeddings is `original`, the rest has the same name.
@@ -153,17 +159,17 @@ class _Words:
         self.written[""] = f":{self.value}"
         return self.value
 
-    def number(self, check: Callable[[str, Any], Any], default: float | None = None) -> Any:
+    def number(self, check: Callable[[str, Any], Any], default: float | None = None, *, binary: bool = False) -> Any:
         """Read the value of the scheme as a number; it is required if there is no default."""
         if default is not None and not self.value.strip():
             return default
-        value = check(self.kind.value, _parse_number(self.file()))
+        value = check(self.kind.value, _parse_number(self.file(), binary=binary))
         self.written[""] = f":{_format_number(value)}" if value != default else ""
         return value
 
     def option(self, key: str, check: Callable[[str, Any], Any], default: float | None = None) -> Any:
         if key in self.given:
-            value = check(key, _parse_number(self.given[key]))
+            value = check(key, _parse_number(self.given[key], binary=key == "original"))
         elif key in self.own:
             value = check(key, self.own[key])
         elif default is not None:
@@ -194,17 +200,16 @@ class _Words:
         return {"name": self.name, "head_dim": self.head_dim(), "original": self.original()}
 
 
-def _parse_number(text: str) -> int | float | str:
+def _parse_number(text: str, *, binary: bool = False) -> int | float | str:
     """Parse a number, or return the text itself for an error message to show."""
     try:
         return int(text)
     except ValueError:
         pass
     try:
-        value = float(text)
-    except ValueError:
+        return read_number(text, binary=binary)
+    except (ValueError, OverflowError, ZeroDivisionError):
         return text
-    return int(value) if value.is_integer() else value
 
 
 def _format_number(value: float) -> str:
@@ -267,16 +272,54 @@ def _long_rope(words: _Words) -> Scheme:
 def _self_extend(words: _Words) -> Scheme:
     return SelfExtend(
         bases=words.base(),
-        window=words.number(_at_least_one),
+        window=words.number(_at_least_one, binary=True),
         group=words.option("group", _at_least_one),
         **words.common(),
     )
 
 
-def _uniform(words: _Words) -> tuple[float, ...]:
+def _heads(words: _Words) -> tuple[int | None, int]:
+    """Return the number of query heads, if it is said, and that of KV heads, 32 by default."""
+    default = int(PRESETS["table2"]["heads"])
+    heads = int(words.option("heads", _head_count)) if "heads" in words.given else None
+    if heads is None or "kv_heads" in words.given:
+        kv_heads = int(words.option("kv_heads", _head_count, default))
+        return heads, kv_heads if heads is None else checks.kv_heads(kv_heads, heads)
+    return heads, heads
+
+
+def _head_count(name: str, value: Any) -> int:
+    return checks.integer(name, value, 1, 4096)
+
+
+def _range(words: _Words, default: tuple[float, float], check: Callable[[str, Any], Any]) -> tuple[float, float]:
+    """Read the value of the scheme as a range, LOW..HIGH."""
+    if not words.value.strip():
+        return default
+    parts = words.value.split("..")
+    if len(parts) != 2:
+        words.refuse(f"the range must be LOW..HIGH, as in {words.kind.example}, not {shown(words.value)}")
+    low, high = (check("each end of the range", _parse_number(part)) for part in parts)
+    if high <= low:
+        words.refuse(f"the range must rise, not {shown(words.value)}")
+    if (low, high) != default:
+        words.written[""] = f":{_format_number(low)}..{_format_number(high)}"
+    return low, high
+
+
+def _uniform(words: _Words, *, descending: bool = False) -> Scheme:
     published = PRESETS["table2"]
-    n = words.option("kv_heads", lambda name, value: checks.integer(name, value, 1, 4096), published["heads"])
-    return tuple(evenly_spaced_bases(published["bmin"], published["bmax"], n))
+    low, high = _range(words, (published["bmin"], published["bmax"]), checks.base)
+    heads, n = _heads(words)
+    bases = tuple(evenly_spaced_bases(low, high, n))
+    return HeadBases(bases=bases[::-1] if descending else bases, heads=heads, **words.common())
+
+
+def _ms_poe(words: _Words) -> Scheme:
+    low, high = _range(words, MS_POE_RATIOS, partial(checks.number, requirement="a number of at least 1", least=1.0))
+    heads, n = _heads(words)
+    ratios = tuple(low + (high - low) * h / max(n - 1, 1) for h in range(n))
+    return MultiScale(bases=words.base() * n, ratios=ratios, heads=heads, **words.common())
 
 
 def _harpe(words: _Words) -> Scheme:
@@ -286,7 +329,7 @@ def _harpe(words: _Words) -> Scheme:
 
 _SHAPE = ("original", "head_dim")
 _KEYS = ("original", "base", "head_dim")
-_UNIFORM_KEYS = (*_SHAPE, "kv_heads")
+_UNIFORM_KEYS = (*_SHAPE, "heads", "kv_heads")
 
 SCHEMES: Mapping[str, SchemeKind] = {
     "rope": SchemeKind(
@@ -334,16 +377,20 @@ SCHEMES: Mapping[str, SchemeKind] = {
         "self-extend:1024,group=32", "window", ("group", *_KEYS), _self_extend,
     ),
     "uniform": SchemeKind(
-        "bases evenly spaced from 1e6 to 5e6, one per KV head, 32 by default (HARPE, arXiv:2412.07171, Eq. 9)",
-        "uniform", "", _UNIFORM_KEYS, _per_head(_uniform),
+        "bases evenly spaced from 1e6 to 5e6 or over a range, one per KV head, 32 by default (arXiv:2412.07171, Eq. 9)",
+        "uniform:1e6..3e6,heads=8", "range", _UNIFORM_KEYS, _uniform,
     ),
     "uniform-descending": SchemeKind(
-        "the same from 5e6 down to 1e6",
-        "uniform-descending", "", _UNIFORM_KEYS, _per_head(lambda words: _uniform(words)[::-1]),
+        "the same from the highest base down to the lowest",
+        "uniform-descending:1e6..3e6,heads=8", "range", _UNIFORM_KEYS, partial(_uniform, descending=True),
     ),
     "table2": SchemeKind(
         "the 32 bases of HARPE's Table 2, one per head (arXiv:2412.07171)",
         "table2", "", _SHAPE, _per_head(lambda _: TABLE_2),
+    ),
+    "ms-poe": SchemeKind(
+        "Ms-PoE: positions divided by a ratio for every KV head, from 1.2 to 1.8 or over a range (arXiv:2403.04797)",
+        "ms-poe:1.2..2,heads=8", "range", (*_UNIFORM_KEYS, "base"), _ms_poe,
     ),
     "harpe": SchemeKind(
         "the bases of a base-set file, one per KV head",

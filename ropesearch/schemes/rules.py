@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 ABF_STAGES = ((1e6, 32768), (2e6, 65536), (5e6, 131072))
 """Multi-stage ABF: the base of each stage, and the length trained with it, in tokens."""
 
+MS_POE_RATIOS = (1.2, 1.8)
+"""Ratios of the first and the last head in Ms-PoE, arXiv:2403.04797."""
+
 
 @dataclass(frozen=True)
 class Scheme:
@@ -327,6 +330,25 @@ class HeadBases(Scheme):
             msg = f"the scheme {self.name} is for {heads}{len(self.bases)} KV heads, and {model.name} has "
             msg += f"{model.heads} heads and {model.kv_heads} KV heads (uniform takes the model's number)"
             raise InputError(msg)
+
+
+@dataclass(frozen=True)
+class MultiScale(Scheme):
+    """Positions divided by a ratio for every KV head (Ms-PoE: Zhang et al., arXiv:2403.04797).
+
+    Ratios rise with the number of the head. The paper gives them to heads by how much a head attends to positions,
+    which takes a model to measure.
+    """
+
+    ratios: tuple[float, ...]
+    heads: int | None = None
+
+    def rope_parameters(self) -> None:
+        """None: transformers has one rule for all heads."""
+
+    def _frequencies(self, length: int) -> Floats:
+        theta: Floats = super()._frequencies(length) / np.array(self.ratios)[:, None]
+        return theta
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,428 @@
+"""Run a suite over models and schemes, on the same samples."""
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ropesearch._version import __version__
+from ropesearch.core import checks
+from ropesearch.core.device import find_device
+from ropesearch.core.errors import InputError, ParameterError, require_extra
+from ropesearch.core.files import check_output
+from ropesearch.core.model_config import ModelConfig
+from ropesearch.core.model_source import ModelSource
+from ropesearch.core.progress import Progress
+from ropesearch.model.apply import apply_scheme, find_decoder
+from ropesearch.model.change import check_model, rope_change
+from ropesearch.model.load import load_model, load_tokenizer
+from ropesearch.schemes.grammar import parse_scheme
+from ropesearch.schemes.rules import SelfExtend
+from ropesearch.training.models import identity
+
+from .needle import Needle
+from .perplexity import Perplexity
+from .reader import CHUNK, Reader
+from .recall import Recall
+from .results import Results
+from .samples import Record, SampleLog, samples_path
+from .self_extend import apply_self_extend
+from .spec import HARNESS, EvaluationSpec
+from .suite import Suite, Task
+from .texts import Data, Texts
+
+if TYPE_CHECKING:
+    from torch import nn
+
+AnyPath = str | os.PathLike[str]
+Note = Callable[[str], None]
+DTYPES = ("float32", "bfloat16", "float16")
+OWN = "own"
+"""What a user writes for the model's own scheme."""
+PACKAGES = ("torch", "transformers", "lm_eval", "datasets", "numpy")
+
+
+def evaluate(
+    model: "nn.Module",
+    tokenizer: Any,
+    suite: str,
+    *,
+    lengths: Sequence[int] = (),
+    schemes: Sequence[str | None] = (None,),
+    data: Data = (),
+    essays: AnyPath | None = None,
+    name: str = "model",
+    output: AnyPath | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    batch_size: int | None = None,
+    chunk: int = CHUNK,
+    progress: Progress | None = None,
+    note: Note | None = None,
+    **options: Any,
+) -> Results:
+    """Evaluate a model in memory, under its own position scheme or others, on the same samples.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        A causal model, stock or with bases in it; in memory its schemes come and go, and its weights stay.
+    tokenizer : transformers.PreTrainedTokenizerBase
+    suite : str
+        perplexity, recall, needle, niah, ruler or short.
+    lengths : sequence of int
+        In tokens; for all suites but short.
+    schemes : sequence of str or None
+        Each a text as for `parse_scheme`, self-extend included; None or "own" is what the model has.
+    data : sequence of path-like or str
+        Documents of perplexity, or the text around pairs and needles: files, folders or hub names.
+    essays : path-like, optional
+        Folder of texts for the tasks of niah and ruler that hide needles in essays.
+    name : str
+        What results call the model.
+    output : path-like, optional
+        The results file; samples are kept beside it as they are scored.
+    resume : bool
+        Keep the samples of an earlier run with the same settings.
+    overwrite : bool
+        Replace the files of an earlier run.
+    batch_size : int, optional
+        Samples to read at once; found by trying if left out.
+    chunk : int
+        Tokens to read at once.
+    progress, note : callable, optional
+        Told where the work stands, and in one line what was left out.
+    **options
+        Of `EvaluationSpec`: limit, tasks, seed, stride, truncate, min_tokens, depths, pairs, text_key.
+
+    Returns
+    -------
+    Results
+
+    Raises
+    ------
+    ValueError
+        If an option, a text or a scheme cannot be used, or the samples beside `output` are of other settings.
+    OSError
+        If a file exists and may not be replaced, or cannot be written, or the network is needed and absent.
+    MemoryError
+        If a length does not fit; the message says which would, and finished samples stay.
+    ImportError
+        If the extra `evaluate` is not installed.
+    """
+    spec = _made(EvaluationSpec, options | {"suite": suite, "lengths": lengths})
+    own: Any = model
+    source = _InMemory(name, own, tokenizer)
+    if any(schemes):
+        for scheme in schemes:
+            check_scheme(ModelConfig.of(find_decoder(own, "a scheme").config.to_dict(), name), scheme)
+    how = _How(output, resume, overwrite, batch_size, chunk, progress, note)
+    return _run([source], spec, schemes, data, essays, how)
+
+
+def evaluate_models(
+    models: Sequence[AnyPath],
+    spec: EvaluationSpec,
+    *,
+    schemes: Sequence[str | None] = (None,),
+    data: Data = (),
+    essays: AnyPath | None = None,
+    output: AnyPath | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    device: str = "cpu",
+    dtype: str | None = None,
+    batch_size: int | None = None,
+    chunk: int = CHUNK,
+    progress: Progress | None = None,
+    note: Note | None = None,
+) -> Results:
+    """Evaluate models on disk or on the hub, each under every scheme, on the same samples.
+
+    Parameters
+    ----------
+    models : sequence of path-like or str
+        As for `load_model`; each is loaded once.
+    spec : EvaluationSpec
+    device : str
+        cpu, cuda or cuda:N.
+    dtype : str, optional
+        float32, bfloat16 or float16; as stored if left out.
+    schemes, data, essays, output, resume, overwrite, batch_size, chunk, progress, note
+        As for `evaluate`.
+
+    Returns
+    -------
+    Results
+
+    Raises
+    ------
+    ValueError, OSError, MemoryError, ImportError
+        As for `evaluate`, and as for `load_model`.
+    """
+    if not models:
+        raise InputError("`models` must name at least one model")
+    if dtype is not None:
+        checks.choice("dtype", dtype, DTYPES)
+    sources = [ModelSource.find(model) for model in models]
+    names = [source.name for source in sources]
+    if len(set(names)) < len(names):
+        raise ParameterError("models", names, "different from each other")
+    for source in sources:
+        for scheme in schemes:
+            if scheme not in (None, OWN):
+                check_scheme(source.config(), scheme)
+    found = find_device(device)
+    options: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
+    options |= {} if found is None else {"device_map": {"": found}}
+    how = _How(output, resume, overwrite, batch_size, chunk, progress, note)
+    return _run([_OnDisk(source, options, progress) for source in sources], spec, schemes, data, essays, how)
+
+
+def check_scheme(model: ModelConfig, scheme: str | None) -> None:
+    """Raise ValueError unless a model can take a scheme in memory, self-extend included."""
+    if scheme in (None, OWN):
+        return
+    check_model(model, scheme, "a scheme")
+    parsed = parse_scheme(scheme, model=model)
+    if isinstance(parsed, SelfExtend):
+        parsed.check_fit(model)
+    else:
+        rope_change(parsed, model)
+
+
+@contextmanager
+def under(model: Any, scheme: str | None) -> Iterator[None]:
+    """The model under a scheme; None leaves it its own."""
+    if scheme is None:
+        yield
+        return
+    parsed = parse_scheme(scheme, model=ModelConfig.of(find_decoder(model, "a scheme").config.to_dict(), "the model"))
+    with apply_self_extend(model, parsed) if isinstance(parsed, SelfExtend) else apply_scheme(model, parsed):
+        yield
+
+
+def _made(spec: type[EvaluationSpec], options: dict[str, Any]) -> EvaluationSpec:
+    for name in options:
+        if name not in spec.__dataclass_fields__:
+            msg = f"evaluate has no option {name}{checks.nearest(name, spec.__dataclass_fields__)}"
+            raise InputError(msg)
+    return spec(**options)
+
+
+@dataclass(frozen=True)
+class _How:
+    """What shapes no figure."""
+
+    output: AnyPath | None
+    resume: bool
+    overwrite: bool
+    batch_size: int | None
+    chunk: int
+    progress: Progress | None
+    note: Note | None
+
+    def __post_init__(self) -> None:
+        if self.batch_size is not None:
+            checks.integer("batch_size", self.batch_size, 1)
+        checks.integer("chunk", self.chunk, 1)
+
+
+@dataclass(frozen=True)
+class _InMemory:
+    name: str
+    model: Any
+    tokenizer: Any
+
+    def identity(self) -> dict[str, Any]:
+        return {"name": self.name}
+
+    @contextmanager
+    def loaded(self) -> Iterator[Any]:
+        was_training = self.model.training
+        try:
+            yield self.model.eval()
+        finally:
+            self.model.train(was_training)
+
+
+class _OnDisk:
+    def __init__(self, source: ModelSource, options: Mapping[str, Any], progress: Progress | None) -> None:
+        self.source, self.options, self.progress = source, options, progress
+        self.name = source.name
+
+    def identity(self) -> dict[str, Any]:
+        return identity(self.source)
+
+    @property
+    def tokenizer(self) -> Any:
+        return load_tokenizer(self.source)
+
+    @contextmanager
+    def loaded(self) -> Iterator[Any]:
+        model, _ = load_model(self.source, keep_unpacked=True, progress=self.progress, **self.options)
+        yield model
+
+
+def _run(
+    sources: Sequence[_InMemory | _OnDisk],
+    spec: EvaluationSpec,
+    schemes: Sequence[str | None],
+    data: Data,
+    essays: AnyPath | None,
+    how: _How,
+) -> Results:
+    require_extra("an evaluation", "evaluate", "torch", "transformers")
+    if not schemes:
+        raise InputError("`schemes` must name at least one scheme; own is the model's own")
+    schemes = [None if scheme == OWN else scheme for scheme in dict.fromkeys(schemes)]
+    suite = make_suite(spec, data, essays)
+    texts = dict(suite.describe())
+    if how.output is not None:
+        check_output(how.output, overwrite=how.overwrite or how.resume)
+    dtype = str(getattr(sources[0], "options", {}).get("dtype"))
+    settings = {
+        **spec.effective(),
+        "texts": texts,
+        "models": [source.identity() for source in sources],
+        "dtype": dtype,
+    }
+    log = SampleLog(
+        None if how.output is None else samples_path(how.output), settings, resume=how.resume, overwrite=how.overwrite
+    )
+    run = _Evaluation(spec, suite, log, how)
+    rows = [row for source in sources for row in run.rows(source, schemes)]
+    results = Results(spec.to_dict(), tuple(rows), tuple(run.notes), _made_by(texts, dtype))
+    if how.output is not None:
+        results.save(how.output, overwrite=how.overwrite or how.resume)
+    return results
+
+
+def make_suite(spec: EvaluationSpec, data: Data, essays: AnyPath | None) -> Suite:
+    """Return the suite of a spec; raises ValueError if texts do not exist, or have no effect on it."""
+    if spec.suite in HARNESS:
+        if data:
+            msg = f"`data` has no effect on {spec.suite}"
+            raise InputError(msg)
+        from .harness import Harness
+
+        return Harness(spec, essays)
+    if essays is not None:
+        msg = f"`essays` has no effect on {spec.suite}"
+        raise InputError(msg)
+    texts = Texts.find(data, spec.text_key)
+    kinds: dict[str, Callable[[EvaluationSpec, Texts], Suite]] = {
+        "perplexity": Perplexity,
+        "recall": Recall,
+        "needle": Needle,
+    }
+    return kinds[spec.suite](spec, texts)
+
+
+@dataclass
+class _Evaluation:
+    """The tasks of a suite, model by model and scheme by scheme."""
+
+    spec: EvaluationSpec
+    suite: Suite
+    log: SampleLog
+    how: _How
+    notes: list[str] = field(default_factory=list)
+
+    def rows(self, source: _InMemory | _OnDisk, schemes: Sequence[str | None]) -> list[dict[str, Any]]:
+        tasks = self.suite.tasks(source.tokenizer, self._note)
+        missing = {
+            (scheme, i): pending
+            for scheme in schemes
+            for i, task in enumerate(tasks)
+            if (pending := self._pending(source.name, scheme, task))
+        }
+        with source.loaded() if missing else nullcontext() as model:
+            for scheme in schemes:
+                if any(scheme == other for other, _ in missing):
+                    with under(model, scheme):
+                        reader = Reader(model, chunk=self.how.chunk, batch_size=self.how.batch_size)
+                        for i, task in enumerate(tasks):
+                            self._score(reader, source.name, scheme, task, missing.get((scheme, i), []))
+        return [row for scheme in schemes for task in tasks for row in self._rows(source.name, scheme, task)]
+
+    def _note(self, line: str) -> None:
+        if line not in self.notes:  # once for all models
+            self.notes.append(line)
+            if self.how.note is not None:
+                self.how.note(line)
+
+    def _pending(self, name: str, scheme: str | None, task: Task) -> list[Any]:
+        pending = []
+        for sample in task.samples:
+            record = self.log.find(name, scheme, task.name, task.length, sample.number)
+            if record is None or record["prompt"] != sample.prompt:
+                pending.append(sample)
+        return pending
+
+    def _score(self, reader: Reader, name: str, scheme: str | None, task: Task, pending: Sequence[Any]) -> None:
+        what = ", ".join([Path(name).name, *([scheme] if scheme else []), task.name])
+        done, total = len(task.samples) - len(pending), len(task.samples)
+        key = {
+            "model": name,
+            "scheme": scheme,
+            "suite": self.spec.suite,
+            "task": task.name,
+            "length": task.length,
+        }
+        for found in reader.in_batches(pending, task.length or 1, lambda batch: task.score(reader, batch)):
+            batch = pending[: len(found)]
+            pending = pending[len(found) :]
+            records = [
+                {**key, "sample": sample.number, "prompt": sample.prompt, **values}
+                for sample, values in zip(batch, found, strict=True)
+            ]
+            for record in records:
+                _check_finite(record, what)
+            self.log.add(records)
+            done += len(records)
+            if self.how.progress is not None:
+                self.how.progress(f"{what} {task.length or ''}".strip(), done, total)
+
+    def _rows(self, name: str, scheme: str | None, task: Task) -> list[dict[str, Any]]:
+        found: list[Record] = []
+        for sample in sorted(task.samples, key=lambda sample: sample.number):
+            record = self.log.find(name, scheme, task.name, task.length, sample.number)
+            assert record is not None  # all were scored
+            found.append(record)
+        head = {
+            "model": name,
+            "scheme": scheme,
+            "suite": self.spec.suite,
+            "task": task.name,
+            "length": task.length,
+        }
+        return [head | figures for figures in task.figures(found)]
+
+
+def _check_finite(record: Record, what: str) -> None:
+    for value in record.values():
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, float) and not math.isfinite(number):
+                msg = f"{what}: the model gives probabilities that are not finite"
+                raise InputError(msg)
+
+
+@cache
+def _versions() -> dict[str, str]:
+    found = {"ropesearch": __version__}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _made_by(texts: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+    return {**_versions(), "dtype": dtype, "texts": dict(texts)}

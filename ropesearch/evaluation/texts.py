@@ -1,0 +1,87 @@
+"""Texts that evaluations read: documents of the user's, or those that come with the package."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ropesearch.core.arrays import Counts
+from ropesearch.core.errors import InputError
+from ropesearch.decay.passages import shipped_texts
+from ropesearch.training.sources import Source, find_sources
+
+Data = Sequence[str | os.PathLike[str]]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Documents from `data`, or the two that come with ropesearch where there is none."""
+
+    sources: tuple[Source, ...]
+    text_key: str
+
+    @classmethod
+    def find(cls, data: Data, text_key: str) -> "Texts":
+        """Find the sources; raises ValueError if one does not exist or holds nothing that can be read."""
+        return cls(find_sources(data) if data else (), text_key)
+
+    def documents(self) -> Iterator[tuple[str, str]]:
+        """Name and text of every document, in order."""
+        if not self.sources:
+            yield from shipped_texts().items()
+        for source in self.sources:
+            found = 0
+            for text in source.texts(self.text_key):
+                yield f"{Path(source.name).name} {found}", text
+                found += 1
+            if not found:
+                msg = f"{source.name} has no text in it"
+                raise InputError(msg)
+
+    def digests(self) -> dict[str, str]:
+        """Digest of the content of every source, by name."""
+        return {source.name: source.digest() for source in self.sources} or {"texts of ropesearch": "own"}
+
+
+def require_tokenizer(tokenizer: Any) -> Any:
+    """Return the tokenizer; raises ValueError if the model has none."""
+    if tokenizer is None:
+        raise InputError("the model has no tokenizer that loads, and an evaluation needs one")
+    return tokenizer
+
+
+def encode(tokenizer: Any, text: str, *, special: bool = False) -> list[int]:
+    """Token ids of a text; with `special`, also what the tokenizer puts before every text, such as a <s>."""
+    ids: list[int] = tokenizer(text, add_special_tokens=special, verbose=False).input_ids
+    return ids
+
+
+def leading(tokenizer: Any) -> list[int]:
+    """What the tokenizer puts before every text: a <s>, or nothing."""
+    alone = encode(tokenizer, "", special=True)
+    return alone[:1] if alone and alone[0] == tokenizer.bos_token_id else []
+
+
+@dataclass(frozen=True)
+class Hay:
+    """Text to hide something in, as tokens: all documents in a row, begun anew where they end."""
+
+    tokens: Counts
+
+    @classmethod
+    def read(cls, texts: Texts, tokenizer: Any, enough: int) -> "Hay":
+        """Read documents until there are `enough` tokens, or no more of them."""
+        tokens: list[int] = []
+        for _, text in texts.documents():
+            tokens += encode(tokenizer, text)
+            if len(tokens) >= enough:
+                break
+        return cls(np.array(tokens, dtype=np.int64))
+
+    def piece(self, start: float, n: int) -> list[int]:
+        """Return `n` tokens from the place `start` on, a share of the hay from 0 to less than 1."""
+        first = int(start * len(self.tokens))
+        return [int(token) for token in np.take(self.tokens, range(first, first + n), mode="wrap")]

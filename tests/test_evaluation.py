@@ -1,0 +1,461 @@
+"""What evaluations measure, against slow and obvious twins."""
+
+import json
+import math
+
+import naive
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from toys import (
+    BASE,
+    HEAD_DIM,
+    base_set,
+    naive_log_probabilities,
+    naive_logits,
+    naive_sliding_nats,
+    reader_toy,
+    tokens,
+    toy,
+    word_tokenizer,
+)
+
+from ropesearch import EvaluationSpec, Results, apply_bases, evaluate, parse_scheme, shipped_texts
+from ropesearch.evaluation import needle, perplexity, recall, spec, statistics
+from ropesearch.evaluation.reader import Reader
+from ropesearch.evaluation.self_extend import apply_self_extend
+from ropesearch.evaluation.texts import Hay, Texts
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SENTENCES = " ".join(
+    [needle.SENTENCE, needle.QUESTION, recall.PAIR, *needle.CITIES, *recall.KEYS, *recall.VALUES, *"0123456789"]
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return word_tokenizer(SENTENCES, *shipped_texts().values())
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    return reader_toy(tokenizer)
+
+
+@pytest.fixture
+def documents(tmp_path):
+    """Three documents of some 1100, 150 and 800 tokens."""
+    narrative, essay = shipped_texts()["narrative"], shipped_texts()["essay"]
+    texts = [" ".join(essay.split()[:1000]), " ".join(essay.split()[:130]), " ".join(narrative.split()[:700])]
+    path = tmp_path / "docs.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return path
+
+
+# Intervals
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 10), (7, 10), (10, 10), (263, 500)])
+def test_wilsons_interval_is_that_of_scipy(hits, n):
+    expected = scipy.stats.binomtest(hits, n).proportion_ci(0.95, method="wilson")
+    np.testing.assert_allclose(statistics.wilson(hits, n), [expected.low, expected.high], atol=1e-12)
+
+
+def test_bootstrap_of_a_ratio_is_what_drawing_one_by_one_gives():
+    random = np.random.default_rng(0)
+    counts = random.integers(1, 30, 25)
+    sums = counts * 2.0 + random.normal(size=25)
+    found = statistics.ratio_interval(sums, counts)
+    np.testing.assert_allclose(found, naive.bootstrap(sums, counts, draws=4000), rtol=0.02)
+    assert found[0] < sums.sum() / counts.sum() < found[1]
+
+
+def test_differences_are_taken_in_pairs():
+    # Documents differ by far more than the two models do on each.
+    random = np.random.default_rng(1)
+    first = [(10.0 * i, 5) for i in range(1, 30)]
+    second = [(total + 5 * (1 + 0.01 * random.normal()), n) for total, n in first]
+    difference, (low, high) = statistics.paired_difference([(first, second)])
+    assert difference == pytest.approx(1, abs=0.01)
+    assert 0.98 < low < difference < high < 1.02
+    assert statistics.paired_difference([(first[:1], second[:1])])[1] == (-math.inf, math.inf)
+
+
+# Reading
+
+
+@pytest.mark.parametrize("chunk", [64, 7, 1])
+@pytest.mark.parametrize("name", ["llama-grouped", "qwen3-grouped", "mistral-grouped"])
+def test_chunks_give_the_log_probabilities_of_one_pass(name, chunk):
+    model, ids = toy(name), tokens(3, 40)
+    with torch.no_grad():
+        expected = naive_log_probabilities(model(ids).logits, ids)
+    for last in (39, 5, 1):
+        found = Reader(model, chunk=chunk).log_probabilities(ids, last)
+        torch.testing.assert_close(found, expected[:, -last:], atol=2e-5, rtol=0)
+
+
+def test_bases_in_memory_are_read_with():
+    model, ids = toy("llama-grouped"), tokens(1, 40)
+    stock = Reader(model).log_probabilities(ids, 39)
+    with apply_bases(model, base_set((3.0, 50.0))):
+        with torch.no_grad():
+            expected = naive_log_probabilities(model(ids).logits, ids)
+        found = Reader(model, chunk=9).log_probabilities(ids, 39)
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+    assert (found - stock).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("name", ["llama-grouped", "mistral-grouped"])
+def test_questions_do_not_see_each_other(name):
+    model, ids = toy(name), tokens(50)
+    reader = Reader(model, chunk=16)
+    cache = reader.context(ids[None, :40])
+    for start in (40, 44):
+        question = ids[start : start + 4]
+        whole = torch.cat([ids[:40], question])[None]
+        with torch.no_grad():
+            expected = model(whole).logits[0, -1].log_softmax(-1)
+        torch.testing.assert_close(reader.continue_from(cache, question), expected, atol=2e-5, rtol=0)
+
+
+def test_greedy_goes_on_as_generate_does():
+    model, ids = toy("llama-grouped"), tokens(2, 30)
+    expected = model.generate(ids, do_sample=False, max_new_tokens=6)[:, 30:]
+    assert Reader(model, chunk=8).greedy(ids, 6).tolist() == expected.tolist()
+
+
+def test_batches_shrink_until_they_fit(monkeypatch):
+    reader, sizes = Reader(toy("llama-grouped"), batch_size=8), []
+
+    def score(batch):
+        sizes.append(len(batch))
+        if len(batch) > 2:
+            raise torch.cuda.OutOfMemoryError
+        return [{} for _ in batch]
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    assert [len(found) for found in reader.in_batches(range(5), 16, score)] == [2, 2, 1]
+    assert sizes == [5, 4, 2, 2, 1]
+
+
+def test_a_length_that_does_not_fit_names_one_that_does(monkeypatch):
+    reader = Reader(toy("llama-grouped"))
+    monkeypatch.setattr("ropesearch.evaluation.reader.available_memory", lambda: reader._bytes(1000))
+    with pytest.raises(MemoryError, match=r"5000 tokens need .* free: 1000 tokens would fit"):
+        list(reader.in_batches([1], 5000, lambda batch: [{}]))
+
+
+# Perplexity
+
+
+@pytest.mark.parametrize("truncate", [False, True])
+def test_perplexity_is_that_of_windows_moved_by_hand(model, tokenizer, documents, truncate):
+    found = evaluate(
+        model, tokenizer, "perplexity", lengths=[64, 200], data=[documents], stride=32, truncate=truncate, limit=2
+    )
+    ids = [tokenizer(json.loads(line)["text"]).input_ids for line in documents.read_text().splitlines()]
+    ids = [ids[0], ids[2]]  # the second is shorter than 200 tokens
+    for row, length in zip(found.rows, (64, 200), strict=True):
+        cut = [document[:length] for document in ids] if truncate else ids
+        nats, positions = naive_sliding_nats(model, cut, length, 32)
+        assert row["length"] == length
+        assert row["n"] == 2
+        assert row["tokens"] == len(nats)
+        assert row["perplexity"] == pytest.approx(math.exp(np.mean(nats)), rel=1e-5)
+        assert row["interval"][0] <= row["perplexity"] <= row["interval"][1]
+        bands = row["by_position"]
+        for first, last, figure in zip(bands["from"], bands["to"], bands["perplexity"], strict=True):
+            own = nats[(positions >= first) & (positions <= last)]
+            assert figure == pytest.approx(math.exp(np.mean(own)), rel=1e-5)
+        assert bands["from"][0] == 1
+        assert bands["from"][1:] == [last + 1 for last in bands["to"][:-1]]
+    (note,) = found.notes
+    assert note.startswith("left out as shorter than 200 tokens: docs.jsonl 1 (")
+
+
+def test_bands_of_positions_tile_them_by_half_octaves():
+    bands = [perplexity.band_of(position) for position in range(1, 5000)]
+    assert bands == sorted(bands)
+    for band in set(bands):
+        first, last = perplexity.band_range(band)
+        assert perplexity.band_of(first) == perplexity.band_of(last) == band
+        if band > perplexity.FIRST_BAND:
+            assert first == math.ceil(2 ** (band / 2))
+
+
+def test_no_document_is_long_enough(model, tokenizer, documents):
+    with pytest.raises(ValueError, match=r"no document has 99999 tokens; the longest, docs.jsonl 0, has \d+"):
+        evaluate(model, tokenizer, "perplexity", lengths=[99999], data=[documents])
+
+
+# Recall
+
+
+def test_distances_and_values_are_where_records_say(tokenizer):
+    own = EvaluationSpec(suite="recall", lengths=[600], pairs=16, limit=3)
+    (task,) = recall.Recall(own, Texts.find((), "text")).tasks(tokenizer, pytest.fail)
+    for sample in task.samples:
+        context = sample.content
+        for question, value, distance in zip(context.questions, context.values, context.distances, strict=True):
+            whole = context.tokens + question
+            place = len(whole) - 1 - distance
+            assert whole[place] == value
+            assert whole[place - len(question) : place] == question
+            assert 0 < distance < len(whole) <= 600
+        assert len(context.tokens) + max(map(len, context.questions)) == 600
+        assert len(set(context.values)) == 16
+        # Spread over all distances: one in each sixteenth, or in the next.
+        gaps = -np.diff(context.distances)
+        assert gaps.min() > 0
+        assert gaps.max() < 3 * 600 / 16
+
+
+def test_recall_scores_as_a_pass_over_everything_does(model, tokenizer):
+    found = evaluate(model, tokenizer, "recall", lengths=[300], pairs=8, limit=4, chunk=50)
+    (task,) = recall.Recall(EvaluationSpec(**found.spec), Texts.find((), "text")).tasks(tokenizer, pytest.fail)
+    right, nats, bands = [], [], []
+    for sample in task.samples:
+        context = sample.content
+        for question, value, distance in zip(context.questions, context.values, context.distances, strict=True):
+            with torch.no_grad():
+                scores = model(torch.tensor([context.tokens + question])).logits[0, -1].log_softmax(-1)
+            right.append(max(context.values, key=lambda token: scores[token]) == value)
+            nats.append(-float(scores[value]))
+            bands.append(min(int((distance - 1) // (300 / 8)), 7))
+    (row,) = found.rows
+    assert row["n"] == 32
+    assert row["accuracy"] == pytest.approx(np.mean(right))
+    assert row["nats"] == pytest.approx(np.mean(nats), abs=1e-4)
+    by_distance = row["by_distance"]
+    for i, band in enumerate(sorted(set(bands))):
+        own = [j for j, other in enumerate(bands) if other == band]
+        assert by_distance["n"][i] == len(own)
+        assert by_distance["accuracy"][i] == pytest.approx(np.mean([right[j] for j in own]))
+        assert by_distance["nats"][i] == pytest.approx(np.mean([nats[j] for j in own]), abs=1e-4)
+
+
+def test_recall_refuses_what_its_pairs_do_not_fit_in(model, tokenizer):
+    with pytest.raises(ValueError, match=r"lengths must be at least \d+ for its pairs, not 100; fewer `pairs`"):
+        evaluate(model, tokenizer, "recall", lengths=[100])
+
+
+# Needles
+
+
+def test_prompts_have_the_length_and_the_depth(tokenizer):
+    own = EvaluationSpec(suite="needle", lengths=[300], depths=5, limit=2)
+    (task,) = needle.Needle(own, Texts.find((), "text")).tasks(tokenizer, pytest.fail)
+    assert len(task.samples) == 10
+    for sample in task.samples:
+        prompt = sample.content
+        assert len(prompt.tokens) + 5 == 300  # five digits
+        digits = tokenizer(prompt.answer, add_special_tokens=False).input_ids
+        places = [i for i in range(300) if prompt.tokens[i : i + 5] == digits]
+        (place,) = places
+        assert place / 290 == pytest.approx(prompt.depth, abs=0.1)
+        end = len(prompt.tokens) - 1 - prompt.distance
+        assert end - place - 5 in (0, 1)  # the digits, and the full stop
+        assert prompt.tokens[0] == tokenizer.bos_token_id
+    depths = [sample.content.depth for sample in task.samples]
+    assert depths == [0, 0.25, 0.5, 0.75, 1] * 2
+    # All depths of a repeat are in the same text: after a needle at the top, what stands above one at the bottom.
+    top, bottom = task.samples[0].content.tokens, task.samples[4].content.tokens
+    shift = next(i for i in range(1, 50) if top[1 + i : 100 + i] == bottom[1:100])
+    assert shift == len(tokenizer(needle.SENTENCE.format(city="Paris", number=12345)).input_ids) - 1
+
+
+@pytest.mark.parametrize(
+    ("said", "score"), [(" 48213.\nQ", 1), ("48213", 1), (" 482131", 0), (" 48214", 0), ("", 0), (" is 48213", 0)]
+)
+def test_only_the_number_itself_is_right(said, score):
+    prompt = needle.Prompt([1], "48213", 0.5, 10)
+    assert needle._judged(prompt, said)["score"] == score
+
+
+def test_text_that_is_too_short_is_repeated(tokenizer):
+    hay = Hay.read(Texts.find((), "text"), tokenizer, 10**9)
+    n = len(hay.tokens)
+    assert hay.piece(0.5, n) == [*hay.tokens[n // 2 :], *hay.tokens[: n // 2]]
+
+
+# Self-Extend
+
+
+@pytest.mark.parametrize(("window", "group"), [(8, 4), (7, 3), (16, 1)])
+@pytest.mark.parametrize("name", ["llama-grouped", "qwen3-grouped"])
+def test_self_extend_is_one_score_at_a_time(name, window, group):
+    model, ids = toy(name), tokens(1, 45)
+    scheme = parse_scheme(f"self-extend:{window},group={group},head_dim={HEAD_DIM}")
+    i, j = torch.arange(45)[:, None], torch.arange(45)
+    distances = torch.where(i - j < window, i - j, i // group + window - window // group - j // group)
+    with torch.no_grad():
+        expected = naive_logits(model, [BASE] * 2, ids, distances=distances)
+        stock = model(ids).logits
+        with apply_self_extend(model, scheme):
+            torch.testing.assert_close(model(ids).logits, expected, atol=2e-4, rtol=0)
+            chunked = Reader(model, chunk=11).log_probabilities(ids, 44)
+            torch.testing.assert_close(chunked, naive_log_probabilities(expected, ids), atol=2e-4, rtol=0)
+        assert torch.equal(model(ids).logits, stock)
+    if group == 1:
+        torch.testing.assert_close(stock, expected, atol=2e-4, rtol=0)
+    else:
+        assert (stock - expected).abs().max() > 0.01
+
+
+def test_self_extend_takes_padding_before_a_text():
+    model, ids = toy("llama-grouped"), tokens(1, 40)
+    scheme = parse_scheme(f"self-extend:8,group=4,head_dim={HEAD_DIM}")
+    padded = torch.cat([torch.zeros(1, 5, dtype=torch.long), ids], 1)
+    mask = (torch.arange(45) >= 5)[None].long()
+    with apply_self_extend(model, scheme), torch.no_grad():
+        expected = model(ids).logits
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        found = model(padded, attention_mask=mask, position_ids=positions).logits[:, 5:]
+    torch.testing.assert_close(found, expected, atol=2e-4, rtol=0)
+
+
+def test_self_extend_refuses_windows():
+    scheme = parse_scheme(f"self-extend:8,group=4,head_dim={HEAD_DIM}")
+    with pytest.raises(ValueError, match="layers that see a window only"):
+        apply_self_extend(toy("mistral-grouped"), scheme)
+
+
+# Runs
+
+
+def run(model, tokenizer, **options):
+    own = {"lengths": [300], "pairs": 8, "limit": 3} | options
+    return evaluate(model, tokenizer, "recall", **own)
+
+
+def test_schemes_share_the_samples_and_leave_the_model(model, tokenizer, tmp_path):
+    before = model.config.to_dict()
+    path = tmp_path / "r.json"
+    schemes = ["own", "yarn:4,original=64", "self-extend:64,group=4", "uniform"]
+    found = run(model, tokenizer, schemes=schemes, output=path)
+    assert model.config.to_dict() == before
+    assert [row["scheme"] for row in found.rows] == [None, *schemes[1:]]
+    assert len({row["nats"] for row in found.rows}) == 4
+    head, *records = map(json.loads, (tmp_path / "r.samples.jsonl").read_text().splitlines())
+    assert head["settings"].items() >= {"suite": "recall", "lengths": [300], "pairs": 8, "limit": 3, "seed": 0}.items()
+    assert "stride" not in head["settings"]
+    prompts = {}
+    for record in records:
+        prompts.setdefault(record["sample"], set()).add(record["prompt"])
+    assert [len(digests) for digests in prompts.values()] == [1, 1, 1]
+    assert Results.load(path) == found
+    alone = run(model, tokenizer, schemes=["yarn:4,original=64"])
+    assert alone.rows == (found.rows[1],)
+
+
+@pytest.mark.parametrize(("lost", "again"), [(1, 0), (30, 1)])  # a line that lost its end only, and one cut off
+def test_a_killed_run_goes_on(model, tokenizer, tmp_path, lost, again, monkeypatch):
+    path, samples = tmp_path / "r.json", tmp_path / "r.samples.jsonl"
+    whole = run(model, tokenizer, output=path, batch_size=1)
+    text = samples.read_bytes()
+    path.unlink()
+    samples.write_bytes(text[:-lost])
+    asked = []
+    ask = recall.ask
+    monkeypatch.setattr(recall, "ask", lambda *a: asked.append(1) or ask(*a))
+    assert run(model, tokenizer, output=path, batch_size=1, resume=True) == whole
+    assert len(asked) == again
+    assert samples.read_bytes() == text
+    assert run(model, tokenizer, output=path, batch_size=1, resume=True) == whole
+    assert len(asked) == again
+
+
+def test_files_are_not_replaced_or_mixed(model, tokenizer, tmp_path):
+    path = tmp_path / "r.json"
+    run(model, tokenizer, output=path)
+    with pytest.raises(FileExistsError, match=r"r.json already exists"):
+        run(model, tokenizer, output=path)
+    with pytest.raises(ValueError, match=r"holds samples of other settings: seed was 0 and is 1$"):
+        run(model, tokenizer, output=path, resume=True, seed=1)
+    path.unlink()
+    with pytest.raises(FileExistsError, match=r"r.samples.jsonl already exists"):
+        run(model, tokenizer, output=path)
+    run(model, tokenizer, output=path, overwrite=True, seed=1)
+
+
+def test_probabilities_that_are_not_finite_are_refused(tokenizer, model):
+    import copy
+
+    broken = copy.deepcopy(model)
+    broken.lm_head.weight.data[5] = float("nan")
+    with pytest.raises(ValueError, match="model, recall: the model gives probabilities that are not finite"):
+        run(broken, tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"suite": "recal"}, "suite must be one of perplexity.*did you mean recall"),
+        ({"lengths": []}, "`lengths` must be given for recall"),
+        ({"suite": "short", "lengths": [64]}, "`lengths` has no effect on short"),
+        ({"lengths": [8]}, "lengths must be an integer of at least 16, not 8"),
+        ({"tasks": ["niah_single_1"]}, "`tasks` has no effect on recall"),
+        ({"suite": "perplexity", "lengths": [64, 512]}, "stride must be less than the shortest length, 64, not 256"),
+        ({"pairs": 65}, "pairs must be at most 64"),
+        ({"limit": 0}, "limit must be an integer of at least 1"),
+        ({"depths": 0}, "depths must be an integer of at least 1"),
+    ],
+)
+def test_options_are_checked(options, message):
+    with pytest.raises(ValueError, match=message):
+        EvaluationSpec(**{"suite": "recall", "lengths": [1024]} | options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"limmit": 3}, "evaluate has no option limmit; did you mean limit"),
+        ({"schemes": ["yarm:4"]}, "unknown position scheme|did you mean yarn"),
+        ({"schemes": ["table2"]}, "is for 32 KV heads, and .* 4 heads and 2 KV heads"),
+        ({"schemes": []}, "`schemes` must name at least one"),
+        ({"essays": "x"}, "`essays` has no effect on recall"),
+        ({"data": ["nowhere.jsonl"]}, "nowhere.jsonl does not exist"),
+    ],
+)
+def test_requests_are_checked(model, tokenizer, options, message):
+    with pytest.raises(ValueError, match=message):
+        run(model, tokenizer, **options)
+
+
+def test_a_spec_survives_its_file():
+    own = EvaluationSpec(suite="perplexity", lengths=[512, 300], **spec.preset_options("govreport"))
+    assert EvaluationSpec(**json.loads(json.dumps(own.to_dict()))) == own
+    assert own.lengths == (300, 512)
+
+
+ROW = {"model": "m", "scheme": None, "suite": "recall", "task": "recall", "length": 64, "n": 3, "interval": None}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"accuracy": None}, "must have one figure"),
+        ({}, "must have one figure"),
+        ({"accuracy": 1, "perplexity": 2}, "must have one figure"),
+        ({"accuracy": 0.5, "n": 1.5}, "n must be a whole number"),
+        ({"accuracy": 0.5, "interval": [1]}, "interval must be two numbers or null"),
+        ({"accuracy": 0.5, "scheme": 3}, "scheme must be a text or null"),
+        ({"accuracy": 0.5, "by_distance": {"from": [1]}}, "by_distance must be lists of one length"),
+    ],
+)
+def test_rows_that_are_none_are_refused(tmp_path, row, message):
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps({"format": "ropesearch.evaluation", "version": 1, "spec": {}, "rows": [ROW | row]}))
+    with pytest.raises(ValueError, match=f"r.json is not a results file: row 0: .*{message}"):
+        Results.load(path)
+
+
+def test_a_results_file_cut_off_is_named(tmp_path):
+    path = tmp_path / "r.json"
+    Results({}, ({**ROW, "accuracy": 0.5},)).save(path)
+    assert Results.load(path).rows[0]["accuracy"] == 0.5
+    path.write_text(path.read_text()[:-5])
+    with pytest.raises(ValueError, match=r"r.json is not a results file: .* cut off"):
+        Results.load(path)
