@@ -1,6 +1,8 @@
 """Suites of lm-eval's tasks, against lm-eval itself; nothing here asks the network."""
 
+import copy
 import functools
+import json
 import random
 import sys
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ from ropesearch.decay.passages import shipped_texts
 from ropesearch.evaluation import harness, online, ruler
 from ropesearch.evaluation.harness import Harness
 from ropesearch.evaluation.reader import Reader
+from ropesearch.evaluation.run import evaluate
 from ropesearch.evaluation.spec import EvaluationSpec
 from ropesearch.evaluation.statistics import ratio_interval, wilson
 
@@ -352,6 +355,34 @@ def test_the_network_is_found_missing_at_once(monkeypatch):
     online.answers.cache_clear()
     assert online.answers("example.invalid")
     online.answers.cache_clear()
+
+
+def test_evaluate_runs_them_and_goes_on_where_it_was_cut_off(generators, model, tokenizer, tmp_path, monkeypatch):
+    options = {
+        "lengths": [1024],
+        "tasks": ["niah_single_1"],
+        "limit": 3,
+        "batch_size": 1,
+        "output": tmp_path / "r.json",
+    }
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.pad_token = None
+    score = harness._judged
+
+    def killed(question, *rest):
+        if question.number == 2:
+            raise KeyboardInterrupt
+        return score(question, *rest)
+
+    monkeypatch.setattr(harness, "_judged", killed)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model, tokenizer, "niah", **options)
+    monkeypatch.setattr(harness, "_judged", lambda question, *rest: score(question, *rest) | {"again": True})
+    (row,) = evaluate(model, tokenizer, "niah", resume=True, **options).rows
+    assert (row["task"], row["length"], row["n"], row["accuracy"]) == ("niah_single_1", 1024, 3, 0.0)
+    kept = [json.loads(line) for line in (tmp_path / "r.samples.jsonl").read_text().splitlines()[1:]]
+    assert ["again" in record for record in kept] == [False, False, True]
+    assert tokenizer.pad_token is None  # the user's own tokenizer stays as it was
 
 
 # The short benchmarks, with a few questions of our own in the form of theirs

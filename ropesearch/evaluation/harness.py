@@ -17,6 +17,7 @@ from .samples import Record
 from .spec import EvaluationSpec
 from .statistics import ratio_interval, wilson
 from .suite import Sample, Task, digest
+from .texts import require_tokenizer
 
 SAMPLES = 500
 """Samples of a task of RULER, where no limit is given: as many as lm-eval makes."""
@@ -175,8 +176,7 @@ def _load(folder: str, spec: Any) -> list[Any]:
 
 def _ready(tokenizer: Any) -> Any:
     """A copy of a tokenizer that pads, for lm-eval, and does not warn of long texts."""
-    if tokenizer is None:
-        raise InputError("the model has no tokenizer that loads, and an evaluation needs one")
+    require_tokenizer(tokenizer)
     if tokenizer.eos_token_id is None:
         raise InputError("the model's tokenizer has no token that ends a text, and lm-eval needs one")
     ready = copy.deepcopy(tokenizer)
