@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from ropesearch.core.errors import InputError
 from ropesearch.training.data import Rows, TokenFile, make_rows, prepare_tokens, tokens_digest
 from ropesearch.training.sources import Source, find_sources
-from ropesearch.training.spec import PRESETS, Stage, TrainSpec, parse_stage, preset_stages
+from ropesearch.training.spec import Stage, TrainSpec, parse_stage, preset_stages
 
 
 def spec(length=32, rows=8, **options):
@@ -71,7 +71,8 @@ def test_stages_are_read():
     assert preset_stages("abf-multi-stage", 10) == (
         Stage("abf:1e6", 32768, 4), Stage("abf:2e6", 65536, 4), Stage("abf:5e6", 131072, 4),
     )  # fmt: skip
-    assert "harpe" in PRESETS
+    assert [stage.tokens for stage in preset_stages("abf-multi-stage")] == [2 * 10**9] * 3  # Table 1 of the paper
+    assert preset_stages("harpe") == (Stage("table2", 131072, 6 * 10**9),)
     for text, message in [
         ("1e6:32768", "base:length:tokens"),
         ("0.5:64:128", "finite number above 1"),

@@ -59,7 +59,7 @@ def test_train_prints_the_last_checkpoint(run, model, tmp_path):
     ("args", "code", "message"),
     [
         ((), 2, "-o must name the run folder"),
-        (("-o", "run"), 2, "--tokens must be given (or --stage)"),
+        (("-o", "run"), 2, "--tokens must be given (or --stage, or --preset)"),
         (("-o", "run", "--tokens", "1e9"), 2, "--length must be given"),
         (("-o", "run", "--tokens", "many", "--length", 32), 2, "--tokens must be a whole number"),
         (("-o", "run", *SHORT), 2, "data must name text to train on"),

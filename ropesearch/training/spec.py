@@ -88,13 +88,18 @@ PRESETS: Mapping[str, tuple[tuple[str, int], ...]] = {
     "ntk": (("ntk:32", 131072),),
     "yarn": (("yarn:32", 131072),),
     "uniform": (("uniform", 131072),),
+    "uniform-descending": (("uniform-descending", 131072),),
     "harpe": (("table2", 131072),),
 }
 """The schemes of the paper that are trained, for a model with 4096 trained tokens: scheme and length of each stage."""
+PRESET_TOKENS = 6 * 10**9
+"""Tokens that the paper trains every model on (HARPE, arXiv:2412.07171, section 4.4)."""
 
 
-def preset_stages(name: str, tokens: Any) -> tuple[Stage, ...]:
-    """Stages of a preset, which share the tokens evenly.
+def preset_stages(name: str, tokens: Any = PRESET_TOKENS) -> tuple[Stage, ...]:
+    """Stages of a preset, which share the tokens evenly: the three of `abf-multi-stage` as in the paper's Table 1.
+
+    That table's other schedule, "carefully selected", is not printed.
 
     Raises
     ------
