@@ -39,12 +39,12 @@ def spec_options(function: F) -> F:
         if isinstance(option.default, bool):
             function = click.option(name, is_flag=True, default=None, help=text)(function)
             continue
-        kind = type(option.default)
+        kind = str if option.default is None else type(option.default)
         function = click.option(
             name,
             type={int: str, float: float, str: str}[kind],
             metavar={int: "INTEGER", float: "NUMBER", str: "NAME"}[kind],
-            help=f"{text}  [default: {option.default}]",
+            help=text if option.default is None else f"{text}  [default: {option.default}]",
         )(function)
     return function
 

@@ -113,7 +113,7 @@ def train_model(
     make_config(others, output_dir=os.fspath(output), activation_checkpointing=False, bf16=False)
     state = PartialState()
     tokenizer = models.load_tokenizer(source)
-    digest = tokens_digest(sources, tokenizer, spec.text_key)
+    digest = tokens_digest(sources, tokenizer, spec.text_key, spec.source_key)
     settings = {
         "spec": spec.to_dict(),
         "schemes": [models.scheme_bases(source, stage.scheme) for stage in spec.stages],
@@ -142,6 +142,7 @@ def train_model(
                     place,
                     digest,
                     text_key=spec.text_key,
+                    source_key=spec.source_key,
                     vocabulary=source.config().vocab_size,
                     progress=progress,
                 )

@@ -148,6 +148,10 @@ def _text(name: str, value: Any) -> str:
     return value
 
 
+def _text_or_none(name: str, value: Any) -> str | None:
+    return None if value is None else _text(name, value)
+
+
 _positive = partial(checks.number, requirement="a finite number above 0", above=0.0)
 _not_negative = partial(checks.number, requirement="a finite number of at least 0", least=0.0)
 
@@ -194,6 +198,11 @@ class TrainSpec:
     long_from: int = _option(partial(checks.integer, least=1), "Upsampling: tokens that make a document long.", 4096)
     keep_short: float = _option(_share, "Upsampling: probability to keep a document that is not long.", 0.1)
     text_key: str = _option(_text, "Column of JSON, Parquet and hub data that holds the text.", "text")
+    source_key: str | None = _option(
+        _text_or_none,
+        "Column whose values are sources of their own, such as meta.redpajama_set_name.  [default: each --data is one]",
+        None,
+    )
 
     def __post_init__(self) -> None:
         """Check every option alone, then those that must go together."""
