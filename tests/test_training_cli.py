@@ -3,13 +3,18 @@
 import importlib.util
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import toys
+from torch.nn import functional
+from transformers import AutoModelForCausalLM
 
 from ropesearch.training.folder import RunFolder
 
@@ -105,6 +110,23 @@ def test_what_does_not_fit_says_what_would(run, model, monkeypatch):
     assert code == 1
     assert "5 MB is free" in err
     assert "tokens would fit" in err or "no length would fit" in err
+
+
+@pytest.mark.slow
+def test_the_run_on_two_cores_learns_to_look_far_back(tmp_path):
+    script = Path(__file__).parent.parent / "docs" / "make_training.py"
+    command = [sys.executable, "-P", script, "--short", "--folder", tmp_path]
+    subprocess.run(command, check=True, capture_output=True)
+    runpy.run_path(str(script))["make_text"](tmp_path / "other.jsonl", 64)  # not a part of the text it was trained on
+    texts = [json.loads(line)["text"].split() for line in (tmp_path / "other.jsonl").read_text().splitlines()]
+    ids = torch.tensor([[int(word[1:]) for word in text] for text in texts])
+    far = []
+    for place in ("model", "run/stage-1/checkpoint-40", "run/stage-2/checkpoint-20"):
+        with torch.no_grad():
+            logits = AutoModelForCausalLM.from_pretrained(tmp_path / place)(ids).logits
+        far.append(functional.cross_entropy(logits[:, 128:-1].flatten(0, 1), ids[:, 129:].flatten()).item())
+    # The words are equally frequent: what is below log 64 = 4.16 was found by looking back.
+    assert far[0] > 4.1 > far[1] > far[2] + 0.05
 
 
 def start(model, output, config, *args):
