@@ -306,6 +306,8 @@ def test_arguments_are_those_of_transformers(tmp_path):
         ("learning_rat: 1", "no training argument 'learning_rat'; did you mean learning_rate"),
         ("max_steps: 3", "max_steps is not for a file: it is set by --tokens"),
         ("packing: true", "it is set by train itself"),
+        ("parallelism_config: {}", "set by the configuration file of accelerate launch"),
+        ("model_init_kwargs: 3", "model_init_kwargs must be a mapping"),
         ("- a", "must hold training arguments"),
         ("a: [", "is not YAML"),
     ]:

@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -154,12 +156,10 @@ class ModelSource:
         require_extra(f"{self.name}, taken as a hub name,", "torch", "huggingface_hub")
         import huggingface_hub
         from huggingface_hub.errors import DisabledRepoError, RemoteEntryNotFoundError, RepositoryNotFoundError
-        from huggingface_hub.utils import logging
 
-        verbosity = logging.get_verbosity()
-        logging.set_verbosity_error()  # it warns at each of its tries, and our error says the same in the end
         try:
-            return Path(getattr(huggingface_hub, function)(self.name, **options))
+            with quiet_hub():
+                return Path(getattr(huggingface_hub, function)(self.name, **options))
         except RepositoryNotFoundError:
             msg = f"{self.name} is not a folder here, and the hub has no such model, or it requires a login"
             raise InputError(msg) from None
@@ -174,8 +174,19 @@ class ModelSource:
                 raise InputError(msg) from None
             msg = f"{self.name} is not a folder here, and could not be fetched from the hub: {first_line(cause)}"
             raise OSError(msg) from None
-        finally:
-            logging.set_verbosity(verbosity)
+
+
+@contextmanager
+def quiet_hub() -> Iterator[None]:
+    """Keep huggingface_hub from warning at each of its tries: the error in the end says the same."""
+    from huggingface_hub.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def find_config(model: str | os.PathLike[str]) -> ModelConfig:

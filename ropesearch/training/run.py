@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ropesearch._version import __version__
 from ropesearch.core import checks
-from ropesearch.core.errors import InputError, require_extra
+from ropesearch.core.errors import InputError, first_line, require_extra
 from ropesearch.core.machine import available_memory
 from ropesearch.core.model_config import ModelConfig
 from ropesearch.core.model_source import ModelSource
@@ -107,7 +107,7 @@ def train_model(
 
     if not torch.accelerator.is_available():
         # Told to use the CPU, transformers would start no DeepSpeed; that finds out for itself, but for the backend.
-        arguments |= {"ddp_backend": "gloo"} if _by_deepspeed() else {"use_cpu": True}
+        arguments |= {"ddp_backend": "gloo"} if _by_deepspeed(arguments) else {"use_cpu": True}
     # Sets up processes and devices as transformers does, and checks the arguments before anything is written.
     others = {key: value for key, value in arguments.items() if key not in SPEC_KEYS | dict.fromkeys(CHECKPOINTING)}
     make_config(others, output_dir=os.fspath(output), activation_checkpointing=False, bf16=False)
@@ -189,7 +189,7 @@ class _Run:
         for number, stage in enumerate(spec.stages):
             done = folder.checkpoint(number)
             if done is None or done[1] < spec.steps(stage):
-                if begun and _by_deepspeed():  # which sets itself up, for one batch size, once
+                if begun and _by_deepspeed(self.arguments):  # which sets itself up, for one batch size, once
                     msg = f"stage {begun} is done; with DeepSpeed each stage takes a launch of its own: "
                     msg += "the same command with `resume=True` goes on"
                     raise OSError(msg)
@@ -249,21 +249,25 @@ class _Run:
         loaded = models.load_for_training(weights, config, **(self.arguments.get("model_init_kwargs") or {}))
         models.put_scheme(loaded, stage.scheme, stage.length)
         self._note_liger(loaded)
-        return StageTrainer(
-            loaded,
-            args,
-            tokenizer=copy.deepcopy(tokenizer),
-            file=file,
-            rows=rows,
-            order=order,
-            folder=self.folder,
-            number=number,
-            mask_documents=spec.mask_documents,
-            keep=self.keep,
-            before=before,
-            log_line=lambda line: self._log(number, before, line),
-            step_done=lambda step: self._tell(number, before + step),
-        )
+        try:
+            return StageTrainer(
+                loaded,
+                args,
+                tokenizer=copy.deepcopy(tokenizer),
+                file=file,
+                rows=rows,
+                order=order,
+                folder=self.folder,
+                number=number,
+                mask_documents=spec.mask_documents,
+                keep=self.keep,
+                before=before,
+                log_line=lambda line: self._log(number, before, line),
+                step_done=lambda step: self._tell(number, before + step),
+            )
+        except (ValueError, ImportError) as error:  # such as a logger that is not installed
+            msg = f"training arguments: {first_line(error)}"
+            raise InputError(msg) from None
 
     def require_fit(self, source: ModelSource, number: int) -> None:
         """Refuse, before the weights are loaded, what certainly does not fit, with the length that would."""
@@ -284,7 +288,7 @@ class _Run:
                 replace(self.spec, stages=(stage,)),
                 gpu="h100" if on_gpu else None,  # only that it computes in bfloat16; the memory is this device's
                 devices=processes,
-                sharded=_shards_itself(self.arguments) or _by_deepspeed(),
+                sharded=_shards_itself(self.arguments) or _by_deepspeed(self.arguments),
                 sequence_parallel=_processes_to_a_row(),
                 rows=self.arguments.get("per_device_train_batch_size", 1),
                 checkpointed=self.arguments.get("activation_checkpointing"),
@@ -428,5 +432,5 @@ def _shards_itself(arguments: Mapping[str, Any]) -> bool:
     return bool(arguments.get("fsdp")) or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
-def _by_deepspeed() -> bool:
-    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+def _by_deepspeed(arguments: Mapping[str, Any]) -> bool:
+    return bool(arguments.get("deepspeed")) or os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
