@@ -1,6 +1,7 @@
 """Train a model in stages, in one run folder that a crash cannot break."""
 
 import copy
+import errno
 import json
 import os
 import shutil
@@ -147,9 +148,12 @@ def train_model(
                     progress=progress,
                 )
             run.prepare_rows(TokenFile.open(place))
-        except BaseException:
+        except BaseException as error:
             if is_new:  # a run that has not begun leaves nothing
                 shutil.rmtree(run.folder.path)
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # which does not say where
+                msg = f"there is no space for the tokens in {place.parent}"
+                raise OSError(msg) from None
             raise
     for path in (place, *map(run.folder.order, range(len(spec.stages)))):
         _wait_for(path)
