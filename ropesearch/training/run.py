@@ -243,11 +243,14 @@ class _Run:
         spec = self.spec
         stage = spec.stages[number]
         args = self._config(number)  # before the model: it sets up the devices that the model is loaded for
-        order = list(range(len(rows)))
-        if _parts("SP") > 1:  # what shards rows for Ulysses cannot skip any: those of the steps to come are put first
+        order: Sequence[int] = range(len(rows))
+        if (parts := _parts("SP")) > 1:
+            # What shards rows for Ulysses cannot skip those that are done: it begins with the first of the next step.
             args.ignore_data_skip = True
-            first = done * spec.rows_per_step(stage)
-            order = order[first:] + order[:first]
+            groups = args.world_size // parts
+            order = order_for_parts(
+                len(rows), done * spec.rows_per_step(stage), parts, groups, args.per_device_train_batch_size
+            )
         # The weights of the stage before under the configuration from before it: a stage's scheme is put once.
         config = None if weights is source else models.stock_config(source)
         loaded = models.load_for_training(weights, config, **(self.arguments.get("model_init_kwargs") or {}))
@@ -413,6 +416,20 @@ def _parts(kind: str) -> int:
 
 def _processes_to_a_row() -> int:
     return _parts("TP") * _parts("CP") * _parts("SP")
+
+
+def order_for_parts(rows: int, first: int, parts: int, groups: int, at_once: int) -> list[int]:
+    """Order of a data set from which groups of `parts` processes train on the rows in turn, beginning with `first`.
+
+    Every process reads `at_once` rows of its own, and those of a group are then trained on one process's after the
+    other's: where there are several groups, the rows of a step would not be those that come next.
+    """
+    import numpy as np
+
+    rounds = -(-rows // (parts * groups * at_once))
+    wanted = np.resize((np.arange(rows) + first) % rows, (rounds, parts, groups, at_once))
+    read: list[int] = wanted.transpose(0, 2, 1, 3).ravel().tolist()
+    return read
 
 
 def _check_parts(spec: TrainSpec, stage: Stage, config: ModelConfig) -> None:
