@@ -1,7 +1,21 @@
-"""One-line errors, and how they show a value."""
+"""One-line errors, how they show a value, and how text from strangers is made safe to print."""
 
 import math
 from importlib import import_module
+
+
+def printable(text: object) -> str:
+    r"""Return text as one line that a terminal, a table or a figure can show.
+
+    Names of files and models and the content of files come from strangers. Whatever would end the line, move the
+    cursor, change colours or turn the direction of writing is escaped as in `repr`: \n, \x1b, \u202e. So are
+    surrogates, which no encoding can write. All else stays, backslashes too.
+
+    Use it wherever such text is printed. It leaves markup alone: tell rich `markup=False`, and matplotlib
+    `parse_math=False`.
+    """
+    text = str(text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def shown(value: object) -> str:
@@ -24,8 +38,11 @@ class InputError(ValueError):
     """An argument or the content of a file is invalid.
 
     Messages name parameters in backticks, as `heads` or `overwrite=True`, and so do those of any OSError that the
-    library raises: the command line replaces these with its options.
+    library raises: the command line replaces these with its options. The message is made printable.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class ParameterError(InputError):
