@@ -8,6 +8,9 @@ from . import checks
 from .errors import ParameterError, shown
 from .machine import require_memory
 
+MOST_CANDIDATES = 1_000_000
+"""How many bases a search chooses from at most; that many take hours."""
+
 
 def search_range(bmin: Any, bmax: Any) -> tuple[float, float]:
     """Check the ends of a range of bases: 1 < b_min < b_max."""
@@ -58,7 +61,11 @@ def count_candidates(bmin: float, bmax: float, stride: float) -> int:
     (first, last, s), _ = _to_integers(low, high, step)
     if s > last - first:
         raise ParameterError("stride", step, f"at most the width of the range, {shown(high - low)}")
-    return (last - first) // s
+    n = (last - first) // s
+    if n > MOST_CANDIDATES:
+        least = f"{(high - low) / MOST_CANDIDATES:.4g}"
+        raise ParameterError("stride", step, f"at least {least}, which gives at most {MOST_CANDIDATES} candidates")
+    return n
 
 
 def evenly_spaced_bases(bmin: float, bmax: float, n: int) -> list[float]:
