@@ -8,7 +8,7 @@ from typing import Any
 from .errors import ParameterError
 
 LARGEST_INTEGER = 2**31 - 1
-LARGEST_HEAD_DIM = 2**16
+LARGEST_HEAD_DIM = 2**13
 """Far beyond any model's; a file that asks for more would keep a command busy for minutes."""
 
 

@@ -12,13 +12,13 @@ import re
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from . import checks
 from .errors import InputError, shown
-from .machine import readable_size
+from .machine import readable_size, require_memory
 
 MOST_BYTES = 2**30
 """How large an input file may be, where nothing smaller is said."""
@@ -67,18 +67,30 @@ def write_whole(
     OSError
         As `check_output`, or if the disk is full; the message names `path`.
     """
+    with written(path, content, overwrite=overwrite):
+        pass
+
+
+@contextmanager
+def written(
+    path: str | os.PathLike[str], content: str | bytes | Iterable[bytes], *, overwrite: bool = False
+) -> Iterator[None]:
+    """Write a file as `write_whole` does, and hold it: until the end, `remove_leftovers` leaves it alone."""
     check_output(path, overwrite=overwrite)
     target = Path(path).resolve()  # replaces the file that a symbolic link points to, not the link
     if isinstance(content, str):
         content = content.encode(errors="backslashreplace")
-    with _naming(path), _temporary(target, _new_file) as temporary:
-        with temporary.open("r+b") as file:
-            if target.exists():
-                temporary.chmod(target.stat().st_mode & 0o777)
-            file.writelines([content] if isinstance(content, bytes) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        _put(temporary, target, overwrite=overwrite)
+    with ExitStack() as stack:
+        with _naming(path):
+            temporary = stack.enter_context(_temporary(target, _new_file))
+            with temporary.open("r+b") as file:
+                if target.exists():
+                    temporary.chmod(target.stat().st_mode & 0o777)
+                file.writelines([content] if isinstance(content, bytes) else content)
+                file.flush()
+                os.fsync(file.fileno())
+            _put(temporary, target, overwrite=overwrite)
+        yield
 
 
 def _put(temporary: Path, target: Path, *, overwrite: bool) -> None:
@@ -107,6 +119,8 @@ def read_file(path: str | os.PathLike[str], most: int | None = MOST_BYTES) -> by
         If the file does not exist or cannot be read.
     ValueError
         If it is too large, or is not a regular file; the message names it.
+    MemoryError
+        If it does not fit in memory.
     """
     try:
         with open(path, "rb", opener=_open_without_waiting) as file:
@@ -116,6 +130,7 @@ def read_file(path: str | os.PathLike[str], most: int | None = MOST_BYTES) -> by
             elif not stat.S_ISREG(found.st_mode):
                 msg = f"{path} is not a regular file"
                 raise InputError(msg)
+            require_memory(found.st_size if most is None else min(found.st_size, most), f"reading {path}")
             if most is None:
                 return file.read()
             content = b"" if found.st_size > most else file.read(most + 1)
@@ -274,7 +289,7 @@ def _new_file(path: Path) -> None:
 @contextmanager
 def _temporary(target: Path, create: Callable[[Path], None]) -> Iterator[Path]:
     """Yield a new temporary file or folder beside `target`, locked until it is gone."""
-    _remove_leftovers(target.parent)
+    remove_leftovers(target.parent)
     handle = None
     while handle is None:
         temporary = _temporary_path(target)
@@ -305,8 +320,20 @@ def _hold(temporary: Path) -> int | None:
     return None
 
 
-def _remove_leftovers(folder: Path) -> None:
-    """Remove temporary files and folders of this user that nobody holds."""
+def remove_leftovers(
+    folder: Path, names: re.Pattern[str] = _TEMPORARY, needed: Callable[[str], bool] = lambda name: False
+) -> None:
+    """Remove files and folders of this user that no process holds.
+
+    Parameters
+    ----------
+    folder : Path
+        Where they are.
+    names : pattern
+        What their whole names match.
+    needed : callable
+        Asked, once nobody else holds it any more, whether a file of that name is still needed.
+    """
     if os.name == "nt":
         return
     own = os.geteuid()
@@ -314,13 +341,13 @@ def _remove_leftovers(folder: Path) -> None:
         found = [
             Path(entry.path)
             for entry in entries
-            if _TEMPORARY.fullmatch(entry.name) and entry.stat(follow_symlinks=False).st_uid == own
+            if names.fullmatch(entry.name) and entry.stat(follow_symlinks=False).st_uid == own
         ]
         for path in found:
             with suppress(OSError):
                 handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
                 try:
-                    if _lock(handle):
+                    if _lock(handle) and not needed(path.name) and os.path.samestat(os.fstat(handle), os.stat(path)):
                         _remove(path)
                 finally:
                     os.close(handle)
