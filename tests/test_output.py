@@ -167,7 +167,7 @@ def test_what_a_sweep_on_stdout_had_found_is_not_lost_with_its_workers(run_sweep
     def broken(*_):
         raise BrokenExecutor
 
-    monkeypatch.setattr("ropesearch.search.sweep.as_completed", broken)
+    monkeypatch.setattr("ropesearch.search.sweep.next_done", broken)
     code, out, err = run_sweep("-o", "-")
     assert (code, out) == (1, "")
     (folder,) = (tmp_path / "temporary").iterdir()

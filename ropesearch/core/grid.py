@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 from . import checks
@@ -106,6 +107,11 @@ def widest_stride(bmin: float, bmax: float, n: int) -> float:
 
 def _to_integers(*values: float) -> tuple[list[int], int]:
     """Return integers k and one n such that k / n are exactly the values as written in decimal."""
-    fractions = [Fraction(repr(value)) for value in values]
+    fractions = [_to_fraction(value) for value in values]
     unit = math.lcm(*(f.denominator for f in fractions))
     return [f.numerator * (unit // f.denominator) for f in fractions], unit
+
+
+@lru_cache(1000)  # a sweep asks for the same ones again and again
+def _to_fraction(value: float) -> Fraction:
+    return Fraction(repr(value))
