@@ -13,7 +13,7 @@ from ropesearch.core.base_set import BaseSet
 from ropesearch.core.progress import Progress, counter
 from ropesearch.schemes.rules import Scheme
 
-from .style import BEST, INK, MEAN, project_style
+from .style import BEST, INK, MEAN, plain, project_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -114,9 +114,9 @@ def plot_coverage(
 
 def _scheme_and_title(heads_of: BaseSet | Scheme) -> tuple[Scheme, str]:
     if isinstance(heads_of, Scheme):
-        return heads_of, f"Waveform coverage of {heads_of.name}, head_dim {heads_of.head_dim}"
+        return heads_of, f"Waveform coverage of {plain(heads_of.name)}, head_dim {heads_of.head_dim}"
     n = heads_of.kv_heads
-    title = f"Waveform coverage of {n} base{'s' * (n > 1)} ({heads_of.strategy}), head_dim {heads_of.head_dim}"
+    title = f"Waveform coverage of {n} base{'s' * (n > 1)} ({plain(heads_of.strategy)}), head_dim {heads_of.head_dim}"
     return Scheme(heads_of.strategy, heads_of.head_dim, 4096, heads_of.bases), title
 
 

@@ -13,7 +13,7 @@ from ropesearch.core.base_set import BaseSet
 from ropesearch.core.errors import InputError
 from ropesearch.decay.data import Decay
 
-from .style import BEST, FAINT, INK, MEAN, project_style
+from .style import BEST, FAINT, INK, MEAN, plain, project_style
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -407,7 +407,7 @@ def _title(figure: "Figure", text: str) -> None:
 def _model_name(decay: Decay) -> str:
     """Return the model's name, shortened from the left if long, with $ escaped for matplotlib."""
     name = str(decay.model["name"])
-    return ("…" + name[-39:] if len(name) > 40 else name).replace("$", r"\$")
+    return plain("…" + name[-39:] if len(name) > 40 else name)
 
 
 def _describe_texts(decay: Decay) -> str:

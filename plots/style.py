@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ropesearch.core import checks
+from ropesearch.core.errors import printable
 from ropesearch.core.files import check_output, write_whole
 
 if TYPE_CHECKING:
@@ -35,6 +36,11 @@ _SETTINGS: Any = {
     "xtick.color": INK,
     "ytick.color": INK,
 }
+
+
+def plain(text: object) -> str:
+    """Text from strangers, such as a name, for a figure: one line, and no formula."""
+    return printable(text).replace("$", r"\$")
 
 
 @contextmanager
