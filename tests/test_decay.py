@@ -289,7 +289,7 @@ CURVES = (LAYERS, HEADS, LAST + 1)
     [
         ("score", None, "its arrays cannot be read: \"There is no item named 'score.npy' in the archive\""),
         ("score", b"", "its arrays cannot be read: "),
-        ("score", npy(np.zeros(CURVES, np.float32))[:-1], "score is cut off"),
+        ("score", npy(np.zeros(CURVES, np.float32))[:-1], "score has not the size that its shape requires"),
         ("score", npy(np.zeros(CURVES, np.float32))[:9], "its arrays cannot be read: "),
         ("score", npy(np.zeros(CURVES, np.float32), version=(2, 0)), "score is of another version of .npy"),
         ("score", npy(np.zeros((1, 1), np.float32)).replace(b"(1, 1)", b"1" * 40), "its arrays cannot be read: "),

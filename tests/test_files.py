@@ -188,7 +188,7 @@ def test_a_pipe_of_the_shell_is_read_to_its_end(tmp_path):
         ('{"a": NaN}', "it holds NaN, which JSON does not allow"),
         ('[{"a": 1, "b": 2, "a": 3}]', "it has the key 'a' twice"),
         ("[" * 10**5, "it is not JSON, or it is cut off: "),
-        ("[" + "1," * 10**6 + "1]", "it holds more than 1000000 values"),
+        ("[" + "1," * 500_000 + "1]", "it holds more than 500000 values"),
         ("9" * 5000, "it is not JSON, or it is cut off: "),
     ],
 )

@@ -22,6 +22,8 @@ def shown(value: object) -> str:
     """Return a value as error messages show it: whole floats without .0, long text cut."""
     if isinstance(value, float) and math.isfinite(value) and value == int(value) and abs(value) < 1e15:
         return str(int(value))
+    if isinstance(value, list | tuple):
+        value = value[:80]  # more would be cut all the same
     try:
         text = repr(value)
     except ValueError:  # Python refuses to print an integer of more than 4300 digits

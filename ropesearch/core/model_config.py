@@ -12,7 +12,7 @@ from typing import Any
 
 from . import checks
 from .errors import InputError, ParameterError, shown
-from .files import read_file
+from .files import check_size_of_json, read_file
 
 # Any of these keys, even if null, means that a model rotates queries and keys.
 ROPE_KEYS = ("rope_theta", "rope_parameters", "rope_scaling", "rotary_emb_base", "rotary_pct", "rotary_dim")
@@ -26,6 +26,8 @@ MODEL_TYPES = tuple(f"harpe_{name}" for name in SUPPORTED)
 
 MOST_BYTES = 4_000_000
 """How large a config.json may be."""
+MOST_VALUES = 200_000
+"""How many values it may hold."""
 MOST_LAYERS = 10_000
 """How many layers a model may have; a config that asks for more would keep transformers busy for hours."""
 
@@ -112,7 +114,9 @@ class ModelConfig:
             file /= "config.json"
         data = read_file(file, MOST_BYTES)
         try:
-            content = json.loads(data.decode())
+            text = data.decode()
+            check_size_of_json(text, MOST_VALUES)
+            content = json.loads(text)
         except (ValueError, RecursionError) as error:
             msg = f"{file} is not JSON: {error}"
             raise InputError(msg) from None

@@ -83,8 +83,9 @@ def write_decay(decay: "Decay", path: str | os.PathLike[str], *, overwrite: bool
 def _named_arrays(path: Path) -> str | None:
     """Return the name of the file of arrays that belongs to a decay file; None if there is none, or it is another's."""
     try:
-        named = read_versioned(read_file(path, MOST_BYTES).decode(), FORMAT, VERSION, ("arrays",))["arrays"]
-        _read_arrays(named, path)
+        content = read_versioned(read_file(path, MOST_BYTES).decode(), FORMAT, VERSION, (*_FACTS, "arrays"))
+        named = content["arrays"]
+        _read_arrays(named, path, _check_facts({key: content[key] for key in _FACTS}))
     except (OSError, ValueError, MemoryError):
         return None
     name = Path(named["file"]).name
@@ -114,9 +115,8 @@ def read_fields(path: str | os.PathLike[str]) -> dict[str, Any]:
     data = read_file(path, MOST_BYTES)
     try:
         content = read_versioned(data.decode(), FORMAT, VERSION, (*_FACTS, "arrays"))
-        packed = _read_arrays(content["arrays"], Path(path))
         facts = _check_facts({key: content[key] for key in _FACTS})
-        return facts | _unpack_arrays(packed, facts)
+        return facts | _unpack_arrays(_read_arrays(content["arrays"], Path(path), facts), facts)
     except ValueError as error:
         msg = f"{path} is not a usable decay file: {error}"
         raise InputError(msg) from None
@@ -141,7 +141,7 @@ def _head_rows(decay: "Decay") -> list[dict[str, Any]]:
     ]
 
 
-def _read_arrays(named: Any, path: Path) -> bytes:
+def _read_arrays(named: Any, path: Path, facts: Mapping[str, Any]) -> bytes:
     """Content of the .npz file that the decay file names, if it is the one written with it."""
     try:
         beside = path.with_name(Path(named["file"]).name)
@@ -149,7 +149,7 @@ def _read_arrays(named: Any, path: Path) -> bytes:
     except (KeyError, TypeError, ValueError):
         raise InputError("it names no file of arrays: it was printed, not saved") from None
     try:
-        packed = read_file(beside, None)
+        packed = read_file(beside, _most_bytes(facts))
     except (OSError, ValueError) as error:  # ValueError: another kind of file, or a name that no file can have
         why = getattr(error, "strerror", None) or error
         msg = f"the file of its arrays, {beside.name}, cannot be read: {why}"
@@ -239,6 +239,13 @@ def _expected_arrays(facts: Mapping[str, Any]) -> dict[str, tuple[type, tuple[in
     }
 
 
+def _most_bytes(facts: Mapping[str, Any]) -> int:
+    """Return how large the file of the arrays may be: those read, curve, prediction, distances and headers."""
+    expected = _expected_arrays(facts)
+    kinds = [*expected.values(), expected["score"], expected["score"], expected["pairs"]]
+    return 100_000 + sum(math.prod(shape) * np.dtype(kind).itemsize for kind, shape in kinds)
+
+
 def _read_array(archive: zipfile.ZipFile, name: str, kind: np.dtype[Any], shape: tuple[int, ...]) -> Any:
     """Read one array, once its header has been found to say what it must."""
     member = archive.getinfo(f"{name}.npy")
@@ -257,8 +264,8 @@ def _read_array(archive: zipfile.ZipFile, name: str, kind: np.dtype[Any], shape:
     if found_kind != kind:
         msg = f"{name} has type {shown(str(found_kind))}, not {kind}"
         raise InputError(msg)
-    if begin + math.prod(shape) * kind.itemsize > member.compress_size:
-        msg = f"{name} is cut off"
+    if begin + math.prod(shape) * kind.itemsize != member.file_size:
+        msg = f"{name} has not the size that its shape requires"
         raise InputError(msg)
     with archive.open(member) as file:
         values = np.lib.format.read_array(file, allow_pickle=False)

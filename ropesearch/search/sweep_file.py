@@ -192,7 +192,10 @@ def _differing_options(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> s
         groups = [sweep.get(group) for group in ("fixed", "varied")]
         fixed, varied = (group if isinstance(group, dict) else {} for group in groups)
         lists = {name: [value] for name, value in fixed.items()} | varied
-        return {name: {json.dumps(value) for value in values} for name, values in lists.items()}
+        return {
+            name: {json.dumps(value) for value in (values if isinstance(values, list) else [values])}
+            for name, values in lists.items()
+        }
 
     theirs, ours = options(found), options(wanted)
     names = [name for name in ours if theirs.get(name) != ours[name]]
