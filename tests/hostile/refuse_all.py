@@ -1,4 +1,5 @@
 """Run a command on every hostile file: `python tests/hostile/refuse_all.py FOLDER`; prints a line of JSON for each.
+
 Each command runs in a process of its own, forked from one that has loaded what all need, so that its time and memory
 are those of the file alone.
 """
