@@ -1,8 +1,8 @@
 """Files: inputs read within limits; outputs checked before the work starts, then written whole or not at all.
 
 A new file or folder is made beside its place as `.ropesearch-….tmp`, and renamed when it is complete. The process that
-writes it holds a lock on it, which the system frees when the process ends, however it ends. So whoever writes to the
-folder next can tell what a killed process left behind, and removes it.
+writes it holds a lock on it, which the system frees when the process ends, however it ends. So whoever checks an output
+in that folder next can tell what a killed process left behind, and removes it.
 """
 
 import errno
@@ -81,7 +81,7 @@ def written(
     if isinstance(content, str):
         content = content.encode(errors="backslashreplace")
     with ExitStack() as stack:
-        with _naming(path):
+        with naming(path):
             temporary = stack.enter_context(_temporary(target, _new_file))
             with temporary.open("r+b") as file:
                 if target.exists():
@@ -247,7 +247,7 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         As `check_new_folder`, or if the disk is full; the message names `path`.
     """
     check_new_folder(path)
-    with _naming(path, *_NO_ROOM), _temporary(Path(path), Path.mkdir) as temporary:
+    with naming(path, *_NO_ROOM), _temporary(Path(path), Path.mkdir) as temporary:
         yield temporary
         check_new_folder(path)
         try:
@@ -265,14 +265,15 @@ def _check_parent(target: Path) -> None:
     if not os.path.isdir(folder):
         msg = f"{folder} is not a folder"
         raise NotADirectoryError(msg)
+    remove_leftovers(folder)
     probe = _temporary_path(target)
-    with _naming(target):
+    with naming(target):
         probe.touch(exist_ok=False)
         probe.unlink(missing_ok=True)
 
 
 @contextmanager
-def _naming(path: str | os.PathLike[str], *numbers: int) -> Iterator[None]:
+def naming(path: str | os.PathLike[str], *numbers: int) -> Iterator[None]:
     """Make errors of the system name the file that is to be written; if `numbers` are given, only those errors."""
     try:
         yield
@@ -294,7 +295,6 @@ def _new_file(path: Path) -> None:
 @contextmanager
 def _temporary(target: Path, create: Callable[[Path], None]) -> Iterator[Path]:
     """Yield a new temporary file or folder beside `target`, locked until it is gone."""
-    remove_leftovers(target.parent)
     handle = None
     while handle is None:
         temporary = _temporary_path(target)

@@ -6,14 +6,14 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from io import FileIO
 from typing import Any
 
 from ropesearch.core import checks
 from ropesearch.core.base_set import BaseSet
 from ropesearch.core.errors import InputError, ParameterError, shown
-from ropesearch.core.files import check_output, read_json
+from ropesearch.core.files import check_output, naming, read_json
 
 FORMAT = "ropesearch.sweep"
 VERSION = 1
@@ -39,7 +39,9 @@ def open_sweep_file(
     `points` are keyed by their text, `json.dumps` of each.
     """
     check_output(path, overwrite=resume or overwrite)
-    with open(path, "r+b" if os.path.exists(path) else "x+b", buffering=0) as file:
+    with ExitStack() as stack:
+        with naming(path):
+            file = stack.enter_context(open(path, "r+b" if os.path.exists(path) else "x+b", buffering=0))
         _lock(file, path)
         if overwrite:
             file.truncate(0)

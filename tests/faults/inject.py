@@ -124,10 +124,10 @@ class Trial:
         found = self.wrong_end(action, ended, old, new)
         left = tree(self.work)
         found += [f"it left {name}" for name in left if name.startswith(".ropesearch") and action in ("full", "broken")]
-        visible = {name: content for name, content in left.items() if not name.startswith(".ropesearch")}
-        complete = usable(visible, new) and visible.keys() >= new.keys()
-        if not (complete or usable(visible, old) or partial(visible, new)):
-            found.append(f"neither the old nor the new: {sorted(visible)}")
+        shown = visible(left)
+        complete = usable(shown, new)
+        if not (complete or usable(shown, old) or partial(shown, new)):
+            found.append(f"neither the old nor the new: {sorted(shown)}")
         if complete and self.name == "apply":
             shutil.rmtree(self.work / "model")
         elif complete and "--resume" not in arguments and "--overwrite" not in arguments:
@@ -141,7 +141,7 @@ class Trial:
         if action == "kill":
             return [] if ended.code == -signal.SIGKILL else [f"it was not killed: {ended.code} {ended.err}"]
         if ended.code == 0:
-            return [] if usable(tree(self.work), new) else ["it says that it is done, and is not"]
+            return [] if usable(visible(tree(self.work)), new) else ["it says that it is done, and is not"]
         lines = [line for line in ended.err.splitlines() if not line.startswith(("note: ", "wrote "))]
         if ended.code not in (1, 2) or len(lines) != 1 or not lines[0].startswith("Error: "):
             return [f"it ended with {ended.code}: {ended.err}"]
@@ -160,6 +160,11 @@ def tree(folder: Path) -> Tree:
         elif path.name.startswith(".ropesearch"):
             found[str(path.relative_to(folder))] = None
     return found
+
+
+def visible(found: Tree) -> Tree:
+    """Return what is no temporary file."""
+    return {name: content for name, content in found.items() if not name.startswith(".ropesearch")}
 
 
 def rows(data: bytes) -> list[str]:
@@ -271,10 +276,7 @@ def main(place: str, runs: str = "500", seed: str = "1", *names: str) -> int:
     if "faults.so" not in os.environ.get("LD_PRELOAD", ""):
         folder.mkdir()
         more = {"LD_PRELOAD": str(build(folder)), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        more |= {
-            "TQDM_DISABLE": "1",
-            "TRANSFORMERS_VERBOSITY": "error",
-        }  # set by commands that import transformers anew
+        more |= {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error"}  # as a command does that imports transformers
         os.execve(sys.executable, [sys.executable, "-P", __file__, place, runs, seed, *names], os.environ | more)
     return inject(folder, int(runs), int(seed), list(names) or list(COMMANDS)) > 0
 
