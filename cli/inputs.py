@@ -5,13 +5,13 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from ropesearch.core import checks
 from ropesearch.core.errors import InputError
+from ropesearch.core.files import read_file
 
 if TYPE_CHECKING:
     from ropesearch import BaseSet, Decay, Scheme
@@ -84,7 +84,7 @@ def read_order(path: str, config: "ModelConfig | None") -> "Decay":
 
 def read_text(path: str) -> str:
     """Read a text in UTF-8."""
-    data = read_input(Path(path).read_bytes)
+    data = read_input(lambda: read_file(path))
     try:
         return data.decode()
     except UnicodeDecodeError as error:

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from ropesearch._version import __version__
+from ropesearch.core.errors import printable
 
 from .apply import apply
 from .compare import compare
@@ -74,6 +75,6 @@ def main(args: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         line = error.format_message()
         # A group called without a command raises its help.
-        echo((line if line.startswith("Usage:") else f"Error: {line}") + "\n", err=True)
+        echo((line if line.startswith("Usage:") else f"Error: {printable(line)}") + "\n", err=True)
         return error.exit_code
     return code if isinstance(code, int) else 0

@@ -1,7 +1,6 @@
 """`ropesearch measure`."""
 
 import re
-from pathlib import Path
 
 import click
 
@@ -41,7 +40,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 @click.option(
     "--dtype", metavar="NAME", help="Type of the weights: float32, bfloat16 or float16.  [default: as stored]"
 )
-@file_options("the decay file", ".json", ".json", also="a .npz of the same name with its arrays")
+@file_options("the decay file", ".json", ".json", also="beside it a .npz with its arrays")
 def measure(
     model: str,
     texts: tuple[str, ...],
@@ -110,12 +109,11 @@ def measure(
             name=model,
             progress=progress,
         )
-    if out.path is not None:
-        decay.save(out.path, overwrite=out.overwrite)
+    arrays = None if out.path is None else decay.save(out.path, overwrite=out.overwrite)
     notes = ["of one short text, the two halves of the queries are compared"] if len(decay.texts) == 1 else []
     out.print({"": lambda: tables.of_decay(decay), ".json": decay.to_json}, notes)
-    if out.path is not None:
-        out.wrote(f"{out.path} and {Path(out.path).with_suffix('.npz')}")
+    if arrays is not None:
+        out.wrote(f"{out.path} and {arrays}")
 
 
 def parse_layers(text: str) -> list[int]:

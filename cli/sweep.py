@@ -99,12 +99,12 @@ def sweep(
     if resume and out.path is None:
         raise click.UsageError("--resume needs --output FILE: there is nothing to continue on stdout")
 
-    from ropesearch.search.sweep import sweep, sweep_points
+    from ropesearch.search.sweep import sweep, sweep_specs
     from ropesearch.search.workers import dask_cluster, process_pool
 
     axes = {"stride": "strides", "bmin": "bmins", "bmax": "bmaxs", "heads": "heads"}
     axes |= {"max_distance": "max_distances", "strategy": "strategies"}
-    points = sweep_points(**{axes.get(name, name): _as_list(name, value, axes) for name, value in options.items()})
+    points = sweep_specs({axes.get(name, name): _as_list(name, value, axes) for name, value in options.items()})
 
     notes: list[str] = []
     note_now = partial(note, quiet=out.quiet)

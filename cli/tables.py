@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ropesearch.core.errors import InputError, shown
+from ropesearch.core.errors import InputError, printable, shown
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -48,9 +48,14 @@ SWEEP_COLUMNS = ("stride", "bmin", "bmax", "heads", "max_distance", "strategy")
 def as_text(*tables: "Table") -> str:
     """Tables as they are printed."""
     from rich.console import Console
+    from rich.text import Text
 
-    # Names come from files: a bracket in one of them is no markup.
-    console = Console(markup=False, emoji=False)
+    class PrintableConsole(Console):
+        def render_str(self, text: str, **options: Any) -> Text:
+            """Render every title, header and cell; names in them come from files."""
+            return super().render_str(printable(text), **options)
+
+    console = PrintableConsole(markup=False, emoji=False)  # a bracket in a name is no markup
     if not console.is_terminal:
         console.width = max(console.width, PIPE_WIDTH)
     with console.capture() as capture:

@@ -14,7 +14,7 @@ from ropesearch.core.progress import Progress, counter
 from ropesearch.schemes.rules import Scheme
 
 from .bins import Bins
-from .style import BEST, DASHES, INK, LIGHT, MEAN, Sheet, Width, base_colours, format_number, halo, sheet
+from .style import BEST, DASHES, INK, LIGHT, MEAN, Sheet, Width, base_colours, format_number, halo, plain, sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -151,9 +151,9 @@ def scheme_of(base_set: BaseSet) -> Scheme:
 
 def _scheme_and_title(heads_of: BaseSet | Scheme) -> tuple[Scheme, str]:
     if isinstance(heads_of, Scheme):
-        return heads_of, f"Waveform coverage of {heads_of.name}, head_dim {heads_of.head_dim}"
+        return heads_of, f"Waveform coverage of {plain(heads_of.name)}, head_dim {heads_of.head_dim}"
     n = heads_of.kv_heads
-    title = f"Waveform coverage of {n} base{'s' * (n > 1)} ({heads_of.strategy}), head_dim {heads_of.head_dim}"
+    title = f"Waveform coverage of {n} base{'s' * (n > 1)} ({plain(heads_of.strategy)}), head_dim {heads_of.head_dim}"
     return scheme_of(heads_of), title
 
 

@@ -15,7 +15,7 @@ from ropesearch.core.errors import InputError
 from ropesearch.decay.data import Decay
 
 from .bins import Bins
-from .style import BEST, DASHES, FAINT, INK, LIGHT, MEAN, THIRD, Sheet, Width, format_number, sheet
+from .style import BEST, DASHES, FAINT, INK, LIGHT, MEAN, THIRD, Sheet, Width, format_number, plain, sheet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -474,9 +474,9 @@ def _fitted(values: Floats, target: Floats, at: npt.NDArray[np.int64]) -> Floats
 
 
 def _model_name(decay: Decay) -> str:
-    """Return the model's name without its folder, shortened from the left if long, with $ escaped for matplotlib."""
+    """Return the model's name without its folder, shortened from the left if long, drawn as it is."""
     name = os.path.basename(os.path.normpath(str(decay.model["name"])))
-    return ("…" + name[-39:] if len(name) > 40 else name).replace("$", r"\$")
+    return plain("…" + name[-39:] if len(name) > 40 else name)
 
 
 def _describe_texts(decay: Decay) -> str:

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ropesearch.core import checks
-from ropesearch.core.errors import ParameterError
+from ropesearch.core.errors import ParameterError, printable
 from ropesearch.core.files import check_output, write_whole
 
 if TYPE_CHECKING:
@@ -186,6 +186,11 @@ class Sheet:
         return textwrap.fill(
             text, max(int(room / (0.5 * self.font)), 20), break_long_words=False, break_on_hyphens=False
         )
+
+
+def plain(text: object) -> str:
+    """Text from strangers, such as a name, for a figure: one line, and no formula."""
+    return printable(text).replace("$", r"\$")
 
 
 @contextmanager

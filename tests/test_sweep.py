@@ -86,7 +86,8 @@ at = int(sys.argv.pop(1))
 if at:
     os.fsync = stopping(os.fsync, at)
 else:
-    ropesearch.search.sweep.as_completed = stopping(ropesearch.search.sweep.as_completed, 1)
+    wait = ropesearch.search.sweep.next_done
+    ropesearch.search.sweep.next_done = lambda *args: (stopping(lambda: None, 1)(), wait(*args))[1]
 sys.exit(main(["sweep", *sys.argv[1:]]))
 """
 
@@ -237,6 +238,58 @@ def test_rows_of_a_dask_cluster(expected, tmp_path):
     assert unordered(lines(tmp_path / "a.jsonl")) == unordered(lines(expected[1]))
 
 
+IMPATIENT = """
+import sys
+import ropesearch.search.sweep, ropesearch.search.workers
+from ropesearch.cli import main
+ropesearch.search.sweep.ASK_EVERY = ropesearch.search.workers.ASK_EVERY = 1.0
+ropesearch.search.workers.SILENT_FOR = 6.0
+ropesearch.search.workers.CONNECT_WITHIN = 3.0
+sys.exit(main(["sweep", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("who", "how", "line"),
+    [
+        ("scheduler", signal.SIGSTOP, "the scheduler does not answer"),
+        ("worker", signal.SIGSTOP, "no worker gives a sign of life"),
+        ("worker", signal.SIGKILL, "no worker gives a sign of life"),
+    ],
+)
+def test_a_cluster_that_falls_silent_is_noted_and_then_exit_1(tmp_path, who, how, line):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    python = [sys.executable, "-P"]
+    commands = {
+        "scheduler": [*python, "-m", "distributed.cli.dask_scheduler", "--no-dashboard", "--host", f"tcp://{address}"],
+        "worker": [*python, "-m", "distributed.cli.dask_worker", "--no-nanny", "--no-dashboard", f"tcp://{address}"],
+    }
+    cluster = {}
+    try:
+        for (name, command), sign in zip(commands.items(), ("Scheduler at", "Registered to"), strict=True):
+            cluster[name] = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+            assert any(sign in line for line in cluster[name].stderr)
+        points = ["--bmin", "1e6", "--bmax", "5e6", "--strides", "1000,1001,1002", "--heads", "8"]
+        command = [*python, "-c", IMPATIENT, *points, "-o", "a.jsonl", "--scheduler", address]
+        sweeping = subprocess.Popen(command, cwd=tmp_path, stdout=-1, stderr=-1, text=True)
+        while not ((tmp_path / "a.jsonl").exists() and lines(tmp_path / "a.jsonl")):
+            assert sweeping.poll() is None, sweeping.communicate()
+        cluster[who].send_signal(how)
+        out, err = sweeping.communicate(timeout=60)
+    finally:
+        for process in cluster.values():
+            process.kill()
+            process.communicate()
+    assert (sweeping.returncode, out) == (1, "")
+    assert f"note: {line}; the sweep ends if the cluster stays silent for 6 s\n" in err
+    end = err.splitlines()[-1]
+    assert re.fullmatch(
+        rf"Error: the cluster at {address} has been silent for \d+ s: {line}; .*--resume continues.*", end
+    )
+
+
 def test_a_point_that_cannot_be_searched_is_a_row(run):
     # From 1000 to 1002 there is no peak and no valley.
     args = [*GRID, "--strides", "1000,2000", "--heads", 4, "-o", "a.jsonl", "--max-distances", "1002,2000"]
@@ -269,6 +322,21 @@ def test_an_executor_that_breaks_down_is_one_line(tmp_path, error):
     ):
         sweep(POINTS, tmp_path / "a.jsonl", executor=Fails(error))
     assert len(lines(tmp_path / "a.jsonl")) == 1
+
+
+def test_the_first_rows_do_not_wait_until_every_point_is_submitted(expected, tmp_path, monkeypatch):
+    monkeypatch.setattr("ropesearch.search.sweep.AHEAD", 2)
+    submitted, seen = [], []
+
+    class Counting(Here):
+        def submit(self, *args):
+            submitted.append(args)
+            return super().submit(*args)
+
+    take = lambda *step: seen.append((step[1], len(submitted)))  # noqa: E731
+    rows = sweep(POINTS, tmp_path / "a.jsonl", executor=Counting(), progress=take)
+    assert seen == [(1, 3), (2, 4), (3, 5), (4, 6), (5, 6), (6, 6)]
+    assert unordered(rows) == unordered(expected[0])
 
 
 # The file
@@ -311,6 +379,11 @@ def changed(content, **changes):
     return json.dumps(json.loads(header) | changes) + "\n" + rest
 
 
+def in_row(content, **changes):
+    header, first, *rest = content.splitlines()
+    return "\n".join([header, json.dumps(json.loads(first) | changes), *rest, ""])
+
+
 @pytest.mark.parametrize(
     ("edit", "line"),
     [
@@ -322,16 +395,31 @@ def changed(content, **changes):
         (lambda c: c + "{}\n", "line 8 is not one of its rows"),
         (lambda c: c.replace('"base_set"', '"set"', 1), "line 2 is not one of its rows"),
         (lambda c: c + "\0\n", "line 8 is not one of its rows"),
+        (lambda c: in_row(c, base_set={}), "line 2 is not one of its rows: its format must be 'ropesearch.base-set'"),
+        (lambda c: in_row(c, base_set=[]), "line 2 is not one of its rows: its format must be 'ropesearch.base-set'"),
+        (lambda c: in_row(c, error=1), "line 2 is not one of its rows: error must be a text, not 1"),
+        (lambda c: in_row(c, seconds=None), "line 2 is not one of its rows: seconds must be a number"),
+        (lambda c: in_row(c, seconds=float("nan")), "line 2 is not one of its rows: it holds NaN"),
+        (lambda c: in_row(c, seconds="x" * 40_000_000), "line 2 is not one of its rows"),
+        (lambda c: in_row(c, coverage=1), "line 2 is not one of its rows: coverage must be an object, not 1"),
+        (lambda c: in_row(c, coverage={"floor": 1}), "line 2 is not one of its rows: 'floor_distance'"),
+        (lambda c: c.replace('"floor": ', '"floor": 1e400, "x": '), "line 2 is not one of its rows: it holds '1e4"),
+        (lambda c: c.replace('"head_dim": 16, "b', '"head_dim": 18, "b'), "line 2 is not one of its rows: head_dim"),
+        (
+            lambda c: c.replace('"seconds"', '"point": 1, "seconds"'),
+            "line 2 is not one of its rows: it has the key 'po",
+        ),
+        (lambda c: c.partition("\n")[0] + "\n\udcff\n", "line 2 is not one of its rows: 'utf-8' codec can't decode"),
     ],
 )
 def test_a_file_that_cannot_be_resumed_is_exit_2_and_stays(run, expected, edit, line):
     text = edit(expected[1].read_text())
-    Path("a.jsonl").write_text(text)
+    Path("a.jsonl").write_text(text, errors="surrogateescape")
     code, out, err = run(*SMALL, "-o", "a.jsonl", "--resume")
     assert (code, out) == (2, "")
     assert err.startswith(f"Error: a.jsonl cannot be resumed by this sweep: {line}")
     assert err.count("\n") == 1
-    assert Path("a.jsonl").read_text() == text
+    assert Path("a.jsonl").read_text(errors="surrogateescape") == text
 
 
 def test_what_differs_from_the_sweep_of_the_file_is_named(run):

@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy.typing as npt
 
 from . import checks
 from .errors import InputError, ParameterError, shown
-from .files import read_versioned, write_whole
+from .files import check_versioned, read_file, read_json, write_whole
 from .progress import Progress
 from .rope import inv_freq
 from .spec import COVERED_TO
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
 
 FORMAT = "ropesearch.base-set"
 VERSION = 1
+MOST_BYTES = 4_000_000
+"""How large a base-set file may be; one of 1024 heads has less than 0.1 MB."""
 
 _KEYS = (
     "heads",
@@ -213,7 +214,12 @@ class BaseSet:
             If the text is not JSON, has another format or a newer version, lacks a key, or holds an invalid value or
             count; the message is one line.
         """
-        content = read_versioned(text, FORMAT, VERSION, _KEYS)
+        return cls.from_content(read_json(text))
+
+    @classmethod
+    def from_content(cls, content: Any) -> "BaseSet":
+        """Read the parsed content of a base-set file; raises as `from_json`."""
+        content = check_versioned(content, FORMAT, VERSION, _KEYS)
         return cls(**{_attribute_name(key): content[key] for key in _KEYS})
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -235,9 +241,9 @@ class BaseSet:
         OSError
             If the file does not exist or cannot be read.
         ValueError
-            If it is not a base-set file; the message names it and says why.
+            If it is not a base-set file, or has more than 4 MB; the message names it and says why.
         """
-        data = Path(path).read_bytes()
+        data = read_file(path, MOST_BYTES)
         try:
             return cls.from_json(data.decode())
         except ValueError as error:

@@ -8,6 +8,8 @@ from typing import Any
 from .errors import ParameterError
 
 LARGEST_INTEGER = 2**31 - 1
+LARGEST_HEAD_DIM = 2**13
+"""Far beyond any model's; a file that asks for more would keep a command busy for minutes."""
 
 
 def number(name: str, value: Any, requirement: str, *, above: float = -math.inf, least: float = -math.inf) -> float:
@@ -46,7 +48,7 @@ def base(name: str, value: Any) -> float:
 
 def head_dim(value: Any) -> int:
     """Return `value` as the number of channels per head: even, at least 2."""
-    result = integer("head_dim", value, 2)
+    result = integer("head_dim", value, 2, LARGEST_HEAD_DIM)
     if result % 2:
         raise ParameterError("head_dim", value, "even")
     return result

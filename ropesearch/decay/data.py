@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from .figures import compute_figures, mean_slopes, slope_errors, summarize
 from .file import decay_json, read_fields, write_decay
 
 FIT_POINTS = 60
+DISTANCES_AT_ONCE = 2**14
+"""For the model curve: that of a million distances would need gigabytes at once."""
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no one truth of ==
@@ -136,8 +139,10 @@ class Decay:
         for kv_head, frequencies in enumerate(theta):
             of_group = slice(kv_head * self.group, (kv_head + 1) * self.group)
             c = self.coefficients[:, of_group] / np.sqrt(2 * half)
-            turns = np.arange(self.max_distance + 1) * frequencies[:, None]  # (d/2, M + 1)
-            out[:, of_group] = c.real @ np.cos(turns) - c.imag @ np.sin(turns)
+            for first in range(0, self.max_distance + 1, DISTANCES_AT_ONCE):
+                m = np.arange(first, min(first + DISTANCES_AT_ONCE, self.max_distance + 1))
+                turns = m * frequencies[:, None]  # (d/2, distances)
+                out[:, of_group, m] = c.real @ np.cos(turns) - c.imag @ np.sin(turns)
         return out
 
     def unit_waveforms(self) -> Floats:
@@ -191,8 +196,15 @@ class Decay:
         """Return the text of the decay file; `arrays` says which file holds the arrays."""
         return decay_json(self, arrays)
 
-    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write the decay file, `path`, and its arrays beside it, with the suffix .npz; each whole or not at all.
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write the decay file, `path`, and beside it a .npz file with its arrays, which it names.
+
+        Both are there in the end, or neither. An existing pair is replaced as a whole.
+
+        Returns
+        -------
+        Path
+            The file of the arrays.
 
         Raises
         ------
@@ -201,7 +213,7 @@ class Decay:
         OSError
             If a file cannot be written, or exists and `overwrite` is false.
         """
-        write_decay(self, path, overwrite=overwrite)
+        return write_decay(self, path, overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Decay":

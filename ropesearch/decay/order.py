@@ -64,12 +64,12 @@ def order_by_decay(base_set: BaseSet, decay: Decay, config: Mapping[str, Any] | 
 def check_order(decay: Decay, config: Mapping[str, Any] | ModelConfig | None = None) -> None:
     """Raise ValueError unless `decay` can order the bases of the model with this config, as in `order_by_decay`."""
     model = decay.model
-    if str(model["model_type"]).startswith("harpe_"):
+    if str(model.get("model_type")).startswith("harpe_"):
         msg = f"the decay was measured on {model['name']}, which carries bases already; slopes depend on the bases, so "
         msg += "order by a decay of the model before it got them"
         raise InputError(msg)
     for key, value in {} if config is None else ModelConfig.of(config).identity().items():
-        if value is not None and model[key] is not None and value != model[key]:
+        if value is not None and model.get(key) is not None and value != model[key]:
             msg = f"the decay is of another model: {model['name']} has {key} {model[key]}, this one has {value}"
             raise InputError(msg)
     if np.isnan(decay.kv_head_slopes()).any():
