@@ -18,11 +18,15 @@ if TYPE_CHECKING:
     from ropesearch import BaseSet
 
 
-def forms_of(base_set: "BaseSet") -> Formats:
+def forms_of(base_set: "BaseSet", bound: float | None = None) -> Formats:
     """Return what makes a table, the base-set file and the rows of the table out of a base set."""
     from ropesearch import to_csv
 
-    return {"": lambda: tables.of_base_set(base_set), ".json": base_set.to_json, ".csv": lambda: to_csv(base_set)}
+    return {
+        "": lambda: tables.of_base_set(base_set, bound),
+        ".json": base_set.to_json,
+        ".csv": lambda: to_csv(base_set),
+    }
 
 
 @click.command(cls=Command)
@@ -57,7 +61,11 @@ def show(name: str, coverage: bool, max_distance: int, pick: int | None, sort: s
         msg = f"{option} is for sweep files, and {name} is none"
         raise click.UsageError(msg)
     base_set = read_base_set(name if pick is None else f"{name}#{pick}")
+    bound = None
     if coverage:
+        from ropesearch import base_lower_bound
+
         with progress_on_stderr(quiet=out.quiet) as progress:
             base_set = base_set.with_coverage(max_distance, progress=progress)
-    out.deliver(forms_of(base_set))
+        bound = base_lower_bound(max_distance + 1, base_set.head_dim) if out.printed == "" else None
+    out.deliver(forms_of(base_set, bound))

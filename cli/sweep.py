@@ -17,7 +17,7 @@ from ropesearch.core.errors import shown
 from . import tables
 from .errors import Command, with_flags
 from .inputs import by_hand, filled_in
-from .notes import cut_to_processors, options_without_effect
+from .notes import changed_preset, cut_to_processors, options_without_effect
 from .options import (
     BASE,
     COUNT,
@@ -143,7 +143,7 @@ def sweep(
     if len(failed) == len(rows):
         msg = f"none of the {len(rows)} points could be searched; the first: {failed[0]}"
         raise click.UsageError(msg)
-    notes += options_without_effect(ctx, options)
+    notes += [*changed_preset(ctx, options, preset), *options_without_effect(ctx, options)]
     if scheduler is None:
         notes += cut_to_processors("workers", workers)
     elif by_hand(ctx, "workers"):

@@ -67,8 +67,8 @@ def as_text(*tables: "Table") -> str:
     return capture.get()
 
 
-def of_base_set(base_set: "BaseSet") -> str:
-    """Return one row per KV head, and the coverage if it was computed."""
+def of_base_set(base_set: "BaseSet", bound: float | None = None) -> str:
+    """Return one row per KV head, and the coverage if it was computed, with how many bases reach the lower bound."""
     from ropesearch.exporters.table import COLUMNS, rows
 
     groups = "" if base_set.kv_heads == base_set.heads else f", {base_set.kv_heads} KV heads"
@@ -79,7 +79,14 @@ def of_base_set(base_set: "BaseSet") -> str:
         table.caption = "assigned to the heads by measured slope, which is beyond the paper"
     for row in rows(base_set, digits=12):
         table.add_row(*row)
-    return as_text(table, *([_coverage(base_set.coverage_figures)] if base_set.coverage_figures else []))
+    if not base_set.coverage_figures:
+        return as_text(table)
+    coverage = _coverage(base_set.coverage_figures)
+    if bound is not None:
+        reach = sum(base >= bound for base in base_set.bases)
+        coverage.add_row(f"bases of at least {bound:,.12g}", f"{reach} of {len(base_set.bases)}")
+        coverage.caption = f"{bound:,.12g}: the lower bound on one base for this length (arXiv:2405.14591)"
+    return as_text(table, coverage)
 
 
 def _coverage(figures: Mapping[str, Any]) -> "Table":

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ropesearch.core import checks
 from ropesearch.core.base_set import BaseSet
 from ropesearch.core.errors import ParameterError
 
@@ -48,6 +49,8 @@ def plot_bases(
     """
     if not isinstance(sets, Mapping) or not 1 <= len(sets) <= MOST:
         raise ParameterError("sets", sets, f"a mapping of 1 to {MOST} names to base sets")
+    for name, base_set in sets.items():
+        checks.instance(f"sets[{name!r}]", base_set, BaseSet, "a BaseSet")
     with sheet(width, title) as page:
         from matplotlib.ticker import EngFormatter, MaxNLocator
 

@@ -71,6 +71,7 @@ def plot_coverage(
         If `max_distance` is less than 2, or `width` is no width.
     """
     last = checks.integer("max_distance", max_distance, 2)
+    checks.instance("heads_of", heads_of, (BaseSet, Scheme), "a BaseSet or a Scheme")
     scheme, own_title = _scheme_and_title(heads_of)
     with sheet(width, title) as page:
         n = len(scheme.bases)

@@ -77,6 +77,7 @@ def plot_heads(
     ValueError
         If the bases do not fit the model's heads, or a layer was not measured.
     """
+    checks.instance("decay", decay, Decay, "a Decay")
     decay = _with_bases(decay, bases)
     row_of = _spread(len(decay.layers), MOST_ROWS) if layers is None else [_find_row(decay, layer) for layer in layers]
     head_of = _heads_with_cells(decay)
@@ -201,6 +202,7 @@ def plot_head(
     ValueError
         If the layer was not measured, the head does not exist, or the bases do not fit the model's heads.
     """
+    checks.instance("decay", decay, Decay, "a Decay")
     row = _find_row(decay, layer)
     checks.integer("head", head, 0)
     if head >= decay.model["heads"]:
@@ -255,6 +257,7 @@ def plot_slopes(decay: Decay, *, width: Width = None, title: str | None = None) 
     -------
     matplotlib.figure.Figure
     """
+    checks.instance("decay", decay, Decay, "a Decay")
     slopes = decay.figures["slope"]
     rows, columns = slopes.shape
     cell_width = _between(10 / columns, 0.12, 1.2, columns)

@@ -65,6 +65,8 @@ def plot_overlay(
     last = checks.integer("max_distance", max_distance, 2)
     if not isinstance(sets, Mapping) or not 1 <= len(sets) <= MOST:
         raise ParameterError("sets", sets, f"a mapping of 1 to {MOST} names to base sets and schemes")
+    for name, one in sets.items():
+        checks.instance(f"sets[{name!r}]", one, (BaseSet, Scheme), "a BaseSet or a Scheme")
     schemes = {name: scheme_of(one) if isinstance(one, BaseSet) else one for name, one in sets.items()}
     sizes = {scheme.head_dim for scheme in schemes.values()}
     if len(sizes) > 1:

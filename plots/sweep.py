@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ropesearch.core import checks
-from ropesearch.core.errors import InputError
+from ropesearch.core.errors import ArgumentTypeError, InputError
 
 from .style import MARKERS, Width, line_style, sheet
 
@@ -62,6 +62,8 @@ def plot_sweep(
         If no row has the figure, or the points do not vary the option.
     """
     checks.choice("figure", figure, FIGURES)
+    if not all(isinstance(row, Mapping) for row in rows):
+        raise ArgumentTypeError("rows", rows, "the rows that `read_sweep` returns")
     known = [row for row in rows if row.get("coverage", {}).get(figure) is not None]
     if not known:
         msg = f"no row of the sweep has the figure {figure}"

@@ -213,6 +213,36 @@ def test_compare(run):
     assert run("compare", "table2", "--max-distance", 100, "-o", "c.csv") == (0, "", "wrote c.csv\n")
 
 
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ([], ""),
+        (["--heads", "32", "--head-dim", "128", "--kv-heads", "32"], ""),
+        (
+            ["--max-distance", "100k"],
+            "--max-distance departs from the preset table2: these are no longer the options of",
+        ),
+        (
+            ["--bmin", "2m", "--order", "descending"],
+            "--bmin and --order depart from the preset table2: these are no longer",
+        ),
+    ],
+)
+def test_a_preset_changed_by_hand_says_so(run, args, said):
+    code, _, err = run("search", "--preset", "table2", *args)
+    assert code == 0
+    assert err.startswith(f"note: {said}") if said else err == ""
+
+
+def test_messages_blame_what_was_given(run):
+    for command in (["search", "--preset", "table2"], ["extrema", "1e4"]):
+        code, out, err = run(*command, "--max-distance", "500")
+        line = "Error: --max-distance must be greater than --min-distance, 1000, not 500\n"
+        assert (code, out, err) == (2, "", line)
+    Path("config.json").write_text('{"model_type": "llama"}')
+    assert run("show", "config.json")[2].endswith("; it looks like a model's config\n")
+
+
 def test_sets_of_one_base_stand_apart(run):
     out = run("compare", "abf:5e6", "table2", "uniform", "yarn:32", "--max-distance", "9k")[1]
     lines = [line.split() for line in out.splitlines()]
@@ -357,7 +387,10 @@ NEEDED = ["--bmin", "1e6", "--bmax", "5e6", "--stride", "30000", "--heads", "32"
         (["waveform", "--scheme", "yarn"], "scheme 'yarn': a factor is missing"),
         (["extrema", "--scheme", "pi:0.5"], "scheme 'pi:0.5': factor must be a number of at least 1, not 0.5"),
         (["plot", "coverage", "-o", "a.png"], "either BASES or --scheme must be given"),
-        (["plot", "coverage", "good.json", "--scheme", "pi:2", "-o", "a.png"], "either BASES or --scheme must be given"),
+        (
+            ["plot", "coverage", "good.json", "--scheme", "pi:2", "-o", "a.png"],
+            "either BASES or --scheme must be given",
+        ),
         (["compare"], "NAMES must be given: base-set files, presets or position schemes"),
         (["compare", "tabel2"], "'tabel2' is not a file, a preset or a position scheme (table2, att"),
         (

@@ -163,7 +163,7 @@ def test_uniform_has_one_point_for_all_strides():
         ({"heads": [32], "kv_heads": 5}, "kv_heads must be a divisor of the 32 heads, not 5"),
         ({"bmaxs": [30000, 9000]}, "bmax must be greater than `bmin`, 10000, not 9000"),
         ({"strategies": ["best"]}, "strategy must be one of peak-valley, uniform, floor, ripple"),
-        ({"max_distances": [10]}, "min_distance must be less than `max_distance`, 10, not 1000"),
+        ({"max_distances": [10]}, "max_distance must be greater than `min_distance`, 1000, not 10"),
         ({"threads": 2}, "every key of a point must be an option of SearchSpec, not 'threads'"),
         ({"order": "random"}, "order must be one of ascending"),
     ],

@@ -80,7 +80,8 @@ def read_versioned(text: str, expected: str, newest: int, keys: Iterable[str]) -
         raise InputError(msg) from None
     if not isinstance(content, dict) or content.get("format") != expected:
         found = content.get("format") if isinstance(content, dict) else content
-        msg = f"its format must be {expected!r}, not {shown(found)}"
+        hint = "; it looks like a model's config" if isinstance(content, dict) and "model_type" in content else ""
+        msg = f"its format must be {expected!r}, not {shown(found)}{hint}"
         raise InputError(msg)
     missing = [key for key in ("version", *keys) if key not in content]
     if "version" in content:  # checked first: a newer version may have other keys

@@ -1,7 +1,7 @@
 """What was measured of a model's attention over distance, and what it predicts for other bases."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from ropesearch.core import checks
 from ropesearch.core.arrays import Complexes, Counts, Curves, Distances, Floats
 from ropesearch.core.base_set import BaseSet
-from ropesearch.core.errors import InputError, ParameterError
+from ropesearch.core.errors import ArgumentTypeError, InputError, ParameterError
 from ropesearch.core.rope import inv_freq
 from ropesearch.curves.waveforms import waveform_of
 
@@ -155,6 +155,8 @@ class Decay:
         if isinstance(bases, BaseSet):
             self.check_heads(bases.heads, bases.kv_heads, bases.head_dim)
             return bases.bases
+        if isinstance(bases, str) or not isinstance(bases, Iterable):
+            raise ArgumentTypeError("bases", bases, "a BaseSet or a list of bases")
         values = tuple(checks.base("every one of bases", base) for base in bases)
         if len(values) != self.model["kv_heads"]:
             raise ParameterError("bases", list(values), f"one per KV head: {self.model['kv_heads']}")

@@ -44,6 +44,7 @@ def export(base_set: BaseSet, path: str | os.PathLike[str], *, dtype: str = "flo
     ImportError
         If `path` ends in .pt and torch is not installed; the message names the extra that brings it.
     """
+    checks.instance("base_set", base_set, BaseSet, "a BaseSet")
     known = [*TEXT_FORMATS, *TENSOR_FORMATS]
     suffix = checks.choice("the suffix of the file", Path(path).suffix, [f".{name}" for name in known])
     check_output(path, overwrite=overwrite)

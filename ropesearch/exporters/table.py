@@ -4,6 +4,7 @@ import csv
 import io
 import math
 
+from ropesearch.core import checks
 from ropesearch.core.base_set import BaseSet
 from ropesearch.core.errors import shown
 
@@ -23,6 +24,7 @@ def rows(base_set: BaseSet, *, digits: int | None = None) -> list[tuple[str, ...
     The columns are the KV head, from 0; the query heads that share it, as first-last; its base; its place in the
     order of choice, from 1; and the wavelength of its slowest frequency, 2π/θ, in tokens, rounded.
     """
+    checks.instance("base_set", base_set, BaseSet, "a BaseSet")
     group = base_set.heads // base_set.kv_heads
     places: dict[float, list[int]] = {}
     for place, base in enumerate(base_set.selection, start=1):

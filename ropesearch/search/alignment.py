@@ -7,7 +7,6 @@ import numpy as np
 from ropesearch.core import checks
 from ropesearch.core.arrays import Counts, Distances, Floats
 from ropesearch.core.base_set import BaseSet
-from ropesearch.core.errors import ParameterError
 from ropesearch.core.spec import SearchSpec
 from ropesearch.curves.extrema import Extrema, find_extrema
 from ropesearch.curves.waveforms import waveform
@@ -68,8 +67,7 @@ def align(base_set: BaseSet) -> Alignment:
     ----------
     HARPE, arXiv:2412.07171, Algorithm 1.
     """
-    if not isinstance(base_set, BaseSet):
-        raise ParameterError("base_set", base_set, "a BaseSet")
+    checks.instance("base_set", base_set, BaseSet, "a BaseSet")
     options = {
         name: SearchSpec.checked(name, base_set.parameters.get(name, getattr(SearchSpec, name)))
         for name in SearchSpec.__dataclass_fields__
