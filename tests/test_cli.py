@@ -295,6 +295,17 @@ def test_tables_fit_and_hide_nothing(run, monkeypatch, columns):
         assert "…" not in out
 
 
+def test_a_sweep_fits_80_columns(run, monkeypatch):
+    monkeypatch.setattr("ropesearch.cli.tables.PIPE_WIDTH", 80)
+    monkeypatch.setenv("COLUMNS", "80")
+    lists = ["--bmins", "10k", "--bmaxs", "30k,40k", "--strides", "1000,2000.5", "--heads", "3,4", "--head-dim", 16]
+    options = [*lists, "--max-distance", "10k", "--strategy", "peak-valley,ripple", "--workers", 1, "-o", "s.jsonl"]
+    out = run("sweep", *options, "--quiet")[1]
+    assert max(map(len, out.splitlines())) <= 80
+    assert "…" not in out
+    assert "2000.5" in out
+
+
 def test_plot_coverage(run):
     run("search", *SMALL, "-o", "bases.json", "--plot", "search.png")
     base_set = BaseSet.load("bases.json")

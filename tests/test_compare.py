@@ -1,10 +1,12 @@
 """Comparisons from Python, the lower bound on a base, and what names stand for."""
 
 import math
+import sys
 
 import naive
 import pandas as pd
 import pytest
+from test_plot_decay import made_up
 
 from ropesearch import PRESETS, BaseSet, base_lower_bound, compare, parse_scheme, search_bases, uniform_bases
 from ropesearch.core.errors import InputError
@@ -31,6 +33,19 @@ def test_a_data_frame_has_a_row_for_each():
     with_heads = uniform_bases(1e6, 5e6, 4, kv_heads=2).to_dataframe()
     assert with_heads["base"].tolist() == [1e6, 5e6]
     assert with_heads["kv_head"].tolist() == [0, 1]
+
+
+def test_a_decay_has_a_row_for_every_head():
+    decay = made_up(last=40)
+    frame = decay.to_dataframe()
+    assert frame[["layer", "head", "kv_head"]].to_numpy().tolist()[5] == [2, 1, 0]
+    assert frame["slope"].tolist() == decay.figures["slope"].ravel().tolist()
+
+
+def test_without_pandas_the_line_says_what_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match="a data frame needs pandas: pip install pandas"):
+        BaseSet.of([5e6]).to_dataframe()
 
 
 def test_no_single_head_has_another_ones_peaks():
