@@ -51,6 +51,7 @@ def plot_alignment(base_set: BaseSet, *, width: Width = None, title: str | None 
         above, cells = figure.subplots(2, 1, height_ratios=(1, 3.6), sharex=True)
         order = np.arange(1, n + 1)
         above.bar(order, np.where(np.isfinite(found.scores), found.scores, 0), color=BEST, width=0.75)
+        above.set_ylim(0, max(above.get_ylim()[1], 1))
         pairs = found.matching == "coincidence"
         above.set_ylabel("pairs" if pairs else "tokens")
         above.yaxis.set_major_locator(MaxNLocator(4, integer=True))

@@ -139,7 +139,7 @@ def plot_heads(
         last = f"{decay.max_distance:,}"
         about.append(f"in each cell: distance from 1 to {last} on a log scale, score in a range of its own")
         page.write_below(axes, "; ".join(about))
-        figure.legend(loc="outside lower center", ncols=1 if page.inches < 5 else 2)
+        page.write_legend_below(figure, axes)
     return figure
 
 
@@ -232,9 +232,7 @@ def plot_head(
         last = panels[-1]
         last.set_xlabel("distance (tokens)")
         last.xaxis.set_major_formatter("{x:,.0f}")
-        handles, labels = axes.get_legend_handles_labels()
-        columns = 1 if page.inches < 6 else 2
-        figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=0.9 * page.font)
+        page.write_legend_below(figure, axes, 0.9)
     return figure
 
 

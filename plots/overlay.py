@@ -110,8 +110,7 @@ def plot_overlay(
             lower.locator_params(axis="x", nbins=max(int(page.inches * 0.9), 3), integer=True)
         lower.set_xlabel(f"distance (tokens){f', in bins of up to {bins.widest:,}' if bins.wide else ''}")
         page.write_title(figure, f"Coverage of {len(schemes)} sets and schemes, head_dim {sizes.pop()}")
-        columns = 2 if page.inches > 6 and len(schemes) > 3 else 1
-        figure.legend(loc="outside lower center", ncols=columns, handlelength=3)
+        page.write_legend_below(figure, upper)
     return figure
 
 

@@ -190,16 +190,22 @@ class Sheet:
         """Write the legend below the axes, in as many columns as fit; in a figure of the caller's, inside them."""
         from .figure import Figure
 
-        handles, labels = axes.get_legend_handles_labels()
         figure = self.figure_of(axes)
-        if not isinstance(figure, Figure):
+        if isinstance(figure, Figure):
+            self.write_legend_below(figure, axes)
+        else:
             axes.legend(loc="best")
-            return
-        room = 72 * figure.get_figwidth() / (0.58 * self.font * max(map(len, labels), default=0) + 5 * self.font)
-        rows = -(-len(labels) // max(int(room), 1))
-        figure.legend(
-            handles, labels, loc="outside lower center", ncols=-(-len(labels) // max(rows, 1)), handlelength=2.8
-        )
+
+    def write_legend_below(self, figure: "Figure", axes: "Axes", size: float = 1.0) -> None:
+        """Write the legend of the axes below all of a figure, in as many columns as fit; `size` is of the text."""
+        handles, labels = axes.get_legend_handles_labels()
+        font = size * self.font
+        room = 72 * figure.get_figwidth() / (0.56 * font)  # in characters; handle and gap take up nine
+        columns = max(int(room / (max(map(len, labels), default=0) + 9)), 1)
+        labels = [textwrap.fill(label, max(int(room) - 9, 20), break_on_hyphens=False) for label in labels]
+        rows = -(-len(labels) // columns)
+        look = {"ncols": max(-(-len(labels) // max(rows, 1)), 1), "handlelength": 2.8, "fontsize": font}
+        figure.legend(handles, labels, loc="outside lower center", **look)
 
     def write_above(self, axes: "Axes", text: str) -> None:
         """Write small text above the axes, in lines that fit."""

@@ -10,6 +10,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from ropesearch.plots.style import BEST, MEAN, line_style
+from test_plot_decay import made_up
 
 from ropesearch import (
     PRESETS,
@@ -19,8 +20,12 @@ from ropesearch import (
     parse_scheme,
     plot_alignment,
     plot_bases,
+    plot_coverage,
     plot_extrema,
+    plot_head,
+    plot_heads,
     plot_overlay,
+    plot_slopes,
     plot_sweep,
     read_sweep,
     save_figure,
@@ -295,3 +300,26 @@ def test_wrong_input_is_exit_2_and_one_line(run, args, line):
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert err.startswith(f"Error: {line}")
     assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize("width", ["single", "double", None])
+def test_nothing_is_cut_off(width):
+    decay = made_up(last=60)
+    many = uniform_bases(1e6, 5e6, 32)
+    sets = {name: parse_scheme(name) for name in ("uniform-descending:1e6..4e6,heads=8", "abf:5e6", "yarn:32", "pi:32")}
+    for figure in (
+        plot_coverage(many, 20000, width=width),
+        plot_overlay(sets, 20000, width=width),
+        plot_extrema(1e6, width=width),
+        plot_alignment(BaseSet.of([1e6, 2e6]), width=width),
+        plot_bases({"a set with a long name": many, "b": many}, width=width),
+        plot_sweep(ROWS, width=width),
+        plot_heads(decay, (1e4, 2e4), width=width),
+        plot_head(decay, 0, 0, (1e4, 2e4), width=width),
+        plot_slopes(decay, width=width),
+    ):
+        drawn(figure)
+        box = figure.get_tightbbox()  # of everything drawn, in inches
+        size = figure.get_size_inches()
+        assert box.min.min() > -0.02
+        assert (box.max < size + 0.02).all()
