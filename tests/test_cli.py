@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
@@ -296,6 +297,7 @@ def test_tables_fit_and_hide_nothing(run, monkeypatch, columns):
 
 
 def test_a_sweep_fits_80_columns(run, monkeypatch):
+    monkeypatch.setattr("ropesearch.search.workers.ProcessPoolExecutor", lambda n, **_: ThreadPoolExecutor(n))
     monkeypatch.setattr("ropesearch.cli.tables.PIPE_WIDTH", 80)
     monkeypatch.setenv("COLUMNS", "80")
     lists = ["--bmins", "10k", "--bmaxs", "30k,40k", "--strides", "1000,2000.5", "--heads", "3,4", "--head-dim", 16]

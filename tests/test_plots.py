@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import naive
@@ -258,7 +259,8 @@ def test_what_a_sweep_does_not_hold(options, line):
 # The command line
 
 
-def test_the_commands_draw(run):
+def test_the_commands_draw(run, monkeypatch):
+    monkeypatch.setattr("ropesearch.search.workers.ProcessPoolExecutor", lambda n, **_: ThreadPoolExecutor(n))
     run("sweep", "--bmin", "10k", "--bmax", "30k", "--strides", "1k,2k", "--heads", 3, "--head-dim", 16,
         "--max-distance", 2000, "-o", "s.jsonl")  # fmt: skip
     t = search_bases(**PRESETS["table2"])
