@@ -42,7 +42,10 @@ class Root(click.Group):
 @click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="ropesearch")
 def cli() -> None:
-    """Search a RoPE base for every attention head, and see what each does over distance."""
+    """Search a RoPE base for every attention head, and see what each does over distance.
+
+    Numbers may end in k or m: thousands and millions in bases (30k is 30000), 1024s in lengths (128k is 131072).
+    """
 
 
 for command in (

@@ -11,6 +11,7 @@ from . import tables
 from .errors import Command
 from .inputs import quiet_transformers, read_base_set, read_text
 from .notes import where_kept
+from .options import LENGTH
 from .output import Output, file_options, note, say
 from .progress import announce, progress_on_stderr
 
@@ -27,7 +28,9 @@ DTYPES = ("float32", "bfloat16", "float16")
     metavar="FILE",
     help="A UTF-8 text to read. Repeat it for several.  [default: the two that come with ropesearch]",
 )
-@click.option("--length", type=int, default=2048, show_default=True, help="Tokens to read from each text, at least 64.")
+@click.option(
+    "--length", type=LENGTH, default=2048, show_default=True, help="Tokens to read from each text, at least 64."
+)
 @click.option("--layers", metavar="LIST", help="Layers to measure, counted from 0, such as 0,5,10-12.  [default: all]")
 @click.option(
     "--bases", type=click.Path(), metavar="FILE", help="Predict what the bases in this base-set file would change."

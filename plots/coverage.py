@@ -71,6 +71,7 @@ def plot_coverage(
         If `max_distance` is less than 2, or `width` is no width.
     """
     last = checks.integer("max_distance", max_distance, 2)
+    checks.instance("heads_of", heads_of, (BaseSet, Scheme), "a BaseSet or a Scheme")
     scheme, own_title = _scheme_and_title(heads_of)
     with sheet(width, title) as page:
         n = len(scheme.bases)
@@ -193,9 +194,7 @@ def _label(page: Sheet, whole: "Axes", detail: "Axes", bins: Bins) -> None:
         axes.xaxis.set_major_formatter("{x:,.0f}")
         if axes.get_xscale() == "linear":
             axes.locator_params(axis="x", nbins=max(int(page.inches * 0.9), 3), integer=True)
-    handles, labels = whole.get_legend_handles_labels()
-    columns = 1 if page.inches < 5 else 2
-    whole.figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+    page.write_legend_below(page.figure_of(whole), whole)
 
 
 def _window(floor: int, last: int) -> tuple[int, int]:

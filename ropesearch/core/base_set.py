@@ -1,6 +1,7 @@
 """A base set: one RoPE base per KV head, and the file that carries it."""
 
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,11 +13,14 @@ import numpy.typing as npt
 from . import checks
 from .errors import InputError, ParameterError, shown
 from .files import check_versioned, read_file, read_json, write_whole
+from .frames import as_dataframe
 from .progress import Progress
 from .rope import inv_freq
 from .spec import COVERED_TO
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from ropesearch.curves.coverage import Coverage
 
 FORMAT = "ropesearch.base-set"
@@ -197,6 +201,22 @@ class BaseSet:
     def with_coverage(self, max_distance: int = COVERED_TO, *, progress: Progress | None = None) -> "BaseSet":
         """Return a copy that carries the figures of `coverage`."""
         return replace(self, coverage_figures=self.coverage(max_distance, progress=progress).to_dict())
+
+    def to_dataframe(self) -> "DataFrame":
+        """Return one row per KV head as a pandas data frame: kv_head, base and its place in the order of choice.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        left = list(self.selection)
+        rows = []
+        for head, base in enumerate(self.bases):
+            place = left.index(base)
+            left[place] = math.nan  # a base that was chosen twice has two places
+            rows.append((head, base, place + 1))
+        return as_dataframe(["kv_head", "base", "chosen"], rows)
 
     def to_json(self) -> str:
         """Return the text of the base-set file."""

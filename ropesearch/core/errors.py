@@ -67,6 +67,10 @@ class ParameterError(InputError):
         super().__init__(f"{name} must be {requirement}, not {shown(value)}{hint}")
 
 
+class ArgumentTypeError(ParameterError, TypeError):
+    """An argument is of a wrong type: a TypeError, and like all wrong input a ValueError too."""
+
+
 class MissingExtraError(ImportError):
     """A package that belongs to an extra is not installed."""
 

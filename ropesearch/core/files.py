@@ -208,7 +208,8 @@ def check_versioned(content: Any, expected: str, newest: int, keys: Iterable[str
     """Return the content of a JSON file that names its format and version; raises as `read_versioned`."""
     if not isinstance(content, dict) or content.get("format") != expected:
         found = content.get("format") if isinstance(content, dict) else content
-        msg = f"its format must be {expected!r}, not {shown(found)}"
+        hint = "; it looks like a model's config" if isinstance(content, dict) and "model_type" in content else ""
+        msg = f"its format must be {expected!r}, not {shown(found)}{hint}"
         raise InputError(msg)
     missing = [key for key in ("version", *keys) if key not in content]
     if "version" in content:  # checked first: a newer version may have other keys

@@ -85,7 +85,9 @@ class SearchSpec:
     heads: int = _option(_at_least_1, "Query heads of the model.")
     kv_heads: int | None = _option(_optional(_at_least_1), "KV heads; each gets one base.", None)
     head_dim: int = _option(_head_dim, "Channels per head, even.", 128)
-    min_distance: int = _option(_at_least_0, "First distance, in tokens.", 1000, strategy="peak-valley")
+    min_distance: int = _option(
+        _at_least_0, "First distance, in tokens.", checks.DEFAULT_MIN_DISTANCE, strategy="peak-valley"
+    )
     max_distance: int = _option(
         _at_least_1,
         "Last distance, in tokens, included; for floor and ripple, tokens of context.",

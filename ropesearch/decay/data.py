@@ -1,23 +1,27 @@
 """What was measured of a model's attention over distance, and what it predicts for other bases."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ropesearch.core import checks
 from ropesearch.core.arrays import Complexes, Counts, Curves, Distances, Floats
 from ropesearch.core.base_set import BaseSet
-from ropesearch.core.errors import InputError, ParameterError
+from ropesearch.core.errors import ArgumentTypeError, InputError, ParameterError
+from ropesearch.core.frames import as_dataframe
 from ropesearch.core.rope import inv_freq
 from ropesearch.curves.waveforms import waveform_of
 
 from .figures import compute_figures, mean_slopes, slope_errors, summarize
 from .file import decay_json, read_fields, write_decay
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 FIT_POINTS = 60
 DISTANCES_AT_ONCE = 2**14
@@ -160,6 +164,8 @@ class Decay:
         if isinstance(bases, BaseSet):
             self.check_heads(bases.heads, bases.kv_heads, bases.head_dim)
             return bases.bases
+        if isinstance(bases, str) or not isinstance(bases, Iterable):
+            raise ArgumentTypeError("bases", bases, "a BaseSet or a list of bases")
         values = tuple(checks.base("every one of bases", base) for base in bases)
         if len(values) != self.model["kv_heads"]:
             raise ParameterError("bases", list(values), f"one per KV head: {self.model['kv_heads']}")
@@ -191,6 +197,22 @@ class Decay:
     def kv_head_slope_errors(self) -> Floats:
         """Return the standard errors of those means, between layers, shape (K,); NaN for a single layer."""
         return slope_errors(self)
+
+    def to_dataframe(self) -> "DataFrame":
+        """Return one row per head as a pandas data frame: layer, head, kv_head and the figures of `figures`.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        heads = range(self.model["heads"])
+        rows = [
+            (layer, head, head // self.group, *(float(values[row, head]) for values in self.figures.values()))
+            for row, layer in enumerate(self.layers)
+            for head in heads
+        ]
+        return as_dataframe(["layer", "head", "kv_head", *self.figures], rows)
 
     def to_json(self, arrays: Mapping[str, str] | None = None) -> str:
         """Return the text of the decay file; `arrays` says which file holds the arrays."""

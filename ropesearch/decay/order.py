@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ropesearch.core import checks
 from ropesearch.core.base_set import BaseSet
 from ropesearch.core.errors import InputError
 from ropesearch.core.model_config import ModelConfig
@@ -39,6 +40,8 @@ def order_by_decay(base_set: BaseSet, decay: Decay, config: Mapping[str, Any] | 
     ValueError
         If `decay` was measured on another model, on other heads, or on a model that already carries bases.
     """
+    checks.instance("base_set", base_set, BaseSet, "a BaseSet")
+    checks.instance("decay", decay, Decay, "a Decay")
     decay.check_heads(base_set.heads, base_set.kv_heads, base_set.head_dim)
     check_order(decay, config)
     slopes = decay.kv_head_slopes()

@@ -13,7 +13,7 @@ from typing import Any
 from ropesearch.core import checks
 from ropesearch.core.base_set import BaseSet
 from ropesearch.core.errors import InputError, ParameterError, shown
-from ropesearch.core.files import check_output, naming, read_json
+from ropesearch.core.files import check_output, naming, read_file, read_json
 
 FORMAT = "ropesearch.sweep"
 VERSION = 1
@@ -21,6 +21,9 @@ MOST_BYTES = 32_000_000
 """How long a line may be; a row of 128 heads has 0.01 MB, and a header 20 bytes for each value of a list."""
 COVERAGE = ("floor", "floor_distance", "mean", "quantile_01", "ripple")
 """The figures of a row that are numbers."""
+
+ORDER = ("stride", "bmin", "bmax", "heads", "max_distance", "strategy")
+"""The options that a sweep can vary, from the one that changes slowest to the one that changes fastest."""
 
 Row = dict[str, Any]
 
@@ -46,6 +49,82 @@ def open_sweep_file(
         if overwrite:
             file.truncate(0)
         yield SweepFile(path, file, points, coverage)
+
+
+def is_sweep_file(path: str | os.PathLike[str]) -> bool:
+    """Whether the first line of a file is the header of a sweep."""
+    with open(path, "rb") as file:
+        return _header_of(file.readline(1_000_000)) is not None
+
+
+def read_sweep(path: str | os.PathLike[str]) -> list[Row]:
+    """Read the rows of a sweep file, also of one that was stopped.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    list of dict
+        As `sweep` returns them, sorted by stride, bmin, bmax, heads, max_distance and strategy, each in the order in
+        which the sweep had them.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If it is not a sweep file, or a line of it is no row.
+    """
+    header, *lines = read_file(path, None).split(b"\n")
+    found = _header_of(header)
+    if found is None:
+        msg = f"{path} is not a sweep file: its first line is not the header of a sweep"
+        raise InputError(msg)
+    if found.get("version") != VERSION:
+        msg = f"{path} has version {shown(found.get('version'))}, but this ropesearch reads only version {VERSION}"
+        raise InputError(msg)
+    rows = []
+    for number, line in enumerate(lines[:-1], start=2):  # what follows the last line end was cut off
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if (
+            not isinstance(row, dict)
+            or not isinstance(row.get("point"), dict)
+            or not row.keys() & {"base_set", "error"}
+        ):
+            msg = f"{path} is not a usable sweep file: line {number} is not a row"
+            raise InputError(msg)
+        _forget_device(row["point"])
+        rows.append(row)
+    varied = found["sweep"].get("varied")
+    return sorted(rows, key=lambda row: _place(row["point"], varied if isinstance(varied, dict) else {}))
+
+
+def _header_of(line: bytes) -> Row | None:
+    """Return the header, if the first line of a file is that of a sweep."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    ours = isinstance(found, dict) and found.get("format") == FORMAT and isinstance(found.get("sweep"), dict)
+    return found if ours else None
+
+
+def _forget_device(point: Row) -> None:
+    """Drop what older versions wrote."""
+    if point.get("device") == "cpu":
+        del point["device"]
+
+
+def _place(point: Mapping[str, Any], varied: Mapping[str, Any]) -> list[int]:
+    """Return a key that sorts points."""
+    names = [*(name for name in ORDER if name in varied), *(name for name in varied if name not in ORDER)]
+    values = [(varied[name], point.get(name)) for name in names]
+    return [found.index(value) if value in found else len(found) for found, value in values]
 
 
 class SweepFile:
@@ -109,8 +188,8 @@ class SweepFile:
         try:
             content = _parse(line)
             point = content.get("point") if isinstance(content, dict) else None
-            if isinstance(point, dict) and point.get("device") == "cpu":  # written by older versions
-                del point["device"]
+            if isinstance(point, dict):
+                _forget_device(point)
             key = json.dumps(point)
             if key not in self._points:
                 raise InputError("it is of no point of this sweep")
