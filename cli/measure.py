@@ -1,7 +1,6 @@
 """`ropesearch measure`."""
 
 import re
-from pathlib import Path
 
 import click
 
@@ -12,6 +11,7 @@ from . import tables
 from .errors import Command
 from .inputs import quiet_transformers, read_base_set, read_text
 from .notes import where_kept
+from .options import LENGTH
 from .output import Output, file_options, note, say
 from .progress import announce, progress_on_stderr
 
@@ -28,7 +28,9 @@ DTYPES = ("float32", "bfloat16", "float16")
     metavar="FILE",
     help="A UTF-8 text to read. Repeat it for several.  [default: the two that come with ropesearch]",
 )
-@click.option("--length", type=int, default=2048, show_default=True, help="Tokens to read from each text, at least 64.")
+@click.option(
+    "--length", type=LENGTH, default=2048, show_default=True, help="Tokens to read from each text, at least 64."
+)
 @click.option("--layers", metavar="LIST", help="Layers to measure, counted from 0, such as 0,5,10-12.  [default: all]")
 @click.option(
     "--bases", type=click.Path(), metavar="FILE", help="Predict what the bases in this base-set file would change."
@@ -41,7 +43,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 @click.option(
     "--dtype", metavar="NAME", help="Type of the weights: float32, bfloat16 or float16.  [default: as stored]"
 )
-@file_options("the decay file", ".json", ".json", also="a .npz of the same name with its arrays")
+@file_options("the decay file", ".json", ".json", also="beside it a .npz with its arrays")
 def measure(
     model: str,
     texts: tuple[str, ...],
@@ -110,12 +112,11 @@ def measure(
             name=model,
             progress=progress,
         )
-    if out.path is not None:
-        decay.save(out.path, overwrite=out.overwrite)
+    arrays = None if out.path is None else decay.save(out.path, overwrite=out.overwrite)
     notes = ["of one short text, the two halves of the queries are compared"] if len(decay.texts) == 1 else []
     out.print({"": lambda: tables.of_decay(decay), ".json": decay.to_json}, notes)
-    if out.path is not None:
-        out.wrote(f"{out.path} and {Path(out.path).with_suffix('.npz')}")
+    if arrays is not None:
+        out.wrote(f"{out.path} and {arrays}")
 
 
 def parse_layers(text: str) -> list[int]:

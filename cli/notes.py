@@ -6,9 +6,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ropesearch.core.machine import processors
+from ropesearch.core.presets import PRESETS
 from ropesearch.core.spec import SearchSpec, conditions, unmet
 
 from .inputs import by_hand
+
+MODEL_OPTIONS = ("heads", "kv_heads", "head_dim")
+"""What --model-config may have set."""
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +31,24 @@ def options_without_effect(ctx: click.Context, options: Mapping[str, Any]) -> It
         if missing is not None:
             other, values = missing
             yield f"--{name.replace('_', '-')} has no effect unless --{other} is {' or '.join(values)}"
+
+
+def changed_preset(ctx: click.Context, options: Mapping[str, Any], preset: str | None) -> Iterator[str]:
+    """Say that options given by hand are not those of the published set."""
+    if preset is None:
+        return
+    published = {name: getattr(SearchSpec, name, None) for name in SearchSpec.__dataclass_fields__} | PRESETS[preset]
+    published["kv_heads"] = published["heads"]
+    names = [name for name in published if name in options and (by_hand(ctx, name) or name in MODEL_OPTIONS)]
+    differ = [name for name in names if _values(options[name]) not in ([published[name]], [None])]
+    if differ:
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in differ)
+        depart = "departs" if len(differ) == 1 else "depart"
+        yield f"{flags} {depart} from the preset {preset}: these are no longer the options of the published set"
+
+
+def _values(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def cut_to_processors(name: str, asked: int | None) -> Iterator[str]:

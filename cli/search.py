@@ -11,7 +11,7 @@ from ropesearch.core.spec import SearchSpec
 
 from .errors import Command
 from .inputs import by_hand, filled_in, read_config, read_order
-from .notes import certainty_of_order, cut_to_processors, options_without_effect
+from .notes import certainty_of_order, changed_preset, cut_to_processors, options_without_effect
 from .options import (
     combined,
     device_option,
@@ -101,7 +101,11 @@ def search(
 
             figure = plot_coverage(base_set, spec.max_distance, progress=progress)
             save_figure(figure, plot, overwrite=out.overwrite)
-    notes = [*options_without_effect(ctx, options), *cut_to_processors("threads", runtime["threads"])]
+    notes = [
+        *changed_preset(ctx, options, preset),
+        *options_without_effect(ctx, options),
+        *cut_to_processors("threads", runtime["threads"]),
+    ]
     notes += [] if decay is None else certainty_of_order(decay)
     out.deliver(forms_of(base_set), notes)
     out.wrote(plot)

@@ -141,7 +141,8 @@ def test_the_library_example_of_the_readme(tmp_path):
     (example,) = blocks("python")
     assert len(example.splitlines()) == 10
     (tmp_path / "example.py").write_text(example)
-    assert shell(f"'{sys.executable}' -P example.py", tmp_path) == blocks("text")[1]
+    for _ in range(2):  # also over the files of the first time
+        assert shell(f"'{sys.executable}' -P example.py", tmp_path) == blocks("text")[1]
 
 
 def test_the_test_command_of_the_readme_is_the_gate():

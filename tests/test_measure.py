@@ -468,7 +468,8 @@ def folder(tmp_path):
 def test_the_command_writes_and_prints(run, folder):
     options = ["--length", "96", "--bases", "bases.json", "--verify", "--softmax", "--layers", "0,2"]
     code, out, err = run("measure", "toy", *options, "-o", "decay.json")
-    assert (code, err) == (0, "wrote decay.json and decay.npz\n")
+    (arrays,) = folder.parent.glob("decay.*.npz")
+    assert (code, err) == (0, f"wrote decay.json and {arrays.name}\n")
     assert "toy: 96 tokens of 2 texts, distances to 48" in out
     assert "with the bases 20000, 5000000" in out
     decay = Decay.load("decay.json")

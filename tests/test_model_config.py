@@ -211,3 +211,17 @@ def test_what_tells_one_model_from_another():
 def test_a_file_of_something_else(content, line):
     with pytest.raises(InputError, match=f"^{line}"):
         _ = ModelConfig.of(content, "its.json").shape
+
+
+def test_a_config_that_would_never_end_is_refused(tmp_path):
+    config = {"model_type": "llama", "num_attention_heads": 4, "hidden_size": 64}
+    for layers in (10**12, 10_001):
+        with pytest.raises(InputError, match=f"^c: num_hidden_layers must be at most 10000, not {layers}$"):
+            assert ModelConfig.of(config | {"num_hidden_layers": layers}, "c").shape
+    with pytest.raises(InputError, match=r"^c: head_dim must be at most 8192, not 200000000$"):
+        assert ModelConfig.of(config | {"head_dim": 200_000_000}, "c").shape
+    with pytest.raises(InputError, match=r"^/dev/zero is not a regular file$"):
+        ModelConfig.read("/dev/zero")
+    (tmp_path / "config.json").write_text("[" + " " * 4_000_000)
+    with pytest.raises(InputError, match=r"config.json is too large: it may have at most 4 MB$"):
+        ModelConfig.read(tmp_path)

@@ -12,6 +12,7 @@ from typing import Any
 
 from . import checks
 from .errors import InputError, ParameterError, shown
+from .files import check_size_of_json, read_file
 
 # Any of these keys, even if null, means that a model rotates queries and keys.
 ROPE_KEYS = ("rope_theta", "rope_parameters", "rope_scaling", "rotary_emb_base", "rotary_pct", "rotary_dim")
@@ -22,6 +23,13 @@ SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")
 """Model types that can have a base per KV head."""
 MODEL_TYPES = tuple(f"harpe_{name}" for name in SUPPORTED)
 """The same types, once they have bases."""
+
+MOST_BYTES = 4_000_000
+"""How large a config.json may be."""
+MOST_VALUES = 200_000
+"""How many values it may hold."""
+MOST_LAYERS = 10_000
+"""How many layers a model may have; a config that asks for more would keep transformers busy for hours."""
 
 DEFAULT_BASE = 10000.0
 """The default of transformers for `rope_theta`, for the types in SUPPORTED and for Phi-3."""
@@ -104,9 +112,11 @@ class ModelConfig:
         file = Path(path)
         if file.is_dir():
             file /= "config.json"
-        data = file.read_bytes()
+        data = read_file(file, MOST_BYTES)
         try:
-            content = json.loads(data.decode())
+            text = data.decode()
+            check_size_of_json(text, MOST_VALUES)
+            content = json.loads(text)
         except (ValueError, RecursionError) as error:
             msg = f"{file} is not JSON: {error}"
             raise InputError(msg) from None
@@ -133,6 +143,7 @@ class ModelConfig:
             Also for a model without RoPE, or one that rotates only part of each head.
         """
         self._require_full_rotation()
+        self._read_count("num_hidden_layers", MOST_LAYERS)  # whoever builds the model asks for its shape before
         with self._prefix_errors():
             config = self._language
             heads = checks.integer("num_attention_heads", self._require("num_attention_heads"), 1)
@@ -175,7 +186,7 @@ class ModelConfig:
     @property
     def num_hidden_layers(self) -> int | None:
         """Layers."""
-        return self._read_count("num_hidden_layers")
+        return self._read_count("num_hidden_layers", MOST_LAYERS)
 
     @property
     def vocab_size(self) -> int | None:
@@ -279,7 +290,7 @@ class ModelConfig:
 
     def identity(self) -> dict[str, Any]:
         """Return what tells models apart: type, sizes, heads and base; None for what the file does not say."""
-        sizes = {key: self._read_count(key) for key in ("num_hidden_layers", "hidden_size", "vocab_size")}
+        sizes = {key: getattr(self, key) for key in ("num_hidden_layers", "hidden_size", "vocab_size")}
         return {"model_type": self._language.get("model_type"), **sizes, **asdict(self.shape), "base": self.base}
 
     def _require_full_rotation(self) -> None:
@@ -303,10 +314,10 @@ class ModelConfig:
                     msg = f"{self.name}: it rotates only part of each head ({key} {shown(value)})"
                     raise PartialRotationError(msg)
 
-    def _read_count(self, key: str) -> int | None:
+    def _read_count(self, key: str, most: int = checks.LARGEST_INTEGER) -> int | None:
         with self._prefix_errors():
             value = self._language.get(key)
-            return None if value is None else checks.integer(key, value, 1)
+            return None if value is None else checks.integer(key, value, 1, most)
 
     def _require(self, key: str) -> Any:
         if self._language.get(key) is None:

@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -153,10 +155,11 @@ class ModelSource:
         """Call a function of huggingface_hub; its errors become one line."""
         require_extra(f"{self.name}, taken as a hub name,", "torch", "huggingface_hub")
         import huggingface_hub
-        from huggingface_hub.errors import RemoteEntryNotFoundError, RepositoryNotFoundError
+        from huggingface_hub.errors import DisabledRepoError, RemoteEntryNotFoundError, RepositoryNotFoundError
 
         try:
-            return Path(getattr(huggingface_hub, function)(self.name, **options))
+            with quiet_hub():
+                return Path(getattr(huggingface_hub, function)(self.name, **options))
         except RepositoryNotFoundError:
             msg = f"{self.name} is not a folder here, and the hub has no such model, or it requires a login"
             raise InputError(msg) from None
@@ -164,8 +167,26 @@ class ModelSource:
             msg = f"{self.name} is not a folder here, and on the hub it has no config.json"
             raise InputError(msg) from None
         except Exception as error:  # of many classes, by the HTTP library in use
-            msg = f"{self.name} is not a folder here, and could not be fetched from the hub: {first_line(error)}"
+            # "Check your connection", the hub's library says of whatever went wrong, which is the cause.
+            cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+            if isinstance(cause, DisabledRepoError):
+                msg = f"{self.name} is not a folder here, and the hub has disabled it"
+                raise InputError(msg) from None
+            msg = f"{self.name} is not a folder here, and could not be fetched from the hub: {first_line(cause)}"
             raise OSError(msg) from None
+
+
+@contextmanager
+def quiet_hub() -> Iterator[None]:
+    """Keep huggingface_hub from warning at each of its tries: the error in the end says the same."""
+    from huggingface_hub.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def find_config(model: str | os.PathLike[str]) -> ModelConfig:

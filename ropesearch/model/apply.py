@@ -4,7 +4,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ropesearch.core.base_set import BaseSet
-from ropesearch.core.errors import InputError, ParameterError, first_line
+from ropesearch.core.errors import ArgumentTypeError, InputError, ParameterError, first_line
 from ropesearch.core.model_config import ModelConfig
 from ropesearch.schemes.rules import Scheme
 
@@ -77,7 +77,7 @@ def apply_bases(model: "nn.Module", base_set: BaseSet) -> AppliedBases:
     HARPE, arXiv:2412.07171, section 3.2; where heads share keys, one base per KV head.
     """
     if not isinstance(base_set, BaseSet):
-        raise ParameterError("base_set", base_set, "a BaseSet")
+        raise ArgumentTypeError("base_set", base_set, "a BaseSet")
     return put_rope(model, base_set, None)
 
 
@@ -158,6 +158,9 @@ def _stock_rotary(decoder: "PreTrainedModel") -> Any:
 
 def find_decoder(model: "nn.Module", kind: str = "bases") -> "PreTrainedModel":
     """The one module in a model that has the layers and the rotary embedding, such as a LlamaModel."""
+    if not hasattr(model, "modules"):
+        hint = "; load_model loads one" if isinstance(model, str) else ""
+        raise ArgumentTypeError("model", model, "a transformers model in memory", hint)
     decoders = [module for module in model.modules() if {"rotary_emb", "layers"} <= module._modules.keys()]
     if len(decoders) != 1:
         model_type = getattr(getattr(model, "config", None), "model_type", None)

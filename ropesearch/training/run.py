@@ -1,6 +1,7 @@
 """Train a model in stages, in one run folder that a crash cannot break."""
 
 import copy
+import errno
 import json
 import os
 import shutil
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from ropesearch._version import __version__
 from ropesearch.core import checks
-from ropesearch.core.errors import InputError, require_extra
+from ropesearch.core.errors import InputError, first_line, require_extra
 from ropesearch.core.machine import available_memory
+from ropesearch.core.model_config import ModelConfig
 from ropesearch.core.model_source import ModelSource
 from ropesearch.core.progress import Progress
 
@@ -22,7 +24,7 @@ from .arguments import SPEC_KEYS, checked_keys, make_config, shaping
 from .data import Rows, TokenFile, cache_place, make_rows, prepare_tokens, tokens_digest
 from .folder import RunFolder
 from .sources import find_sources
-from .spec import TrainSpec
+from .spec import Stage, TrainSpec
 
 if TYPE_CHECKING:
     from .trainer import StageTrainer
@@ -105,13 +107,14 @@ def train_model(
     from . import models
 
     if not torch.accelerator.is_available():
-        arguments["use_cpu"] = True
+        # Told to use the CPU, transformers would start no DeepSpeed; that finds out for itself, but for the backend.
+        arguments |= {"ddp_backend": "gloo"} if _by_deepspeed(arguments) else {"use_cpu": True}
     # Sets up processes and devices as transformers does, and checks the arguments before anything is written.
     others = {key: value for key, value in arguments.items() if key not in SPEC_KEYS | dict.fromkeys(CHECKPOINTING)}
     make_config(others, output_dir=os.fspath(output), activation_checkpointing=False, bf16=False)
     state = PartialState()
     tokenizer = models.load_tokenizer(source)
-    digest = tokens_digest(sources, tokenizer, spec.text_key)
+    digest = tokens_digest(sources, tokenizer, spec.text_key, spec.source_key)
     settings = {
         "spec": spec.to_dict(),
         "schemes": [models.scheme_bases(source, stage.scheme) for stage in spec.stages],
@@ -123,6 +126,7 @@ def train_model(
     run = _Run(RunFolder(Path(output)), spec, arguments, save_every, keep, progress, note or (lambda _: None))
     for number, stage in enumerate(spec.stages):
         models.check_scheme(source, stage.scheme, stage.length)
+        _check_parts(spec, stage, source.config())
         run.require_fit(source, number)
         run.rows_at_once(number)
 
@@ -139,13 +143,17 @@ def train_model(
                     place,
                     digest,
                     text_key=spec.text_key,
+                    source_key=spec.source_key,
                     vocabulary=source.config().vocab_size,
                     progress=progress,
                 )
             run.prepare_rows(TokenFile.open(place))
-        except BaseException:
+        except BaseException as error:
             if is_new:  # a run that has not begun leaves nothing
                 shutil.rmtree(run.folder.path)
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # which does not say where
+                msg = f"there is no space for the tokens in {place.parent}"
+                raise OSError(msg) from None
             raise
     for path in (place, *map(run.folder.order, range(len(spec.stages)))):
         _wait_for(path)
@@ -181,16 +189,23 @@ class _Run:
 
         spec, folder, main = self.spec, self.folder, PartialState().is_main_process
         weights: ModelSource | Path = source
-        before = 0
+        before = begun = 0
         for number, stage in enumerate(spec.stages):
             done = folder.checkpoint(number)
             if done is None or done[1] < spec.steps(stage):
+                if begun and _by_deepspeed(self.arguments):  # which sets itself up, for one batch size, once
+                    msg = f"stage {begun} is done; with DeepSpeed each stage takes a launch of its own: "
+                    msg += "the same command with `resume=True` goes on"
+                    raise OSError(msg)
+                begun = number + 1
                 if main:
                     folder.clean(number)
                     folder.forget_after(before + (done[1] if done else 0))
                 PartialState().wait_for_everyone()
                 rows = Rows.load(folder.order(number))
-                trainer = self._trainer(source, weights, tokenizer, file, rows, number, before)
+                trainer = self._trainer(
+                    source, weights, tokenizer, file, rows, number, before, done=done[1] if done else 0
+                )
                 self._run_stage(trainer, str(done[0]) if done else None)
                 done = folder.checkpoint(number)
                 assert done is not None  # the last step is always saved
@@ -219,6 +234,8 @@ class _Run:
         rows: Rows,
         number: int,
         before: int,
+        *,
+        done: int,
     ) -> "StageTrainer":
         from . import models
         from .trainer import StageTrainer
@@ -226,25 +243,38 @@ class _Run:
         spec = self.spec
         stage = spec.stages[number]
         args = self._config(number)  # before the model: it sets up the devices that the model is loaded for
+        order: Sequence[int] = range(len(rows))
+        if (parts := _parts("SP")) > 1:
+            # What shards rows for Ulysses cannot skip those that are done: it begins with the first of the next step.
+            args.ignore_data_skip = True
+            groups = args.world_size // parts
+            order = order_for_parts(
+                len(rows), done * spec.rows_per_step(stage), parts, groups, args.per_device_train_batch_size
+            )
         # The weights of the stage before under the configuration from before it: a stage's scheme is put once.
         config = None if weights is source else models.stock_config(source)
         loaded = models.load_for_training(weights, config, **(self.arguments.get("model_init_kwargs") or {}))
         models.put_scheme(loaded, stage.scheme, stage.length)
         self._note_liger(loaded)
-        return StageTrainer(
-            loaded,
-            args,
-            tokenizer=copy.deepcopy(tokenizer),
-            file=file,
-            rows=rows,
-            folder=self.folder,
-            number=number,
-            mask_documents=spec.mask_documents,
-            keep=self.keep,
-            before=before,
-            log_line=lambda line: self._log(number, before, line),
-            step_done=lambda step: self._tell(number, before + step),
-        )
+        try:
+            return StageTrainer(
+                loaded,
+                args,
+                tokenizer=copy.deepcopy(tokenizer),
+                file=file,
+                rows=rows,
+                order=order,
+                folder=self.folder,
+                number=number,
+                mask_documents=spec.mask_documents,
+                keep=self.keep,
+                before=before,
+                log_line=lambda line: self._log(number, before, line),
+                step_done=lambda step: self._tell(number, before + step),
+            )
+        except (ValueError, ImportError) as error:  # such as a logger that is not installed
+            msg = f"training arguments: {first_line(error)}"
+            raise InputError(msg) from None
 
     def require_fit(self, source: ModelSource, number: int) -> None:
         """Refuse, before the weights are loaded, what certainly does not fit, with the length that would."""
@@ -265,8 +295,8 @@ class _Run:
                 replace(self.spec, stages=(stage,)),
                 gpu="h100" if on_gpu else None,  # only that it computes in bfloat16; the memory is this device's
                 devices=processes,
-                sharded=_shards_itself(self.arguments),
-                sequence_parallel=_processes_to_a_row(self.arguments),
+                sharded=_shards_itself(self.arguments) or _by_deepspeed(self.arguments),
+                sequence_parallel=_processes_to_a_row(),
                 rows=self.arguments.get("per_device_train_batch_size", 1),
                 checkpointed=self.arguments.get("activation_checkpointing"),
                 available=free if on_gpu else free / processes,
@@ -280,7 +310,7 @@ class _Run:
         per_device = checks.integer(
             "per_device_train_batch_size", self.arguments.get("per_device_train_batch_size", 1), 1
         )
-        replicas = PartialState().num_processes // _processes_to_a_row(self.arguments)
+        replicas = PartialState().num_processes // _processes_to_a_row()
         stage = self.spec.stages[number]
         rows = self.spec.rows_per_step(stage)
         if rows % (per_device * replicas):
@@ -377,13 +407,51 @@ class _Run:
             self.note(f"Liger does not know the model type {model.config.model_type}, only {stock}: it changes nothing")
 
 
-def _processes_to_a_row(arguments: Mapping[str, Any]) -> int:
-    """How many processes share a row, or a layer, by accelerate's ParallelismConfig."""
+def _parts(kind: str) -> int:
+    """How many processes share a row (CP, SP) or a layer (TP), by accelerate's ParallelismConfig."""
     if os.environ.get("ACCELERATE_USE_PARALLELISM_CONFIG", "false").lower() != "true":
         return 1
-    sizes = [int(os.environ.get(f"PARALLELISM_CONFIG_{kind}_SIZE", "1")) for kind in ("TP", "CP", "SP")]
-    return max(sizes[0] * sizes[1] * sizes[2], 1)
+    return max(int(os.environ.get(f"PARALLELISM_CONFIG_{kind}_SIZE", "1")), 1)
+
+
+def _processes_to_a_row() -> int:
+    return _parts("TP") * _parts("CP") * _parts("SP")
+
+
+def order_for_parts(rows: int, first: int, parts: int, groups: int, at_once: int) -> list[int]:
+    """Order of a data set from which groups of `parts` processes train on the rows in turn, beginning with `first`.
+
+    Every process reads `at_once` rows of its own, and those of a group are then trained on one process's after the
+    other's: where there are several groups, the rows of a step would not be those that come next.
+    """
+    import numpy as np
+
+    rounds = -(-rows // (parts * groups * at_once))
+    wanted = np.resize((np.arange(rows) + first) % rows, (rounds, parts, groups, at_once))
+    read: list[int] = wanted.transpose(0, 2, 1, 3).ravel().tolist()
+    return read
+
+
+def _check_parts(spec: TrainSpec, stage: Stage, config: ModelConfig) -> None:
+    """Raise ValueError where the processes that are to share a row cannot."""
+    context, sequence = _parts("CP"), _parts("SP")
+    if context * sequence == 1:
+        return
+    if spec.mask_documents:
+        msg = "`mask_documents=True` does not go with cp_size or sp_size: parts of a row see all that is before them"
+        raise InputError(msg)
+    if stage.length % (2 * context if context > 1 else sequence):
+        msg = f"a row of {stage.length} tokens cannot be split evenly by cp_size or sp_size {context * sequence}"
+        raise InputError(msg)
+    heads, kv_heads = config.shape.heads, config.shape.kv_heads
+    if heads % sequence or (kv_heads % sequence and sequence % kv_heads):
+        msg = f"sp_size {sequence} does not divide the heads of the model: {heads}, and {kv_heads} KV heads"
+        raise InputError(msg)
 
 
 def _shards_itself(arguments: Mapping[str, Any]) -> bool:
     return bool(arguments.get("fsdp")) or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
+def _by_deepspeed(arguments: Mapping[str, Any]) -> bool:
+    return bool(arguments.get("deepspeed")) or os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
