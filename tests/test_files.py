@@ -349,3 +349,11 @@ def test_a_cgroup_whose_path_only_the_host_knows_is_the_root_here(in_cgroups):
     root = in_cgroups("0::/kubepods/pod1/abc")
     cgroup(root, cpu__max="100000 100000")
     assert machine.processors() == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems keep caches elsewhere")
+def test_an_empty_cache_home_counts_as_unset(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for unset in (lambda: monkeypatch.setenv("XDG_CACHE_HOME", ""), lambda: monkeypatch.delenv("XDG_CACHE_HOME")):
+        unset()
+        assert machine.user_cache_folder() == tmp_path / ".cache" / "ropesearch"

@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -92,29 +93,27 @@ def complaints(result: dict[str, object], folder: Path) -> list[str]:
     return found
 
 
-def all_results(folder: Path) -> list[tuple[dict[str, object], list[str]]]:
-    """Make all files in a new folder, run all commands, and return how each ended and what is wrong with that."""
+def all_results(folder: Path) -> Iterator[tuple[dict[str, object], list[str]]]:
+    """Make all files in a new folder, run all commands, and yield how each ended and what is wrong with that."""
     folder.mkdir()
     cases = list(make(folder))
     os.chdir(folder)
     load()
-    results = []
     others = float(str(run(Case("", ["show", "none.json"]))["megabytes"]))
     for case in cases:
         result = run(case, others)
-        results.append((result, complaints(result, folder)))
-    return results
+        yield result, complaints(result, folder)
 
 
 def main(place: str) -> int:
     """Make and run all; print what came of it."""
     folder = Path(place).resolve()
     os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": f"{folder}.cache"}
-    results = all_results(folder)
-    for result, wrong in results:
-        print(json.dumps(result | {"wrong": wrong}))
-    failed = sum(bool(wrong) for _, wrong in results)
-    print(json.dumps({"files": len(results), "wrong": failed}))
+    n = failed = 0
+    for result, wrong in all_results(folder):
+        print(json.dumps(result | {"wrong": wrong}), flush=True)
+        n, failed = n + 1, failed + bool(wrong)
+    print(json.dumps({"files": n, "wrong": failed}))
     return failed > 0
 
 
