@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -76,6 +77,17 @@ def run(run):
         return run("apply", model, "--bases", bases, "-o", output, *options)
 
     return apply
+
+
+@pytest.fixture
+def run_measure(run, capsys):
+    """Run `measure` to an error of exit code 2; gives the line."""
+
+    def measure(model):
+        assert main(["measure", model, "--length", "64"]) == 2
+        return capsys.readouterr().err
+
+    return measure
 
 
 def same_logits(model, other, ids):
@@ -278,6 +290,33 @@ def test_a_gguf_file(refused, tmp_path):
     apply_bases(model, other)
     for folder in ("by-file", "by-folder"):
         assert same_logits(load_model(tmp_path / folder)[0], model, tokens(1, 30))
+
+
+@pytest.mark.parametrize(
+    ("scaling", "divisors", "said"),
+    [
+        ({}, ["rope_freqs.weight"], "rope_freqs.weight"),
+        ({}, ["rope_factors_long.weight", "rope_factors_short.weight"], "rope_factors_long.weight"),
+        ({"scaling.type": "yarn", "scaling.factor": 4.0}, [], "llama.rope.scaling.type yarn"),
+        ({"scaling.factor": 2.0}, [], "llama.rope.scaling.factor 2.0"),
+        ({"scale_linear": 8.0}, [], "llama.rope.scale_linear 8.0"),
+    ],
+)
+def test_a_gguf_file_with_scaled_frequencies_is_refused(refused, run_measure, tmp_path, scaling, divisors, said):
+    """As Llama 3.1 to 3.3: transformers would read the file and forget the rule."""
+    save_gguf(toy("llama-multi-head"), tmp_path / "model.gguf", scaling, divisors)
+    base_set(BASES[4]).save(tmp_path / "b4.json")
+    line = f"model.gguf scales its rotary embedding ({said}), and transformers drops the rule when it reads a .gguf"
+    assert line in refused(2, "model.gguf", bases="b4.json")
+    assert line in run_measure("model.gguf")
+    with pytest.raises(InputError, match=re.escape(line)):
+        load_model(tmp_path / "model.gguf")
+
+
+def test_a_gguf_file_that_says_it_does_not_scale_is_read(tmp_path):
+    scaling = {"scaling.type": "none", "scaling.factor": 1.0, "scale_linear": 0.0}
+    save_gguf(toy("llama-multi-head"), tmp_path / "model.gguf", scaling)
+    assert same_logits(load_model(tmp_path / "model.gguf")[0], toy("llama-multi-head"), tokens(1, 30))
 
 
 def test_a_gguf_file_is_kept_unpacked(cache, tmp_path, monkeypatch):

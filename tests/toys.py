@@ -57,8 +57,11 @@ def save_with_tokenizer(model, folder):
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w0").save_pretrained(folder)
 
 
-def save_gguf(model, file):
-    """What llama.cpp makes of a Llama: other names, and the rows of q and k in the order in which it rotates them."""
+def save_gguf(model, file, scaling=None, divisors=()):
+    """What llama.cpp makes of a Llama: other names, and the rows of q and k in the order in which it rotates them.
+
+    `scaling` holds keys of a rule for the frequencies, and `divisors` the names of tensors with divisors of them.
+    """
     from gguf import GGUFWriter
 
     config, weights = model.config, {key: w.numpy() for key, w in model.state_dict().items()}
@@ -73,6 +76,10 @@ def save_gguf(model, file):
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
     writer.add_rope_dimension_count(config.head_dim)
     writer.add_vocab_size(config.vocab_size)
+    for key, value in (scaling or {}).items():
+        (writer.add_string if isinstance(value, str) else writer.add_float32)(f"llama.rope.{key}", value)
+    for key in divisors:
+        writer.add_tensor(key, np.ones(config.head_dim // 2, np.float32))
     parts = {"self_attn": "attn", "mlp": "ffn", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
     names = {"q_proj": "q", "k_proj": "k", "v_proj": "v", "o_proj": "output"}
     names |= {"gate_proj": "gate", "up_proj": "up", "down_proj": "down"}
