@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import re
+import runpy
 import shutil
 import signal
 import subprocess
@@ -234,6 +235,21 @@ def test_the_code_file_needs_nothing_from_here():
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
     assert {name.partition(".")[0] for name in names} <= {"torch", "transformers", *sys.stdlib_module_names}
+
+
+def test_transformers_4_is_told_of_the_bases_where_it_looks(stock, tmp_path, monkeypatch):
+    """Its stock classes raise KeyError: 'harpe' then (tried with 4.57); without, they would load a base of 10000."""
+    apply_to_checkpoint(stock, base_set(BASES[2]), tmp_path / "out")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["rope_scaling"] == config["rope_parameters"] | {"type": "harpe"}
+    config.pop("rope_parameters")
+    (tmp_path / "out" / "config.json").write_text(json.dumps(config))  # transformers 5 reads either, to the same effect
+    rope = AutoConfig.from_pretrained(tmp_path / "out").rope_parameters
+    assert rope == {"rope_type": "harpe", "rope_theta": 10000.0, "bases": list(BASES[2])}
+
+    monkeypatch.setattr("transformers.__version__", "4.57.6")
+    with pytest.raises(ImportError, match=r"modeling_harpe.py needs transformers 5.0 or newer, not 4.57.6"):
+        runpy.run_path(modeling_harpe.__file__)
 
 
 def test_sharded_weights_and_their_dtype(tmp_path):

@@ -10,7 +10,7 @@ from toys import BASE, BASES, HEAD_DIM, HEADS, TOYS, VOCABULARY, base_set, naive
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, StaticCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from ropesearch import AppliedBases, apply_bases
+from ropesearch import AppliedBases, apply_bases, apply_scheme
 from ropesearch.core.errors import InputError
 from ropesearch.model import modeling_harpe
 
@@ -292,18 +292,121 @@ def test_saved_while_applied_it_carries_the_bases(name, tmp_path):
         type(model).from_pretrained(tmp_path)
 
 
-def test_models_spread_over_devices_keep_their_hooks():
+def add_hooks(model):
     from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 
+    for module in model.modules():
+        add_hook_to_module(module, AlignDevicesHook(execution_device="cpu"))
+
+
+def remove_hooks(model):
+    from accelerate.hooks import remove_hook_from_module
+
+    remove_hook_from_module(model, recurse=True)
+
+
+NOTHING = (lambda model: None,)
+
+
+@pytest.mark.parametrize("before", [*NOTHING, add_hooks, lambda model: (add_hooks(model), remove_hooks(model))])
+@pytest.mark.parametrize("between", [*NOTHING, add_hooks, remove_hooks])
+@pytest.mark.parametrize("after", [*NOTHING, add_hooks, remove_hooks])
+def test_hooks_of_models_spread_over_devices_come_and_go_at_any_time(before, between, after):
     model, ids = toy("llama-grouped"), tokens(1, 30)
     stock = logits(model, ids)
     with apply_bases(model, sets("llama-grouped")[1]):
         expected = logits(model, ids)
-    for module in model.modules():
-        add_hook_to_module(module, AlignDevicesHook(execution_device="cpu"))
+    before(model)
+    applied = apply_bases(model, sets("llama-grouped")[1])
+    assert torch.equal(logits(model, ids), expected)
+    between(model)
+    assert torch.equal(logits(model, ids), expected)
+    applied.remove()
+    assert torch.equal(logits(model, ids), stock)
+    after(model)
+    assert torch.equal(logits(model, ids), stock)
     with apply_bases(model, sets("llama-grouped")[1]):
         assert torch.equal(logits(model, ids), expected)
-    assert torch.equal(logits(model, ids), stock)
+
+
+@pytest.mark.parametrize("text", [None, "yarn:4"])
+def test_remove_keeps_what_has_changed_meanwhile(text, tmp_path):
+    twin_of_config = toy("llama-grouped")
+    model, ids = toy("llama-grouped"), tokens(1, 30)
+    twin_of_config.config = model.config  # other models do not get the changes
+    wanted = apply_bases(model, sets("llama-grouped")[1]) if text is None else apply_scheme(model, text)
+    model.resize_token_embeddings(VOCABULARY + 7)
+    model.set_attn_implementation("eager")
+    wanted.remove()
+    assert model.config.vocab_size == model.model.config.vocab_size == VOCABULARY + 7
+    assert twin_of_config.config.vocab_size == VOCABULARY
+    assert model.config._attn_implementation == "eager"
+    assert model.config.rope_parameters == {"rope_type": "default", "rope_theta": BASE}
+    assert type(model.config) is type(twin_of_config.config)
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
+    assert torch.equal(logits(loaded, ids), logits(model, ids))
+    assert torch.equal(logits(model, ids)[..., :VOCABULARY], logits(toy("llama-grouped", "eager"), ids))
+
+
+@pytest.mark.parametrize("text", [None, "yarn:4"])
+def test_a_model_around_one_with_bases_is_not_saved_without_them(text, tmp_path):
+    model = toy("llama-grouped")
+    put = (lambda m: apply_bases(m, sets("llama-grouped")[1])) if text is None else (lambda m: apply_scheme(m, text))
+    with put(model.model):
+        with pytest.raises(InputError, match="given to the LlamaModel alone, and the config of the model around it"):
+            model.save_pretrained(tmp_path / "around")
+        model.model.save_pretrained(tmp_path / "alone")
+        torch.save(model.model, tmp_path / "pickled")
+    with put(model):
+        model.save_pretrained(tmp_path / "whole")
+    model.save_pretrained(tmp_path / "around")
+
+
+@pytest.mark.filterwarnings("ignore:.*in v6. Use .*activation_checkpointing:FutureWarning")  # inside peft
+def test_adapters_around_a_bare_model_with_bases_are_saved(tmp_path):
+    bare = toy("llama-grouped").model
+    apply_bases(bare, sets("llama-grouped")[1])
+    peft.get_peft_model(bare, peft.LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path)
+    assert (tmp_path / "adapter_model.safetensors").exists()
+
+
+def test_a_language_model_among_images_is_saved_with_its_bases(tmp_path):
+    from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration
+
+    vision = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=8, patch_size=4
+    )
+    config = LlavaConfig(vision_config=vision, text_config=toy_config("llama-grouped"), image_token_index=3)
+    model, ids = LlavaForConditionalGeneration(config).eval(), tokens(1, 30) % 90 + 4
+    stock, own = logits(model, ids), copy.deepcopy(config.to_dict())
+    applied = apply_bases(model, sets("llama-grouped")[1])
+    expected = logits(model, ids)
+    assert not torch.equal(expected, stock)
+    model.save_pretrained(tmp_path)
+    loaded = LlavaForConditionalGeneration.from_pretrained(tmp_path)
+    assert torch.equal(logits(loaded, ids), expected)
+    assert type(loaded.model.language_model).__name__ == "HarpeLlamaModel"
+    model.resize_token_embeddings(VOCABULARY + 7)
+    applied.remove()
+    assert torch.equal(logits(model, ids)[..., :VOCABULARY], stock)
+    assert config.to_dict() == own
+    assert model.config.text_config.vocab_size == VOCABULARY + 7
+    assert model.config.text_config.model_type == "llama"
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_packed_sequences_need_a_model_without_cache(attention):
+    """With one, transformers does not look for them: it would let each see those before it."""
+    model, (one, two) = toy("llama-grouped", attention), (tokens(1, 20), tokens(1, 30, seed=1))
+    packed = {"position_ids": torch.cat((torch.arange(20), torch.arange(30)))[None]}
+    ids = torch.cat((one, two), 1)
+    with apply_bases(model, sets("llama-grouped")[1]):
+        apart = torch.cat((logits(model, one), logits(model, two)), 1)
+        torch.testing.assert_close(logits(model, ids, use_cache=False, **packed), apart, rtol=0, atol=1e-4)
+        if attention == "sdpa":  # the mask of eager hides it
+            with pytest.raises(ValueError, match="packed sequences need use_cache=False"):
+                logits(model, ids, **packed)
 
 
 RULES = {
@@ -356,7 +459,8 @@ def test_what_does_not_fit_is_refused():
 def test_an_attention_that_other_code_has_changed_is_refused():
     model, ids = toy("llama-grouped"), tokens(1, 20)
     attention = model.model.layers[1].self_attn
-    attention.forward = type(attention).forward.__get__(attention)
+    own = attention.forward
+    attention.forward = lambda *args, **options: own(*args, **options)
     stock, config = logits(model, ids), model.config
     with pytest.raises(InputError, match="LlamaAttention that other code has changed"):
         apply_bases(model, sets("llama-grouped")[1])

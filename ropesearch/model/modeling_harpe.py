@@ -7,11 +7,17 @@ heads, G = H / K query heads to a KV head, D channels per head.
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
+
+if int(transformers.__version__.partition(".")[0]) < 5:  # whose configs and rotary embeddings are others
+    _msg = f"modeling_harpe.py needs transformers 5.0 or newer, not {transformers.__version__}"
+    raise ImportError(_msg)
+
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -39,11 +45,19 @@ ROPE_TYPE = "harpe"
 class PerHeadConfig:
     """What a family's config gains: `rope_parameters` = {"rope_type": "harpe", "bases": [one per KV head], ...}.
 
-    `rope_theta` records the base that the model had before; nothing here reads it.
+    `rope_theta` records the base that the model had before; nothing here reads it. A file says the same under
+    `rope_scaling` once more, for transformers 4: it does not know `rope_parameters`, and its stock classes would load
+    the model with a base of 10000. So they raise on the unknown type.
     """
 
     # Tensor parallelism would give a device some of the KV heads, but the tables of all of them.
     base_model_tp_plan = None
+
+    def convert_rope_params_to_dict(self, *args, **kwargs):
+        """Read the file as transformers does, without what `to_dict` adds to it."""
+        others = super().convert_rope_params_to_dict(*args, **kwargs)
+        self.rope_parameters.pop("type", None)
+        return others
 
     def _validate_harpe_rope_parameters(self, rope_parameters, ignore_keys=None):
         # transformers finds this method by the name of the rope type.
@@ -61,6 +75,8 @@ class PerHeadConfig:
         family = type(self).__name__.removesuffix("Config")
         classes = {"AutoConfig": "Config", "AutoModel": "Model", "AutoModelForCausalLM": "ForCausalLM"}
         values = super().to_dict()
+        if values.get("rope_parameters"):
+            values["rope_scaling"] = {"type": ROPE_TYPE} | values["rope_parameters"]
         values["auto_map"] = {auto: f"modeling_harpe.{family}{suffix}" for auto, suffix in classes.items()}
         # A stock model that got bases in memory would save its stock class name.
         ours = {f"{family}{suffix}" for suffix in classes.values()}
@@ -127,7 +143,12 @@ class PerHeadAttention:
             key, value = past_key_values.update(key, value, self.layer_idx, *extra)
 
         name = self.config._attn_implementation
-        attend = eager_attention_forward if name in (None, "eager") else ALL_ATTENTION_FUNCTIONS[name]
+        if name == "sdpa" and attention_mask is None and past_key_values is not None:
+            _refuse_packing(kwargs.get("position_ids"))
+        # In this form, as transformers' own models have it: vLLM reads the source for it before it takes a model.
+        attend = eager_attention_forward
+        if name not in (None, "eager"):
+            attend = ALL_ATTENTION_FUNCTIONS[name]
         output, weights = attend(
             self,
             query,
@@ -146,6 +167,18 @@ class PerHeadAttention:
 
     def _window(self):
         return None
+
+
+def _refuse_packing(position_ids):
+    """Raise ValueError for packed sequences beside a cache, with which transformers does not look for them.
+
+    Each would see those before it. Padded batches have a mask, and a compiled model cannot look at values.
+    """
+    if position_ids is None or torch.compiler.is_compiling() or position_ids.is_meta:
+        return
+    if (position_ids[..., 1:] < position_ids[..., :-1]).any():
+        msg = "position_ids start again in the middle: packed sequences need use_cache=False to be kept apart"
+        raise ValueError(msg)
 
 
 class PerHeadModel:
@@ -294,32 +327,39 @@ def with_bases(config: Any, bases: Iterable[float]) -> Any:
     return result
 
 
-def put_bases(model: Any, config: Any) -> list[tuple[Any, str, Any]]:
+def put_bases(model: Any, config: Any) -> Callable[[], None]:
     """Make the layers of a stock base model, such as a LlamaModel, rotate by the bases of `config`.
 
     Weights stay: attention modules change their class, and the rotary embedding is replaced.
 
     Returns
     -------
-    list of (object, attribute name, old value)
-        Setting these in reverse order restores the model.
+    callable
+        Restores classes and rotary embedding, and nothing else.
     """
     _, stock, per_head, _, _ = FAMILIES[config.model_type.removeprefix("harpe_")]
-    attentions = [layer.self_attn for layer in model.layers]
+    attentions, rotary = [layer.self_attn for layer in model.layers], model.rotary_emb
     for attention in attentions:
         # A forward set on the instance would take precedence over that of the new class.
-        if type(attention) is not stock or ("forward" in vars(attention) and not hasattr(attention, "_hf_hook")):
+        forward = vars(attention).get("_old_forward" if hasattr(attention, "_hf_hook") else "forward")
+        if type(attention) is not stock or not (forward is None or _is_bound(forward, stock)):
             msg = f"the attention of this model is a {type(attention).__name__} that other code has changed"
             raise TypeError(msg)
-    undo: list[tuple[Any, str, Any]] = []
 
-    def put(owner: Any, name: str, value: Any) -> None:
-        undo.append((owner, name, getattr(owner, name)))
-        setattr(owner, name, value)
+    def put(new_rotary: Any, old: Any, new: Any) -> None:
+        model.rotary_emb = new_rotary
+        for attention in attentions:
+            attention.__class__ = new
+            # Accelerate's hooks, for models spread over devices, call a forward that they found in the class and put on
+            # the instance. It stays there when they go, and they may come and go at any time.
+            for name in ("forward", "_old_forward"):
+                if _is_bound(vars(attention).get(name), old):
+                    setattr(attention, name, new.forward.__get__(attention))
 
-    put(model, "rotary_emb", PerHeadRope(config))
-    for attention in attentions:
-        put(attention, "__class__", per_head)
-        if "_old_forward" in vars(attention):  # accelerate's hooks for models spread over devices call this one
-            put(attention, "_old_forward", per_head.forward.__get__(attention))
-    return undo
+    put(PerHeadRope(config), stock, per_head)
+    return lambda: put(rotary, per_head, stock)
+
+
+def _is_bound(method: Any, of: Any) -> bool:
+    """Whether this is the forward method of the class `of`, bound to an instance."""
+    return getattr(method, "__func__", None) is of.forward
