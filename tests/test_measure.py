@@ -531,6 +531,25 @@ def test_the_command_refuses_in_one_line(run, folder, code, arguments, message):
     assert sorted(parent.rglob("*")) == before
 
 
+@pytest.mark.parametrize("buffers", [False, True])
+@pytest.mark.parametrize("carrying", [False, True])
+def test_weights_that_are_kept_elsewhere_until_they_are_needed(buffers, carrying):
+    from accelerate import cpu_offload
+
+    model, wanted = toy("llama-grouped"), sets("llama-grouped")[1]
+    if carrying:
+        apply_bases(model, wanted)
+    options = {"length": LENGTH} | ({} if carrying else {"base_set": wanted, "verify": True})
+    expected = measure_decay(model, None, passages(), **options)
+    cpu_offload(model, "cpu", offload_buffers=buffers)
+    assert model.model.embed_tokens.weight.is_meta
+    found = measure_decay(model, None, passages(), **options)
+    np.testing.assert_array_equal(found.score, expected.score)
+    np.testing.assert_array_equal(found.inv_freq, expected.inv_freq)
+    np.testing.assert_array_equal(found.verified, expected.verified)
+    assert (found.model["dtype"], found.made_by["device"]) == ("float32", "cpu")
+
+
 def test_memory_is_a_matter_of_the_machine(run, folder, monkeypatch):
     monkeypatch.setattr(memory, "available_memory", lambda: 10**6)
     code, out, err = run("measure", "toy", "--length", 1000, "-o", "decay.json")

@@ -55,7 +55,16 @@ def capture_layers(
                 hooks.callback(hook.remove)
         hooks.callback(decoder.layers[layers[-1]].self_attn.register_forward_hook(_stop).remove)
         with torch.no_grad(), suppress(_AllCapturedError):
-            decoder(input_ids=ids[None].to(decoder.embed_tokens.weight.device), use_cache=False)
+            decoder(input_ids=ids[None].to(device_of(decoder)), use_cache=False)
+
+
+def device_of(decoder: Any) -> "torch.device":
+    """Where a decoder runs; accelerate says so where it keeps weights elsewhere until they are needed."""
+    import torch
+
+    embeddings = decoder.embed_tokens
+    device = getattr(getattr(embeddings, "_hf_hook", None), "execution_device", None)
+    return embeddings.weight.device if device is None else torch.device(device)
 
 
 @contextmanager
@@ -73,7 +82,10 @@ def read_frequencies(decoder: Any, kv_heads: int) -> tuple[Floats, float]:
     """Return the frequencies of every KV head, (K, D/2), and the factor on cosine and sine."""
     rotary = decoder.rotary_emb
     if hasattr(rotary, "inv_freq"):
-        theta = rotary.inv_freq.double().cpu().numpy()
+        own = rotary.inv_freq
+        if own.is_meta:  # kept elsewhere by accelerate, as weights are
+            own = type(rotary)(decoder.config).inv_freq
+        theta = own.double().cpu().numpy()
         return np.tile(theta, (kv_heads, 1)), float(rotary.attention_scaling)
     return rotary._inv_freq.double().cpu().numpy(), 1.0
 

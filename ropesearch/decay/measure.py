@@ -18,7 +18,7 @@ from ropesearch.core.progress import Progress, counter
 from ropesearch.model.apply import apply_bases, find_decoder
 from ropesearch.model.change import check_fit
 
-from .capture import capture_layers, evaluating, read_frequencies
+from .capture import capture_layers, device_of, evaluating, read_frequencies
 from .data import Decay
 from .memory import SHORTEST, Demand, explaining_lack, require_memory
 from .passages import read_passages, shipped_texts
@@ -100,9 +100,9 @@ def measure_decay(
     identity, measured = check_model(config, layers, base_set)
     given = shipped_texts() if texts is None else texts
     passages = read_passages(tokenizer, given, n, decoder.embed_tokens.num_embeddings)
-    weight = next(decoder.parameters())
+    device = device_of(decoder)
     counts = {"n_layers": len(measured), "n_passages": len(passages)}
-    require_memory(Demand.of_decoder(decoder, identity, **counts, softmax=softmax, verify=verify), n, weight.device)
+    require_memory(Demand.of_decoder(decoder, identity, **counts, softmax=softmax, verify=verify), n, device)
 
     report = counter(progress, "layers", len(passages) * len(measured) * (2 if verify else 1))
 
@@ -128,7 +128,7 @@ def measure_decay(
             **identity,
             "bases": None if config.bases is None else list(config.bases),
             "max_position_embeddings": config.max_position_embeddings,
-            "dtype": str(weight.dtype).removeprefix("torch."),
+            "dtype": str(decoder.embed_tokens.weight.dtype).removeprefix("torch."),
         },
         texts=tuple({"name": p.name, "tokens": p.tokens, "from": p.start} for p in passages),
         length=n,
@@ -142,7 +142,7 @@ def measure_decay(
             "ropesearch": __version__,
             "torch": torch.__version__,
             "transformers": transformers.__version__,
-            "device": _device_name(weight.device),
+            "device": _device_name(device),
         },
         **curves,
     )
