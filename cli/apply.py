@@ -77,6 +77,6 @@ def apply(
     )
     if scheme is not None or max_position_embeddings is not None:
         say(str(change), quiet=quiet)
-    for text in where_kept(model, kept_folder(source)):
+    for text in (*change.left_behind, *where_kept(model, kept_folder(source))):
         note(text, quiet=quiet)
     say(f"wrote {output}", quiet=quiet)

@@ -591,6 +591,67 @@ def test_weights_that_would_run_code_run_none(refused, stock, tmp_path):
     assert not (tmp_path / "trapped").exists()
 
 
+AUTO_MAP = {"AutoConfig": "configuration_its.Config", "AutoModelForCausalLM": "modeling_its.Model"}
+
+
+@pytest.mark.parametrize("scheme", [None, "yarn:4"])
+def test_code_of_a_model_is_left_behind_with_a_note(run, stock, tmp_path, scheme):
+    model = changed(stock, tmp_path / "model", auto_map=AUTO_MAP)
+    own = json.loads((model / "tokenizer_config.json").read_text())
+    own_map = {"auto_map": {"AutoTokenizer": ["tokenization_its.Slow", "tokenization_its.Fast"]}}
+    (model / "tokenizer_config.json").write_text(json.dumps(own | own_map))
+    for name in ("tokenizer_its.py", "vocab_its.py", "modeling_its.py", "LICENSE.so"):
+        (model / name).write_text("raise SystemExit('ran')")
+    if scheme is None:
+        code, out, err = run(model)
+    else:
+        code, out, err = main(["apply", str(model), "--scheme", scheme, "-o", "out"]), "", None
+    assert (code, out) == (0, "")
+    if err is not None:
+        left = "names code of its own by auto_map, which is left behind: transformers' own classes are used"
+        assert err.splitlines() == [
+            f"note: config.json {left}",
+            f"note: tokenizer_config.json {left}",
+            "note: LICENSE.so, modeling_its.py, tokenizer_its.py, vocab_its.py are code, and left behind",
+            "wrote out",
+        ]
+    code_files = [] if scheme else [tmp_path / "out" / "modeling_harpe.py"]
+    assert [*(tmp_path / "out").rglob("*.py"), *(tmp_path / "out").rglob("*.so")] == code_files
+    for name in ("config.json", "tokenizer_config.json"):
+        assert "_its" not in (tmp_path / "out" / name).read_text()
+    written = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    assert {**own, "tokenizer_class": written["tokenizer_class"]} == written
+    model, tokenizer = load_model(tmp_path / "out")
+    assert tokenizer("abc").input_ids == [1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["vocab_x.txt", "tokenizer.json", "config.json", "model.safetensors", "templates"])
+def test_links_that_leave_the_folder_are_refused(refused, stock, tmp_path, name):
+    shutil.copytree(stock, tmp_path / "model")
+    shutil.copytree(stock, tmp_path / "outside")
+    if name == "templates":
+        (tmp_path / "model" / "additional_chat_templates").symlink_to(tmp_path / "outside")
+    else:
+        (tmp_path / "outside" / "vocab_x.txt").write_text("secret")
+        (tmp_path / "model" / name).unlink(missing_ok=True)
+        (tmp_path / "model" / name).symlink_to(tmp_path / "outside" / name)
+    assert "is a link that leaves its folder, to " in refused(2, "model")
+
+
+def test_links_into_the_folder_and_into_the_store_of_the_hub_are_followed(stock, tmp_path):
+    snapshot, blobs = tmp_path / "models--org--its" / "snapshots" / "abc", tmp_path / "models--org--its" / "blobs"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for i, file in enumerate(sorted(stock.iterdir())):
+        shutil.copyfile(file, blobs / str(i))
+        (snapshot / file.name).symlink_to(Path("../../blobs") / str(i))
+    (snapshot / "LICENSE").symlink_to("config.json")
+    (tmp_path / "link").symlink_to(snapshot)
+    for folder in (snapshot, tmp_path / "link"):
+        apply_to_checkpoint(folder, base_set(BASES[2]), tmp_path / f"out-{folder.name}")
+        assert not any(file.is_symlink() for file in (tmp_path / f"out-{folder.name}").iterdir())
+
+
 def test_weights_of_another_shape(refused, stock, tmp_path):
     more = changed(stock, tmp_path / "more", num_hidden_layers=4)
     assert "more holds no weights for model.layers.3." in refused(2, more)

@@ -37,6 +37,8 @@ class RopeChange:
         What the config then says, in tokens; None where it goes on saying nothing.
     length_from : str
         Where that comes from.
+    left_behind : tuple of str
+        A line for each way in which the model names code of its own that a copy of it does not have.
     """
 
     name: str
@@ -44,6 +46,7 @@ class RopeChange:
     base_set: BaseSet | None
     max_position_embeddings: int | None
     length_from: str
+    left_behind: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Say in one line which rule it is, which length was taken, and from where."""

@@ -1,22 +1,30 @@
 """Write a model that carries a base set or a position scheme, as a checkpoint."""
 
-import json
 import os
-import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
 from ropesearch.core.errors import InputError, first_line
 from ropesearch.core.files import check_new_folder, new_folder
 from ropesearch.core.model_config import ModelConfig
-from ropesearch.core.model_source import COMPANIONS, WEIGHTS, ModelSource
+from ropesearch.core.model_source import WEIGHTS, ModelSource
 from ropesearch.core.progress import Progress
 
 from .apply import put_rope
 from .change import RopeChange, Wanted, rope_change
+from .companions import (
+    TOKENIZER_CONFIG,
+    check_links,
+    code_left_behind,
+    copy_file,
+    find_companions,
+    read_json,
+    write_json,
+)
 from .load import as_kept, keep, load_model, load_tokenizer, require_room, some
 
 if TYPE_CHECKING:
@@ -34,10 +42,10 @@ def apply_to_checkpoint(
     """Write a checkpoint of a model that rotates by a base set or a position scheme.
 
     Weights and tokenizer are copied as they are; those of a .gguf file are unpacked, and kept so in the user's cache
-    folder, as by `load_model(FILE, keep_unpacked=True)`. A rule that transformers has, such as YaRN's, is written into
-    the config alone, and the checkpoint is a stock one. Bases per KV head come with a code file: where
-    `ropesearch.model` is imported, the Auto classes of transformers load the folder; elsewhere they do with
-    `trust_remote_code=True`.
+    folder, as by `load_model(FILE, keep_unpacked=True)`. Code of the model's own is left behind. A rule that
+    transformers has, such as YaRN's, is written into the config alone, and the checkpoint is a stock one. Bases per KV
+    head come with a code file: where `ropesearch.model` is imported, the Auto classes of transformers load the folder;
+    elsewhere they do with `trust_remote_code=True`.
 
     Parameters
     ----------
@@ -57,12 +65,13 @@ def apply_to_checkpoint(
     -------
     RopeChange
         What the config says now; as a text, one line with the rule, the length, and where that comes from.
+        `left_behind` names code of the model's own that is not in the copy.
 
     Raises
     ------
     ValueError
-        If there is no such model, or it has no weights or not those that its config speaks of, or it cannot take the
-        bases or the scheme: see `apply_bases` and `apply_scheme`.
+        If there is no such model, it has no weights or not those that its config speaks of, one of its files is a link
+        out of its folder, or it cannot take the bases or the scheme: see `apply_bases` and `apply_scheme`.
     OSError
         If `output` exists or cannot be written, the disk has no room, or the hub cannot be reached.
     ImportError
@@ -86,21 +95,18 @@ def _copy(source: ModelSource, wanted: Wanted, max_position_embeddings: int | No
     change, changed = _changed_model(source, wanted, max_position_embeddings)
     _check_weights(weights, changed, source.name)
 
-    companions = {file for pattern in COMPANIONS for file in folder.glob(pattern) if file.is_file()}
-    files = sorted({*weights, *companions})
-    templates = [file for file in (folder / "additional_chat_templates").glob("*") if file.is_file()]
-    require_room(sum(file.stat().st_size for file in [*files, *templates]), output)
+    files = sorted({*weights, *find_companions(folder)})
+    check_links([folder / "config.json", *files], folder)
+    require_room(sum(file.stat().st_size for file in files), output)
     with new_folder(output) as temporary:
-        for file in [*files, *templates]:
-            copy = temporary / file.relative_to(folder)
-            copy.parent.mkdir(exist_ok=True)
-            shutil.copyfile(file, copy)
+        for file in files:
+            copy_file(file, temporary / file.relative_to(folder))
         if change.base_set is None:
             _write_stock_config(folder / "config.json", change, temporary)
         else:
             changed.config.save_pretrained(temporary)  # and the code file with it
             _keep_tokenizer_class(source, temporary)
-    return change
+    return replace(change, left_behind=tuple(code_left_behind(folder)))
 
 
 def _unpack(
@@ -132,8 +138,7 @@ def _unpack(
 
 def _write_stock_config(own: Path, change: RopeChange, folder: Path) -> None:
     """Write the model's own config.json with another rule in it, and all else that it says."""
-    text = json.dumps(change.stock_content(_read_json(own)), indent=2, ensure_ascii=False)
-    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    write_json(folder / "config.json", change.stock_content(read_json(own)))
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -144,7 +149,7 @@ def _weight_files(folder: Path) -> list[Path]:
             continue
         if file.suffix != ".json":
             return [file]
-        shards = _read_json(file).get("weight_map")
+        shards = read_json(file).get("weight_map")
         if not isinstance(shards, dict):
             msg = f"{file} has no weight_map to say where the weights are"
             raise InputError(msg)
@@ -226,22 +231,6 @@ def _keep_tokenizer_class(source: ModelSource, copy: Path) -> None:
     tokenizer = load_tokenizer(source)
     if tokenizer is None:
         return
-    file = copy / "tokenizer_config.json"
-    config = _read_json(file) if file.exists() else {}
-    config["tokenizer_class"] = type(tokenizer).__name__
-    file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_bytes())
-    except OSError as error:
-        msg = f"{file} cannot be read: {error.strerror or error}"
-        raise InputError(msg) from None
-    except (ValueError, RecursionError) as error:
-        msg = f"{file} is not JSON: {error}"
-        raise InputError(msg) from None
-    if not isinstance(content, dict):
-        msg = f"{file} is not a JSON object"
-        raise InputError(msg)
-    return content
+    file = copy / TOKENIZER_CONFIG
+    config = read_json(file) if file.exists() else {}
+    write_json(file, config | {"tokenizer_class": type(tokenizer).__name__})
