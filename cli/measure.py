@@ -12,6 +12,7 @@ from . import tables
 from .errors import Command
 from .inputs import quiet_transformers, read_base_set, read_text
 from .notes import where_kept
+from .options import scaling_option
 from .output import Output, file_options, note, say
 from .progress import announce, progress_on_stderr
 
@@ -33,6 +34,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 @click.option(
     "--bases", type=click.Path(), metavar="FILE", help="Predict what the bases in this base-set file would change."
 )
+@scaling_option
 @click.option("--verify", is_flag=True, help="With --bases: also run the model with them, to check the prediction.")
 @click.option("--softmax", is_flag=True, help="Also measure attention after the softmax; takes longer.")
 @click.option(
@@ -48,6 +50,7 @@ def measure(
     length: int,
     layers: str | None,
     bases: str | None,
+    scaling: str | None,
     verify: bool,
     softmax: bool,
     device: str,
@@ -86,7 +89,7 @@ def measure(
     from ropesearch.model.load import as_kept, kept_folder, load_model
 
     found = find_device(device)
-    check_request(as_kept(source), length=length, layers=wanted, base_set=base_set)
+    check_request(as_kept(source), length=length, layers=wanted, base_set=base_set, scaling=scaling)
     options = {} if dtype is None else {"dtype": dtype}
     on_device = {} if found is None else {"device_map": {"": found}}
     tell = None if out.quiet else announce
@@ -105,6 +108,7 @@ def measure(
             length=length,
             layers=wanted,
             base_set=base_set,
+            scaling=scaling,
             verify=verify,
             softmax=softmax,
             name=model,

@@ -13,7 +13,7 @@ import pytest
 import torch
 from ropesearch.cli import main
 from safetensors import SafetensorError
-from toys import BASES, TOYS, base_set, save_gguf, sets, tokens, toy
+from toys import BASES, TOYS, base_set, save_gguf, scaled_toy, sets, tokens, toy
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from ropesearch import (
@@ -686,6 +686,31 @@ def test_configs_that_cannot_be_used(refused, stock, tmp_path):
     shutil.copytree(stock, tmp_path / "model")
     (tmp_path / "model" / "config.json").write_text("{")
     assert "config.json is not JSON" in refused(2, "model")
+
+
+def test_scaled_models_need_a_decision(run, refused, tmp_path):
+    model, ids, other = scaled_toy("llama3"), tokens(1, 30), base_set(BASES[2])
+    model.save_pretrained(tmp_path / "scaled")
+    line = "scaled scales its rotary embedding by the rule 'llama3', which a base per head would silently undo: give"
+    line += " --scaling replace to drop the rule, or --scaling keep to apply it to every base"
+    assert line in refused(2, "scaled")
+    for scaling, said in (("keep", ", each scaled by the model's own rule"), ("replace", "")):
+        code, _, err = run("scaled", "--scaling", scaling, output=scaling)
+        line = f"a base set: rope_type harpe, 2 bases{said}; max_position_embeddings 2048, the model's own\n"
+        assert (code, err) == (0, f"{line}wrote {scaling}\n")
+        with apply_bases(model, other, scaling=scaling):
+            assert same_logits(load_model(scaling)[0], model, ids)
+    assert "scaling" not in json.loads((tmp_path / "replace" / "config.json").read_text())["rope_parameters"]
+
+
+def test_search_says_in_time_that_a_model_is_scaled(run, capsys):
+    scaled_toy("llama3").save_pretrained("scaled")
+    toy(NAME).save_pretrained("plain")
+    line = "note: scaled scales its rotary embedding by the rule llama3: apply and measure take bases for it with"
+    for name, expected in (("scaled", f"{line} --scaling replace or keep\n"), ("plain", "")):
+        capsys.readouterr()
+        main(["search", "--model-config", name, "--strategy", "uniform", "--bmin", "2e4", "--bmax", "5e6"])
+        assert capsys.readouterr().err == expected
 
 
 def test_bases_that_do_not_fit(refused, stock, tmp_path):

@@ -14,6 +14,7 @@ import torch
 from toys import (
     BASE,
     BASES,
+    SCALED,
     TOYS,
     VOCABULARY,
     WordTokenizer,
@@ -21,6 +22,7 @@ from toys import (
     naive_logits,
     naive_window,
     save_with_tokenizer,
+    scaled_toy,
     sets,
     tokens,
     toy,
@@ -529,6 +531,38 @@ def test_the_command_refuses_in_one_line(run, folder, code, arguments, message):
     assert message in err.splitlines()[-1]
     assert sum(line.startswith("Error") for line in err.splitlines()) == 1
     assert sorted(parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize("rule", SCALED)
+def test_scaled_models_are_measured_and_predicted_with_their_factor_on_attention(rule, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model, own = scaled_toy(rule), sets("llama-grouped")[0]
+    options = {"length": LENGTH, "layers": [0]}  # whose queries and keys before rotation no rule changes
+    plain = measure_decay(toy("llama-grouped"), None, passages(), **options)
+    dropped = measure_decay(model, None, passages(), base_set=own, scaling="replace", verify=True, **options)
+    kept = measure_decay(model, None, passages(), base_set=own, scaling="keep", verify=True, **options)
+    np.testing.assert_allclose(dropped.prediction, plain.curve, atol=1e-5)
+    np.testing.assert_allclose(dropped.verified, plain.score, atol=1e-5)
+    np.testing.assert_allclose(kept.prediction, kept.curve, atol=1e-5)
+    np.testing.assert_array_equal(kept.verified, kept.score)
+    np.testing.assert_array_equal(kept.score, dropped.score)
+    assert np.abs(kept.curve - plain.curve).max() > 0.01
+    kept.save("decay.json")
+    np.testing.assert_array_equal(Decay.load("decay.json").prediction, kept.prediction)
+    with pytest.raises(ParameterError, match=r"scaling must be 'replace', to drop the rule '\w+' of the model"):
+        kept.predict(own)
+    with pytest.raises(InputError, match=r"by the rule '\w+', which .*`scaling=keep`"):
+        measure_decay(model, None, passages(), base_set=own, **options)
+
+
+def test_bases_with_a_rule_are_measured_with_its_factor():
+    model, ids = scaled_toy("yarn with a factor on attention"), passages()
+    expected = measure_decay(model, None, ids, length=LENGTH)
+    apply_bases(model, sets("llama-grouped")[0], scaling="keep")
+    found = measure_decay(model, None, ids, length=LENGTH)
+    np.testing.assert_array_equal(found.score, expected.score)
+    np.testing.assert_allclose(found.curve, expected.curve, atol=1e-6)
+    assert found.model["attention_factor"] == 1.25
 
 
 @pytest.mark.parametrize("buffers", [False, True])

@@ -6,7 +6,22 @@ import numpy as np
 import peft
 import pytest
 import torch
-from toys import BASE, BASES, HEAD_DIM, HEADS, TOYS, VOCABULARY, base_set, naive_logits, sets, tokens, toy, toy_config
+from toys import (
+    BASE,
+    BASES,
+    HEAD_DIM,
+    HEADS,
+    SCALED,
+    TOYS,
+    VOCABULARY,
+    base_set,
+    naive_logits,
+    scaled_toy,
+    sets,
+    tokens,
+    toy,
+    toy_config,
+)
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, StaticCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -409,29 +424,66 @@ def test_packed_sequences_need_a_model_without_cache(attention):
                 logits(model, ids, **packed)
 
 
-RULES = {
-    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512},
-    "llama3": {
-        "rope_type": "llama3",
-        "factor": 8.0,
-        "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 512,
-    },
-    "linear": {"rope_type": "linear", "factor": 2.0},
-    "dynamic": {"rope_type": "dynamic", "factor": 2.0},
-}
-
-
-@pytest.mark.parametrize("rule", RULES)
-def test_scaled_models_are_refused(rule):
-    config = toy_config("llama-grouped", max_position_embeddings=2048)
-    config.rope_parameters = RULES[rule] | {"rope_theta": BASE}
-    model, ids = LlamaForCausalLM(config).eval(), tokens(1, 20)
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("rule", SCALED)
+def test_a_rule_kept_with_the_models_own_base_changes_nothing_at_all(rule, attention, tmp_path):
+    model, ids = scaled_toy(rule, attention), tokens(2, 150)
+    own, other = sets("llama-grouped")
     stock = logits(model, ids)
-    with pytest.raises(InputError, match=f"LlamaForCausalLM scales its rotary embedding by the rule '{rule}'"):
-        apply_bases(model, sets("llama-grouped")[1])
-    assert torch.equal(logits(model, ids), stock)
+    with apply_bases(model, own, scaling="keep") as applied:
+        assert applied.change.scaling == "keep"
+        assert torch.equal(logits(model, ids), stock)
+        far = torch.arange(130000, 130150)[None]
+        ours = logits(model, ids, position_ids=far)
+    assert torch.equal(logits(model, ids, position_ids=far), ours)
+    with apply_bases(model, other, scaling="keep"):
+        expected = logits(model, ids)
+        model.save_pretrained(tmp_path)
+    assert (expected - stock).abs().max() > 0.05
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation=attention)
+    assert torch.equal(logits(loaded, ids), expected)
+
+
+@pytest.mark.parametrize("rule", SCALED)
+def test_a_rule_replaced_leaves_nothing_of_it(rule):
+    model, plain, ids = scaled_toy(rule), toy("llama-grouped"), tokens(2, 150)
+    own, other = sets("llama-grouped")
+    assert not torch.equal(logits(model, ids), logits(plain, ids))
+    with apply_bases(model, own, scaling="replace"):
+        assert torch.equal(logits(model, ids), logits(plain, ids))
+    with apply_bases(model, other, scaling="replace"), apply_bases(plain, other):
+        assert torch.equal(logits(model, ids), logits(plain, ids))
+    with apply_scheme(model, "pi:3", scaling="replace"), apply_scheme(plain, "pi:3"):
+        assert torch.equal(logits(model, ids), logits(plain, ids))
+    with apply_scheme(model, "uniform", scaling="keep"):
+        assert model.config.rope_parameters["scaling"] == {
+            key: value for key, value in scaled_toy(rule).config.rope_parameters.items() if key != "rope_theta"
+        }
+
+
+def test_scaled_models_are_refused_unless_it_is_said_what_becomes_of_the_rule():
+    own, ids = sets("llama-grouped")[0], tokens(1, 20)
+    for rule in SCALED:
+        model = scaled_toy(rule)
+        stock, name = logits(model, ids), SCALED[rule]["rope_type"]
+        line = (
+            f"LlamaForCausalLM scales its rotary embedding by the rule '{name}', which a base per head would silently "
+        )
+        line += "undo: give `scaling=replace` to drop the rule, or `scaling=keep` to apply it to every base"
+        with pytest.raises(InputError, match=line):
+            apply_bases(model, own)
+        with pytest.raises(InputError, match=r"pi:2.* is a rule itself and needs `scaling=replace`"):
+            apply_scheme(model, "pi:2", scaling="keep")
+        with pytest.raises(InputError, match="scaling must be one of replace, keep, not 'drop'"):
+            apply_bases(model, own, scaling="drop")
+        assert torch.equal(logits(model, ids), stock)
+    config = toy_config("llama-grouped", max_position_embeddings=2048)
+    config.rope_parameters = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": BASE}
+    model = LlamaForCausalLM(config)
+    with pytest.raises(InputError, match=r"rule 'dynamic', .*: give `scaling=replace` to drop the rule$"):
+        apply_bases(model, own)
+    with pytest.raises(InputError, match="'dynamic' of LlamaForCausalLM changes with the length and cannot be applied"):
+        apply_bases(model, own, scaling="keep")
 
 
 def test_what_does_not_fit_is_refused():

@@ -133,6 +133,46 @@ def toy(name, attention="sdpa", **more):
     return model
 
 
+SCALED = {
+    "linear": {"rope_type": "linear", "factor": 3.0},
+    "llama3": {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 512,
+    },
+    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512},
+    "yarn in all its words": {
+        "rope_type": "yarn",
+        "factor": 16.0,
+        "original_max_position_embeddings": 128,
+        "beta_fast": 16,
+        "beta_slow": 2,
+        "mscale": 1.5,
+        "mscale_all_dim": 0.7,
+        "truncate": False,
+    },
+    "yarn with a factor on attention": {
+        "rope_type": "yarn",
+        "factor": 4.0,
+        "original_max_position_embeddings": 512,
+        "attention_factor": 1.25,
+    },
+}
+"""Rules of scaled models that bases can keep."""
+
+
+def scaled_toy(rule, attention="sdpa"):
+    """The toy llama-grouped with a rule, as long as it makes it."""
+    model = toy("llama-grouped", attention, max_position_embeddings=2048)
+    config = model.config
+    config.rope_parameters = SCALED[rule] | {"rope_theta": BASE}
+    config.standardize_rope_params()
+    model.model.rotary_emb = type(model.model.rotary_emb)(config)
+    return model
+
+
 def base_set(bases, heads=HEADS, head_dim=HEAD_DIM):
     return BaseSet.of(bases, heads=heads, head_dim=head_dim, strategy="by hand")
 

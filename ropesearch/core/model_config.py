@@ -23,6 +23,10 @@ SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")
 MODEL_TYPES = tuple(f"harpe_{name}" for name in SUPPORTED)
 """The same types, once they have bases."""
 
+KEPT_RULES = ("linear", "llama3", "yarn")
+"""Rules of a scaled model that can be applied to every base of a set: they do not change with the length."""
+BY_LAYER_TYPE = "one for each type of layer"
+
 DEFAULT_BASE = 10000.0
 """The default of transformers for `rope_theta`, for the types in SUPPORTED and for Phi-3."""
 
@@ -212,8 +216,20 @@ class ModelConfig:
         if not isinstance(rope, Mapping):
             return str(rope)
         if any(isinstance(value, Mapping) for value in rope.values()):
-            return "one for each type of layer"
+            return BY_LAYER_TYPE
         return str(rope.get("rope_type", rope.get("type", "default")))
+
+    @property
+    def rope_values(self) -> dict[str, Any]:
+        """The rule for the frequencies as transformers writes it, without its base; {} for plain RoPE.
+
+        Of a model that carries bases, it is the rule that is applied to every one of them.
+        """
+        rule = self._rope.get("scaling") or {} if self.bases is not None else self._rope
+        if self.rope_rule == "default" or not isinstance(rule, Mapping):
+            return {}
+        given = {key: value for key, value in rule.items() if key not in ("type", "rope_theta")}
+        return given | {"rope_type": str(rule.get("rope_type", rule.get("type")))} if given else {}
 
     @property
     def base(self) -> float | None:

@@ -87,7 +87,7 @@ def read_frequencies(decoder: Any, kv_heads: int) -> tuple[Floats, float]:
             own = type(rotary)(decoder.config).inv_freq
         theta = own.double().cpu().numpy()
         return np.tile(theta, (kv_heads, 1)), float(rotary.attention_scaling)
-    return rotary._inv_freq.double().cpu().numpy(), 1.0
+    return rotary._inv_freq.double().cpu().numpy(), float(rotary.attention_scaling)
 
 
 class _AllCapturedError(Exception):

@@ -36,6 +36,7 @@ def measure_decay(
     length: int = 2048,
     layers: Sequence[int] | None = None,
     base_set: BaseSet | None = None,
+    scaling: str | None = None,
     verify: bool = False,
     softmax: bool = False,
     name: str | None = None,
@@ -60,6 +61,8 @@ def measure_decay(
         The layers to measure, counted from 0; all if left out.
     base_set : BaseSet, optional
         Bases to predict for.
+    scaling : {"replace", "keep"}, optional
+        What becomes of the rule of a scaled model under these bases, as for `apply_bases`.
     verify : bool
         Whether to run the model again with the bases, to see how good the prediction is.
     softmax : bool
@@ -97,7 +100,7 @@ def measure_decay(
     decoder = find_decoder(model)
     called = name or getattr(decoder.config, "_name_or_path", "") or type(model).__name__
     config = ModelConfig.of(decoder.config.to_dict(), called)
-    identity, measured = check_model(config, layers, base_set)
+    identity, measured = check_model(config, layers, base_set, scaling)
     given = shipped_texts() if texts is None else texts
     passages = read_passages(tokenizer, given, n, decoder.embed_tokens.num_embeddings)
     device = device_of(decoder)
@@ -119,7 +122,7 @@ def measure_decay(
         del sums  # before those of the second run
         verified = None
         if verify and base_set is not None:
-            with apply_bases(model, base_set):
+            with apply_bases(model, base_set, scaling=scaling):
                 verified = add_up(softmax=False).score()
 
     return Decay(
@@ -128,6 +131,9 @@ def measure_decay(
             **identity,
             "bases": None if config.bases is None else list(config.bases),
             "max_position_embeddings": config.max_position_embeddings,
+            "rope": config.rope_values,
+            "attention_factor": scale,
+            "scaling": scaling if config.rope_values else None,
             "dtype": str(decoder.embed_tokens.weight.dtype).removeprefix("torch."),
         },
         texts=tuple({"name": p.name, "tokens": p.tokens, "from": p.start} for p in passages),
@@ -148,14 +154,21 @@ def measure_decay(
     )
 
 
-def check_request(source: ModelSource, *, length: int, layers: Sequence[int] | None, base_set: BaseSet | None) -> None:
+def check_request(
+    source: ModelSource,
+    *,
+    length: int,
+    layers: Sequence[int] | None,
+    base_set: BaseSet | None,
+    scaling: str | None = None,
+) -> None:
     """Raise, before the weights are loaded, what `measure_decay` would raise over the config of a model on disk."""
     checks.integer("length", length, SHORTEST)
-    check_model(source.config(), layers, base_set)
+    check_model(source.config(), layers, base_set, scaling)
 
 
 def check_model(
-    config: ModelConfig, layers: Sequence[int] | None, base_set: BaseSet | None
+    config: ModelConfig, layers: Sequence[int] | None, base_set: BaseSet | None, scaling: str | None = None
 ) -> tuple[dict[str, Any], tuple[int, ...]]:
     """Return what tells a model apart and the layers to measure; raises ValueError as `measure_decay`."""
     name = config.name
@@ -163,7 +176,7 @@ def check_model(
         msg = f"{name} is a model of type {config.model_type}; only {', '.join(SUPPORTED)} can be measured"
         raise InputError(msg)
     if base_set is not None:
-        check_fit(base_set, config)
+        check_fit(base_set, config, scaling)
     if config.num_hidden_layers is None:
         msg = f"{name}: it has no num_hidden_layers"
         raise InputError(msg)

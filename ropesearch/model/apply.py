@@ -51,7 +51,7 @@ class AppliedBases:
         self.remove()
 
 
-def apply_bases(model: "nn.Module", base_set: BaseSet) -> AppliedBases:
+def apply_bases(model: "nn.Module", base_set: BaseSet, *, scaling: str | None = None) -> AppliedBases:
     """Make a transformers model in memory rotate each KV head by its own base.
 
     No weights and no other models change. While the bases are applied, `model.save_pretrained` writes a checkpoint with
@@ -63,6 +63,9 @@ def apply_bases(model: "nn.Module", base_set: BaseSet) -> AppliedBases:
         Of type llama, mistral, qwen2 or qwen3.
     base_set : BaseSet
         Made for the model's heads, KV heads and head_dim.
+    scaling : {"replace", "keep"}, optional
+        What becomes of the rule of a scaled model, such as Llama 3.1's: it is dropped, which is closest to HARPE, or
+        applied to every base. Such a model is refused without either. `keep` is possible for linear, llama3 and yarn.
 
     Returns
     -------
@@ -72,8 +75,8 @@ def apply_bases(model: "nn.Module", base_set: BaseSet) -> AppliedBases:
     Raises
     ------
     ValueError
-        If the model has another type, already carries bases, scales its rotary embedding, has an attention that other
-        code has changed, or does not fit the base set.
+        If the model has another type, already carries bases, scales its rotary embedding and `scaling` is not given,
+        has an attention that other code has changed, or does not fit the base set.
     ImportError
         If torch or transformers is not installed; the message names the extra that brings them.
 
@@ -83,11 +86,15 @@ def apply_bases(model: "nn.Module", base_set: BaseSet) -> AppliedBases:
     """
     if not isinstance(base_set, BaseSet):
         raise ParameterError("base_set", base_set, "a BaseSet")
-    return put_rope(model, base_set, None)
+    return put_rope(model, base_set, None, scaling)
 
 
 def apply_scheme(
-    model: "nn.Module", scheme: Scheme | str, *, max_position_embeddings: int | None = None
+    model: "nn.Module",
+    scheme: Scheme | str,
+    *,
+    max_position_embeddings: int | None = None,
+    scaling: str | None = None,
 ) -> AppliedBases:
     """Let a transformers model in memory rotate by a position scheme, such as YaRN.
 
@@ -106,6 +113,8 @@ def apply_scheme(
         What the model's config then says, in tokens. If left out, it is the length that the scheme extends to
         (the trained length times the factor, the stage's, LongRoPE's longest), and for one that names none the model's.
         That of `dynamic` is always the trained length, which transformers' rule reads there.
+    scaling : {"replace", "keep"}, optional
+        As for `apply_bases`; `keep` is for schemes with a base per KV head.
 
     Returns
     -------
@@ -117,21 +126,24 @@ def apply_scheme(
     ------
     ValueError
         If there is no such scheme, its file cannot be read, no config holds it (`self-extend`), or it does not fit the
-        model; or if the model is of another type, carries bases already, or scales its rotary embedding.
+        model; or if the model is of another type, carries bases already, or scales its rotary embedding and `scaling`
+        is not given.
     ImportError
         If torch or transformers is not installed; the message names the extra that brings them.
     """
     if not isinstance(scheme, Scheme | str):
         raise ParameterError("scheme", scheme, "a text such as 'yarn:32', or a Scheme")
-    return put_rope(model, scheme, max_position_embeddings)
+    return put_rope(model, scheme, max_position_embeddings, scaling)
 
 
-def put_rope(model: "nn.Module", wanted: Wanted, max_position_embeddings: int | None) -> AppliedBases:
+def put_rope(
+    model: "nn.Module", wanted: Wanted, max_position_embeddings: int | None, scaling: str | None = None
+) -> AppliedBases:
     """Do what `apply_bases` and `apply_scheme` do, for whatever of the two is wanted."""
     decoder = find_decoder(model, "bases" if isinstance(wanted, BaseSet) else "a scheme")
     model_type = decoder.config.model_type
     stock = ModelConfig.of(decoder.config.to_dict(), type(model).__name__)
-    applied = AppliedBases(rope_change(wanted, stock, max_position_embeddings))
+    applied = AppliedBases(rope_change(wanted, stock, max_position_embeddings, scaling))
     try:
         applied._undo.append(_put_configs(model, model_type, applied.change))
         if applied.change.base_set is not None:

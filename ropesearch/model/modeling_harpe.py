@@ -32,6 +32,7 @@ from transformers import (
     Qwen3ForCausalLM,
     Qwen3Model,
 )
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaAttention, eager_attention_forward
 from transformers.models.mistral.modeling_mistral import MistralAttention
@@ -40,10 +41,14 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
 # Stock classes raise on this unknown type, but would ignore extra keys: never register it.
 ROPE_TYPE = "harpe"
+# Rules of a scaled model that can be applied to every base; others change with the length of the sequence.
+KEPT_RULES = ("linear", "llama3", "yarn")
 
 
 class PerHeadConfig:
     """What a family's config gains: `rope_parameters` = {"rope_type": "harpe", "bases": [one per KV head], ...}.
+
+    `scaling` in it, if there, is the rule of a scaled model, as transformers writes it, that is applied to every base.
 
     `rope_theta` records the base that the model had before; nothing here reads it. A file says the same under
     `rope_scaling` once more, for transformers 4: it does not know `rope_parameters`, and its stock classes would load
@@ -64,6 +69,10 @@ class PerHeadConfig:
         bases = rope_parameters.get("bases")
         if not isinstance(bases, list) or len(bases) != self.num_key_value_heads:
             msg = f"rope_parameters must hold 'bases', one per KV head: {self.num_key_value_heads}, not {bases!r}"
+            raise ValueError(msg)
+        rule = rope_parameters.get("scaling")
+        if rule is not None and (not isinstance(rule, dict) or rule.get("rope_type") not in KEPT_RULES):
+            msg = f"scaling in rope_parameters must be a rule of rope_type {', '.join(KEPT_RULES)}, not {rule!r}"
             raise ValueError(msg)
         for base in bases:
             if isinstance(base, bool) or not isinstance(base, int | float) or not (math.isfinite(base) and base > 1):
@@ -95,12 +104,9 @@ class PerHeadRope(nn.Module):
             msg = f"a {type(config).__name__} needs rope_parameters of rope_type {ROPE_TYPE!r} with 'bases'"
             raise ValueError(msg)
         config.validate_rope()  # transformers does so only for a config that it loads
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        # The same operations as in transformers, in the same order, in float32 on the CPU: with the model's own base
-        # the frequencies are equal to the last bit. Not a buffer: `.to(bfloat16)` would round it, and from_pretrained,
-        # which first builds models without memory, would fill it with garbage.
-        exponents = torch.arange(0, head_dim, 2, dtype=torch.float, device="cpu") / head_dim
-        self._inv_freq = torch.stack([1.0 / (base**exponents) for base in rope["bases"]])  # (K, D/2)
+        # Not a buffer: `.to(bfloat16)` would round it, and from_pretrained, which first builds models without memory,
+        # would fill it with garbage.
+        self._inv_freq, self.attention_scaling = _frequencies(config)  # (K, D/2)
 
     @torch.no_grad()
     def forward(self, x, position_ids):
@@ -108,7 +114,30 @@ class PerHeadRope(nn.Module):
         if self._inv_freq.device != x.device:
             self._inv_freq = self._inv_freq.to(x.device)
         angles = position_ids[..., None, None].to(x.device, torch.float) * self._inv_freq
-        return angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+        scale = self.attention_scaling
+        return (angles.cos() * scale).to(x.dtype), (angles.sin() * scale).to(x.dtype)
+
+
+def _frequencies(config):
+    """Return the frequencies of every base, (K, D/2), and the factor on cosines and sines.
+
+    The same operations as in transformers, in the same order, in float32 on the CPU: with the model's own base the
+    frequencies are equal to the last bit.
+    """
+    rope = config.rope_parameters
+    rule = rope.get("scaling")
+    if rule is None:
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        exponents = torch.arange(0, head_dim, 2, dtype=torch.float, device="cpu") / head_dim
+        return torch.stack([1.0 / (base**exponents) for base in rope["bases"]]), 1.0
+    rows, factor = [], 1.0
+    with torch.device("cpu"):
+        for base in rope["bases"]:
+            with_one = copy.copy(config)
+            with_one.rope_parameters = {**rule, "rope_theta": base}
+            row, factor = ROPE_INIT_FUNCTIONS[rule["rope_type"]](with_one, "cpu")
+            rows.append(row)
+    return torch.stack(rows), factor
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -316,13 +345,18 @@ for _config, _, _, _model, _causal_lm in FAMILIES.values():
     _causal_lm.register_for_auto_class("AutoModelForCausalLM")
 
 
-def with_bases(config: Any, bases: Iterable[float]) -> Any:
-    """Copy a stock config as this file's class for it, with one base per KV head; raise ValueError if invalid."""
+def with_bases(config: Any, bases: Iterable[float], *, keep_rule: bool = False) -> Any:
+    """Copy a stock config as this file's class for it, with one base per KV head; raise ValueError if invalid.
+
+    `keep_rule` applies the rule of a scaled model to every base; without, it is dropped.
+    """
     result = copy.deepcopy(config)
     result.__class__ = FAMILIES[config.model_type][0]
     result.__dict__.pop("model_type", None)  # set from a file, it would hide that of the class
-    rope_theta = config.rope_parameters["rope_theta"]
-    result.rope_parameters = {"rope_type": ROPE_TYPE, "rope_theta": rope_theta, "bases": list(bases)}
+    rule = dict(config.rope_parameters)
+    result.rope_parameters = {"rope_type": ROPE_TYPE, "rope_theta": rule.pop("rope_theta"), "bases": list(bases)}
+    if keep_rule and rule["rope_type"] != "default":
+        result.rope_parameters["scaling"] = rule
     result.validate_rope()
     return result
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,7 @@ def apply_to_checkpoint(
     output: str | os.PathLike[str],
     *,
     max_position_embeddings: int | None = None,
+    scaling: str | None = None,
     progress: Progress | None = None,
 ) -> RopeChange:
     """Write a checkpoint of a model that rotates by a base set or a position scheme.
@@ -58,6 +59,8 @@ def apply_to_checkpoint(
         The new folder; written whole or not at all.
     max_position_embeddings : int, optional
         As for `apply_scheme`; a base set leaves the model's.
+    scaling : {"replace", "keep"}, optional
+        As for `apply_bases`.
     progress : callable, optional
         Called while a .gguf file is unpacked, as by `load_model`.
 
@@ -80,19 +83,33 @@ def apply_to_checkpoint(
     check_new_folder(output)
     source = as_kept(ModelSource.find(model))
     config = source.config()
-    rope_change(base_set_or_scheme, config, max_position_embeddings)  # refused before weights are fetched
+    asked = _Asked(base_set_or_scheme, max_position_embeddings, scaling)
+    asked.change_of(config)  # refused before weights are fetched
     if config.quantized:
         msg = f"the weights of {source.name} are quantized; bases and schemes can be given to one whose are not"
         raise InputError(msg)
     if source.gguf_file is None:
-        return _copy(source, base_set_or_scheme, max_position_embeddings, Path(output))
-    return _unpack(source, base_set_or_scheme, max_position_embeddings, Path(output), progress)
+        return _copy(source, asked, Path(output))
+    return _unpack(source, asked, Path(output), progress)
 
 
-def _copy(source: ModelSource, wanted: Wanted, max_position_embeddings: int | None, output: Path) -> RopeChange:
+@dataclass(frozen=True)
+class _Asked:
+    """What a model is to be given."""
+
+    wanted: Wanted
+    max_position_embeddings: int | None
+    scaling: str | None
+
+    def change_of(self, config: ModelConfig) -> RopeChange:
+        """Return what it makes of a model."""
+        return rope_change(self.wanted, config, self.max_position_embeddings, self.scaling)
+
+
+def _copy(source: ModelSource, asked: _Asked, output: Path) -> RopeChange:
     folder = source.folder
     weights = _weight_files(folder)
-    change, changed = _changed_model(source, wanted, max_position_embeddings)
+    change, changed = _changed_model(source, asked)
     _check_weights(weights, changed, source.name)
 
     files = sorted({*weights, *find_companions(folder)})
@@ -109,20 +126,14 @@ def _copy(source: ModelSource, wanted: Wanted, max_position_embeddings: int | No
     return replace(change, left_behind=tuple(code_left_behind(folder)))
 
 
-def _unpack(
-    source: ModelSource,
-    wanted: Wanted,
-    max_position_embeddings: int | None,
-    output: Path,
-    progress: Progress | None,
-) -> RopeChange:
-    _, changed = _changed_model(source, wanted, max_position_embeddings)
+def _unpack(source: ModelSource, asked: _Asked, output: Path, progress: Progress | None) -> RopeChange:
+    _, changed = _changed_model(source, asked)
     require_room(sum(p.numel() * p.element_size() for p in changed.parameters()), output)
     kept = keep(source, progress)
     if kept.gguf_file is None:
-        return _copy(kept, wanted, max_position_embeddings, output)
+        return _copy(kept, asked, output)
     model, tokenizer = load_model(source, progress=progress)
-    change = put_rope(model, wanted, max_position_embeddings).change
+    change = put_rope(model, asked.wanted, asked.max_position_embeddings, asked.scaling).change
     with new_folder(output) as temporary:
         try:
             model.save_pretrained(temporary)
@@ -163,9 +174,7 @@ def _weight_files(folder: Path) -> list[Path]:
     raise InputError(msg)
 
 
-def _changed_model(
-    source: ModelSource, wanted: Wanted, max_position_embeddings: int | None
-) -> tuple[RopeChange, "PreTrainedModel"]:
+def _changed_model(source: ModelSource, asked: _Asked) -> tuple[RopeChange, "PreTrainedModel"]:
     """The change, and the model that comes of it, without memory for its weights."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -176,7 +185,7 @@ def _changed_model(
     try:
         config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False, **options)
         # Once more, with what transformers fills in.
-        change = rope_change(wanted, ModelConfig.of(config.to_dict(), source.name), max_position_embeddings)
+        change = asked.change_of(ModelConfig.of(config.to_dict(), source.name))
         changed = change.config(config)
         with torch.device("meta"):
             if change.base_set is None:
