@@ -432,7 +432,7 @@ def test_models_that_scale_or_carry_bases_are_refused():
 
 def test_other_models_and_other_arguments_are_refused():
     gpt2 = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=32, n_head=2, vocab_size=9))
-    with pytest.raises(InputError, match="is a model of type gpt2; only llama, mistral, qwen2, qwen3 can take a"):
+    with pytest.raises(InputError, match=r"is a model of type gpt2; only llama, mistral, .* can take a"):
         apply_scheme(gpt2, "yarn:4")
     for wanted in (32, None, base_set(BASES[2])):
         with pytest.raises(ParameterError, match="scheme must be a text such as 'yarn:32', or a Scheme, not"):

@@ -670,7 +670,10 @@ def test_weights_of_another_shape(refused, stock, tmp_path):
 
 def test_configs_that_cannot_be_used(refused, stock, tmp_path):
     for values, line in [
-        ({"model_type": "gemma"}, "is a model of type gemma; only llama, mistral, qwen2, qwen3 can take bases"),
+        (
+            {"model_type": "gemma3_text"},
+            "is a model of type gemma3_text; only llama, mistral, ministral",
+        ),
         ({"model_type": None}, "is a model of type None; only"),
         ({"num_attention_heads": None}, "it has no num_attention_heads"),
         ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "scales its rotary embedding by the rule 'yarn'"),

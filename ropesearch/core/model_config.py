@@ -15,11 +15,24 @@ from .errors import InputError, ParameterError, shown
 
 # Any of these keys, even if null, means that a model rotates queries and keys.
 ROPE_KEYS = ("rope_theta", "rope_parameters", "rope_scaling", "rotary_emb_base", "rotary_pct", "rotary_dim")
-# Llama's first checkpoints have none of these keys.
-ROPE_MODEL_TYPES = ("llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "gemma", "gemma2")
 
-SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")
-"""Model types that can have a base per KV head."""
+SUPPORTED = (
+    "llama",
+    "mistral",
+    "ministral",
+    "mixtral",
+    "qwen2",
+    "qwen2_moe",
+    "qwen3",
+    "qwen3_moe",
+    "gemma",
+    "gemma2",
+    "granite",
+    "olmo2",
+    "smollm3",
+    "starcoder2",
+)
+"""Model types that can have a base per KV head; Llama's first checkpoints have none of the keys above."""
 MODEL_TYPES = tuple(f"harpe_{name}" for name in SUPPORTED)
 """The same types, once they have bases."""
 
@@ -28,7 +41,8 @@ KEPT_RULES = ("linear", "llama3", "yarn")
 BY_LAYER_TYPE = "one for each type of layer"
 
 DEFAULT_BASE = 10000.0
-"""The default of transformers for `rope_theta`, for the types in SUPPORTED and for Phi-3."""
+"""The default of transformers for `rope_theta`, for Phi-3 and for the types in SUPPORTED, two aside."""
+OTHER_DEFAULT = ("mixtral", "smollm3")
 
 
 class PartialRotationError(InputError):
@@ -236,8 +250,8 @@ class ModelConfig:
         """RoPE base before any rule or base set; None if neither the file nor the model type gives one."""
         base = self._rope_value("rope_theta")
         if base is None:
-            known = (*SUPPORTED, *MODEL_TYPES)
-            return DEFAULT_BASE if self._language.get("model_type") in known else None
+            model_type = str(self._language.get("model_type")).removeprefix("harpe_")
+            return DEFAULT_BASE if model_type in SUPPORTED and model_type not in OTHER_DEFAULT else None
         with self._prefix_errors():
             return checks.base("rope_theta", base)
 
@@ -301,7 +315,7 @@ class ModelConfig:
     def _require_full_rotation(self) -> None:
         """Raise InputError unless the model rotates all channels of each head, each KV head separately."""
         config, model_type = self._language, self._language.get("model_type")
-        if config.get("alibi") or not (model_type in ROPE_MODEL_TYPES or any(key in config for key in ROPE_KEYS)):
+        if config.get("alibi") or not (model_type in SUPPORTED or any(key in config for key in ROPE_KEYS)):
             if model_type is not None:
                 msg = f"{self.name}: a model of type {shown(model_type)} has no rotary position embedding settings"
                 raise InputError(msg)

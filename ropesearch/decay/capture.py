@@ -113,7 +113,7 @@ class _AttentionCapture:
     def attach(self) -> "list[RemovableHandle]":
         attention = self._attention
         return [
-            # Qwen3 normalises after the projection.
+            # Some families normalise after the projection.
             getattr(attention, "q_norm", attention.q_proj).register_forward_hook(self._see_query),
             getattr(attention, "k_norm", attention.k_proj).register_forward_hook(self._see_key),
             attention.register_forward_pre_hook(self._see_tables, with_kwargs=True),
@@ -153,8 +153,7 @@ class _AttentionCapture:
 
 def _window(attention: Any) -> int | None:
     """How many keys a query of this layer sees, its own included, or None for all."""
-    from ropesearch.model.modeling_harpe import FAMILIES
+    from ropesearch.model.modeling_harpe import family_of
 
-    per_head = FAMILIES[attention.config.model_type.removeprefix("harpe_")][2]
-    window: int | None = per_head._window(attention)  # which knows where each family, stock or not, keeps it
+    window: int | None = family_of(attention.config).attention._window(attention)  # for stock attention too
     return window

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
@@ -190,7 +190,7 @@ def _changed_model(source: ModelSource, asked: _Asked) -> tuple[RopeChange, "Pre
         with torch.device("meta"):
             if change.base_set is None:
                 return change, AutoModelForCausalLM.from_config(changed)
-            return change, modeling_harpe.FAMILIES[config.model_type][-1](changed)
+            return change, modeling_harpe.family_of(config).causal_lm(changed)
     except InputError:
         raise
     except Exception as error:  # invalid values and cut-off files raise errors of many classes
@@ -201,7 +201,7 @@ def _changed_model(source: ModelSource, asked: _Asked) -> tuple[RopeChange, "Pre
 def _check_weights(files: Iterable[Path], model: "PreTrainedModel", name: str) -> None:
     """Raise InputError unless the names and shapes in the files are those of the model."""
     found = {key: shape for file in files if file.suffix != ".json" for key, shape in _shapes(file)}
-    needed = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    needed = {key: tuple(tensor.shape) for key, tensor in _as_in_files(model).items()}
     prefix = f"{model.base_model_prefix}."
     without_head = not any(key.startswith(prefix) for key in found)
     if without_head:  # saved from an AutoModel: the names have no prefix
@@ -216,6 +216,14 @@ def _check_weights(files: Iterable[Path], model: "PreTrainedModel", name: str) -
         if found[key] != shape:
             msg = f"{key} in {name} has the shape {found[key]}, but its config requires {shape}"
             raise InputError(msg)
+
+
+def _as_in_files(model: "PreTrainedModel") -> dict[str, Any]:
+    """Weights under the names that files have; mixtures of experts have others in memory."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    weights: dict[str, Any] = revert_weight_conversion(model, model.state_dict())
+    return weights
 
 
 def _shapes(file: Path) -> list[tuple[str, tuple[int, ...]]]:
