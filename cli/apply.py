@@ -45,12 +45,12 @@ def apply(
 ) -> None:
     """Write a copy of the model MODEL that rotates by a base set or a position scheme.
 
-    MODEL is a folder as transformers saves it, a .gguf file or a hub name such as org/name. Its type must be llama,
-    mistral, qwen2 or qwen3; one with RoPE scaling needs --scaling. Weights and tokenizer are copied unchanged; a .gguf
-    file is unpacked into the user's cache folder and kept there. A scheme that transformers has is written into the
-    config alone, and DIR is a stock checkpoint. With a base per KV head (--bases, uniform, table2, harpe)
-    AutoModelForCausalLM loads DIR once ropesearch.model is imported, or with trust_remote_code=True. Needs torch and
-    transformers.
+    MODEL is a folder as transformers saves it, a .gguf file or a hub name such as org/name, of a type of the Llama,
+    Mistral, Qwen, Gemma, Granite, OLMo, SmolLM or StarCoder families that docs/models.md lists. One with RoPE scaling
+    needs --scaling. Weights and tokenizer are copied unchanged; a .gguf file is unpacked into the user's cache folder
+    and kept there. A scheme that transformers has is written into the config alone, and DIR is a stock checkpoint. With
+    a base per KV head (--bases, uniform, table2, harpe) AutoModelForCausalLM loads DIR once ropesearch.model is
+    imported, or with trust_remote_code=True. Needs torch and transformers.
     """
     if (bases is None) == (scheme is None):
         raise click.UsageError("either --bases or --scheme must be given" + (", not both" if bases else ""))

@@ -62,8 +62,8 @@ def measure(
     \b
         ropesearch measure path/to/model --bases bases.json --verify -o decay.json
 
-    MODEL is a folder as transformers saves it, a .gguf file or a hub name such as org/name. Its type must be llama,
-    mistral, qwen2 or qwen3, with or without a base set in it. A .gguf file is unpacked into the user's cache folder and
+    MODEL is a folder as transformers saves it, a .gguf file or a hub name such as org/name, of a type that
+    docs/models.md lists, with or without a base set in it. A .gguf file is unpacked into the user's cache folder and
     kept there. Needs torch and transformers.
 
     The table shows the median head of every layer: the slope of its mean score before the softmax, in nats per decade

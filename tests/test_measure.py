@@ -14,12 +14,14 @@ import torch
 from toys import (
     BASE,
     BASES,
+    HEAD_DIM,
     SCALED,
     TOYS,
     VOCABULARY,
     WordTokenizer,
     base_set,
     naive_logits,
+    naive_scale,
     naive_window,
     save_with_tokenizer,
     scaled_toy,
@@ -119,8 +121,13 @@ def test_every_array_is_what_the_twin_makes(name):
     own, other = sets(name)
     decay = measure_decay(model, None, texts, length=LENGTH, base_set=other, verify=True, softmax=True)
     assert decay.pairs.tolist() == [2 * len(naive.pairs(m, LENGTH)) for m in range(LAST + 1)]
-    group = 4 // TOYS[name][1]
-    for row, head, (queries, keys, scores, weights) in each_head(seen_by_the_twin(model, own.bases, texts)):
+    group, scale = 4 // TOYS[name][1], naive_scale(model.config) * HEAD_DIM**0.5
+    twin, changed_twin = (
+        [of_layers[layer] for layer in decay.layers]
+        for of_layers in (seen_by_the_twin(model, bases, texts) for bases in (own.bases, other.bases))
+    )
+    assert decay.layers == ((0, 2) if name == "smollm3" else (0, 1, 2))
+    for row, head, (queries, keys, scores, weights) in each_head(twin):
         of_head = {
             key: getattr(decay, key)[row, head] for key in ("score", "standard_error", "curve", "mass", "sink_mass")
         }
@@ -129,20 +136,28 @@ def test_every_array_is_what_the_twin_makes(name):
         expected = {
             "score": naive.mean_scores(scores, LAST),
             "standard_error": naive.standard_errors(scores, LAST),
-            "curve": naive.model_curve(queries, keys, BASE, LAST),
+            "curve": scale * np.array(naive.model_curve(queries, keys, BASE, LAST)),
             "mass": mass,
             "sink_mass": on_sinks,
         }
         for key, values in expected.items():
             np.testing.assert_allclose(of_head[key], values, rtol=0, atol=3e-5, err_msg=key)
         np.testing.assert_allclose(
-            predicted, naive.model_curve(queries, keys, other.bases[head // group], LAST), rtol=0, atol=3e-5
+            predicted,
+            scale * np.array(naive.model_curve(queries, keys, other.bases[head // group], LAST)),
+            rtol=0,
+            atol=3e-5,
         )
         for part, one in enumerate(scores):
             np.testing.assert_allclose(decay.parts[part, row, head], naive.mean_scores([one], LAST), rtol=0, atol=3e-5)
-    for row, head, (_, _, scores, _) in each_head(seen_by_the_twin(model, other.bases, texts)):
+    for row, head, (_, _, scores, _) in each_head(changed_twin):
         np.testing.assert_allclose(decay.verified[row, head], naive.mean_scores(scores, LAST), rtol=0, atol=3e-5)
     assert abs(decay.verified - decay.score).max() > 0.1  # another tolerance would let a stock model pass
+
+
+def test_layers_that_do_not_rotate_are_not_measured():
+    with pytest.raises(InputError, match="layer 1 of SmolLM3ForCausalLM does not rotate queries and keys"):
+        measure_decay(toy("smollm3"), None, passages(), length=LENGTH, layers=[0, 1])
 
 
 def test_a_window_is_in_the_mass_and_not_in_the_score():

@@ -196,6 +196,15 @@ class ModelConfig:
         return self._read_count("num_hidden_layers")
 
     @property
+    def rotating_layers(self) -> tuple[int, ...]:
+        """The layers that rotate queries and keys, counted from 0; SmolLM3 has others too."""
+        listed = self._language.get("no_rope_layers")  # in spite of its name, 1 for those that rotate
+        n_layers = self.num_hidden_layers or 0
+        if not isinstance(listed, list) or len(listed) != n_layers:
+            return tuple(range(n_layers))
+        return tuple(layer for layer in range(n_layers) if listed[layer])
+
+    @property
     def vocab_size(self) -> int | None:
         """Tokens in the vocabulary."""
         return self._read_count("vocab_size")

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 class CapturedLayer:
     """Queries, (S, H, D), and keys, (S, K, D), of one layer, before and after rotation.
 
-    `row` counts the captured layers from 0. A product of query and key is multiplied by `scaling`, and a query sees
-    the last `window` keys, its own included, or all of them (None).
+    `row` counts the captured layers from 0. A product of query and key is multiplied by `scaling`, and before the
+    softmax capped at `cap`, if that is not None. A query sees the last `window` keys, its own included, or all of them
+    (None).
     """
 
     row: int
@@ -34,6 +35,7 @@ class CapturedLayer:
     rotated_key: "torch.Tensor"
     scaling: float
     window: int | None
+    cap: float | None
 
 
 def capture_layers(
@@ -146,8 +148,10 @@ class _AttentionCapture:
             group = query.shape[1] // key.shape[1]
             cos, sin = (table.repeat_interleave(group, dim=1) for table in (cos, sin))
         rotated_query = rotate(query, cos, sin)
-        scaling, window = self._attention.scaling, _window(self._attention)
-        self._take(CapturedLayer(self._row, query, key, rotated_query, rotated_key, scaling, window))
+        attention = self._attention
+        cap = getattr(attention, "attn_logit_softcapping", None)
+        rotated = rotated_query, rotated_key
+        self._take(CapturedLayer(self._row, query, key, *rotated, attention.scaling, _window(attention), cap))
         self._report()
 
 
@@ -155,5 +159,6 @@ def _window(attention: Any) -> int | None:
     """How many keys a query of this layer sees, its own included, or None for all."""
     from ropesearch.model.modeling_harpe import family_of
 
-    window: int | None = family_of(attention.config).attention._window(attention)  # for stock attention too
+    per_head = family_of(attention.config).attention  # whose methods know stock attention too
+    window: int | None = getattr(per_head, "_window_of_mask", per_head._window)(attention)
     return window

@@ -49,7 +49,7 @@ def measure_decay(
     Parameters
     ----------
     model : transformers.PreTrainedModel, or a module around one
-        Of type llama, mistral, qwen2 or qwen3, stock or with bases.
+        Of a type that docs/models.md lists, stock or with bases.
     tokenizer : transformers tokenizer, optional
         Not needed where `texts` are token ids.
     texts : mapping of str to str or to a sequence of int, optional
@@ -58,7 +58,7 @@ def measure_decay(
     length : int
         Tokens to read of each text, at least 64; distances go up to half of them.
     layers : sequence of int, optional
-        The layers to measure, counted from 0; all if left out.
+        The layers to measure, counted from 0; all that rotate queries and keys if left out.
     base_set : BaseSet, optional
         Bases to predict for.
     scaling : {"replace", "keep"}, optional
@@ -180,19 +180,24 @@ def check_model(
     if config.num_hidden_layers is None:
         msg = f"{name}: it has no num_hidden_layers"
         raise InputError(msg)
-    return config.identity(), _check_layers(layers, config.num_hidden_layers, name)
+    turning = config.rotating_layers
+    return config.identity(), _check_layers(layers, config.num_hidden_layers, turning, name)
 
 
-def _check_layers(layers: Sequence[int] | None, n_layers: int, name: str) -> tuple[int, ...]:
+def _check_layers(layers: Sequence[int] | None, n_layers: int, turning: Sequence[int], name: str) -> tuple[int, ...]:
     """The layers to measure, in ascending order, each once."""
     if layers is None:
-        return tuple(range(n_layers))
+        return tuple(turning)
     wanted = sorted({checks.integer("every layer", layer, 0) for layer in layers})
     if not wanted:
         raise ParameterError("layers", layers, "at least one layer")
     if wanted[-1] >= n_layers:
         msg = f"layer {wanted[-1]} does not exist: {name} has {n_layers} layers, 0 to {n_layers - 1}"
         raise InputError(msg)
+    for layer in wanted:
+        if layer not in turning:
+            msg = f"layer {layer} of {name} does not rotate queries and keys: there is no base to measure"
+            raise InputError(msg)
     return tuple(wanted)
 
 

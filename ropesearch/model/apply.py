@@ -60,7 +60,7 @@ def apply_bases(model: "nn.Module", base_set: BaseSet, *, scaling: str | None = 
     Parameters
     ----------
     model : transformers.PreTrainedModel, or a module around one, such as a peft.PeftModel
-        Of type llama, mistral, qwen2 or qwen3.
+        Of a type that docs/models.md lists.
     base_set : BaseSet
         Made for the model's heads, KV heads and head_dim.
     scaling : {"replace", "keep"}, optional
@@ -105,7 +105,7 @@ def apply_scheme(
     Parameters
     ----------
     model : transformers.PreTrainedModel, or a module around one, such as a peft.PeftModel
-        Of type llama, mistral, qwen2 or qwen3.
+        Of a type that docs/models.md lists.
     scheme : str or Scheme
         A text as `parse_scheme` reads it: the trained length, base, head_dim and number of KV heads are the model's
         where it does not say them. A Scheme is taken as it is, with the head_dim of the model.

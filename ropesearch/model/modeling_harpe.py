@@ -217,6 +217,13 @@ class WindowOfLayer:
         return self.sliding_window
 
 
+class WindowInMaskAlone:
+    """Some layers have a window, and the stock model tells the attention functions nothing of it."""
+
+    def _window_of_mask(self):
+        return getattr(self, "sliding_window", None)
+
+
 class NormOfHeads:
     """Queries and keys are normalised head by head."""
 
@@ -334,7 +341,7 @@ _add_family("mistral", "Mistral", WindowOfModel)
 _add_family("ministral", "Ministral", WindowOfLayer)
 _add_family("mixtral", "Mixtral", WindowOfModel)
 _add_family("qwen2", "Qwen2", WindowOfLayer)
-_add_family("qwen2_moe", "Qwen2Moe")
+_add_family("qwen2_moe", "Qwen2Moe", WindowInMaskAlone)
 _add_family("qwen3", "Qwen3", WindowOfLayer, NormOfHeads)
 _add_family("qwen3_moe", "Qwen3Moe", WindowOfLayer, NormOfHeads)
 _add_family("gemma", "Gemma")

@@ -52,7 +52,7 @@ def apply_to_checkpoint(
     ----------
     model : path-like, str or ModelSource
         Folder of a model as transformers saves it, a .gguf file or a folder with one, or a hub name such as org/name;
-        of type llama, mistral, qwen2 or qwen3.
+        of a type that docs/models.md lists.
     base_set_or_scheme : BaseSet, Scheme or str
         A base set made for the model's heads, KV heads and head_dim, or a scheme as for `apply_scheme`.
     output : path-like
