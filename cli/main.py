@@ -8,6 +8,7 @@ import click
 from ropesearch._version import __version__
 
 from .apply import apply
+from .bases import bases
 from .compare import compare
 from .export import export
 from .extrema import extrema
@@ -41,7 +42,7 @@ def cli() -> None:
     """Search a RoPE base for every attention head, and see what each does over distance."""
 
 
-for command in (search, sweep, show, export, apply, measure, train, compare, waveform, extrema, plot):
+for command in (search, sweep, show, export, bases, apply, measure, train, compare, waveform, extrema, plot):
     cli.add_command(command)
 
 
