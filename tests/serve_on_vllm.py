@@ -1,8 +1,8 @@
 """Serve a model on vLLM's transformers backend and write what it generates; runs in an environment that has vLLM.
 
 python serve_on_vllm.py FOLDER EAGER PROMPTS RESULT, EAGER 0 or 1, PROMPTS a JSON list of lists of tokens. RESULT
-is a JSON list, for each prompt, twice in turn, of: how many of its tokens came from the cache, the tokens generated, and
-the log-probabilities of the whole vocabulary at each of them.
+is a JSON list, for each prompt, twice in turn, of: how many of its tokens came from the cache, the tokens generated,
+and the log-probabilities of the whole vocabulary at each of them.
 """
 
 import json
