@@ -9,6 +9,7 @@ from ropesearch._version import __version__
 from ropesearch.core.errors import printable
 
 from .apply import apply
+from .bases import bases
 from .compare import compare
 from .evaluate import evaluate
 from .export import export
@@ -53,6 +54,7 @@ for command in (
     sweep,
     show,
     export,
+    bases,
     apply,
     measure,
     train,

@@ -11,7 +11,7 @@ from . import tables
 from .errors import Command
 from .inputs import quiet_transformers, read_base_set, read_text
 from .notes import where_kept
-from .options import LENGTH
+from .options import LENGTH, scaling_option
 from .output import Output, file_options, note, say
 from .progress import announce, progress_on_stderr
 
@@ -35,6 +35,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 @click.option(
     "--bases", type=click.Path(), metavar="FILE", help="Predict what the bases in this base-set file would change."
 )
+@scaling_option
 @click.option("--verify", is_flag=True, help="With --bases: also run the model with them, to check the prediction.")
 @click.option("--softmax", is_flag=True, help="Also measure attention after the softmax; takes longer.")
 @click.option(
@@ -50,6 +51,7 @@ def measure(
     length: int,
     layers: str | None,
     bases: str | None,
+    scaling: str | None,
     verify: bool,
     softmax: bool,
     device: str,
@@ -61,8 +63,8 @@ def measure(
     \b
         ropesearch measure path/to/model --bases bases.json --verify -o decay.json
 
-    MODEL is a folder as transformers saves it, a .gguf file or a hub name such as org/name. Its type must be llama,
-    mistral, qwen2 or qwen3, with or without a base set in it. A .gguf file is unpacked into the user's cache folder and
+    MODEL is a folder as transformers saves it, a .gguf file or a hub name such as org/name, of a type that
+    docs/models.md lists, with or without a base set in it. A .gguf file is unpacked into the user's cache folder and
     kept there. Needs torch and transformers.
 
     The table shows the median head of every layer: the slope of its mean score before the softmax, in nats per decade
@@ -88,7 +90,7 @@ def measure(
     from ropesearch.model.load import as_kept, kept_folder, load_model
 
     found = find_device(device)
-    check_request(as_kept(source), length=length, layers=wanted, base_set=base_set)
+    check_request(as_kept(source), length=length, layers=wanted, base_set=base_set, scaling=scaling)
     options = {} if dtype is None else {"dtype": dtype}
     on_device = {} if found is None else {"device_map": {"": found}}
     tell = None if out.quiet else announce
@@ -107,6 +109,7 @@ def measure(
             length=length,
             layers=wanted,
             base_set=base_set,
+            scaling=scaling,
             verify=verify,
             softmax=softmax,
             name=model,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ropesearch.core.machine import processors
+from ropesearch.core.model_config import KEPT_RULES
 from ropesearch.core.presets import PRESETS
 from ropesearch.core.spec import SearchSpec, conditions, unmet
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ropesearch import Decay
+    from ropesearch.core.model_config import ModelConfig
 
 
 def options_without_effect(ctx: click.Context, options: Mapping[str, Any]) -> Iterator[str]:
@@ -66,6 +68,16 @@ def certainty_of_order(decay: "Decay") -> Iterator[str]:
         yield (
             f"the slopes of the KV heads are at most {apart:.2f} apart, and their standard error between layers"
             f" is {error:.2f}: the order may be due to chance"
+        )
+
+
+def scaled_model(config: "ModelConfig") -> Iterator[str]:
+    """Say in time that a model is scaled, so that bases for it need a decision."""
+    rule = config.rope_rule
+    if rule not in ("default", "harpe"):
+        yield (
+            f"{config.name} scales its rotary embedding by the rule {rule}: apply and measure take bases for it with"
+            " --scaling replace" + (" or keep" if rule in KEPT_RULES else "")
         )
 
 

@@ -87,6 +87,12 @@ order_by_option = click.option(
     metavar="FILE",
     help="Beyond the paper: give the smallest base to the KV head whose slope is steepest in this decay file.",
 )
+scaling_option = click.option(
+    "--scaling",
+    metavar="NAME",
+    help="For a model with a rule such as llama3, linear or yarn: replace drops it, closest to HARPE; keep applies it "
+    "to every base.",
+)
 figure_option = click.option(
     "-o", "--output", type=click.Path(), metavar="FILE", required=True, help="The figure: .png, .svg or .pdf."
 )

@@ -14,6 +14,7 @@ from . import checks
 from .errors import InputError, ParameterError, shown
 from .files import check_versioned, read_file, read_json, write_whole
 from .frames import as_dataframe
+from .model_config import BY_LAYER_TYPE, ModelConfig
 from .progress import Progress
 from .rope import inv_freq
 from .spec import COVERED_TO
@@ -133,6 +134,27 @@ class BaseSet:
             raise ParameterError("bases", bases, "a list of bases")
         n = len(values) if heads is None else heads
         return cls(n, len(values), head_dim, bases=values, selection=values, strategy=strategy)
+
+    @classmethod
+    def of_model(cls, config: ModelConfig) -> "BaseSet":
+        """Return the bases that a model carries; one with a single base for all heads gives that for every KV head.
+
+        Raises
+        ------
+        ValueError
+            If the model has no RoPE, rotates only part of each head, has a base for each type of layer, or says none.
+        """
+        shape = config.shape
+        if config.rope_rule == BY_LAYER_TYPE:
+            msg = f"{config.name} has a rotary embedding for each type of layer, and a base set one for all"
+            raise InputError(msg)
+        if config.bases is not None:
+            return cls.of(config.bases, heads=shape.heads, head_dim=shape.head_dim, strategy="carried by a model")
+        if config.base is None:
+            msg = f"{config.name}: it has no rope_theta"
+            raise InputError(msg)
+        one = [config.base] * shape.kv_heads
+        return cls.of(one, heads=shape.heads, head_dim=shape.head_dim, strategy="one base of a model")
 
     def __len__(self) -> int:
         """Return the number of KV heads."""

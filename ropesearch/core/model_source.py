@@ -29,6 +29,10 @@ COMPANIONS = (
     "NOTICE*",
 )
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+# What says in a .gguf file that frequencies are scaled: tensors of divisors, and keys with other values than these. A
+# factor without a type means linear scaling, which has an older key too.
+ROPE_TENSORS = ("rope_freqs.", "rope_factors_")
+ROPE_KEYS = {".rope.scaling.type": ("none",), ".rope.scaling.factor": (0, 1), ".rope.scale_linear": (0, 1)}
 FILE_SUFFIXES = (".gguf", ".json", ".safetensors", ".bin", ".pt")
 KINDS = "a model's folder, a .gguf file or a hub name such as org/name"
 
@@ -130,9 +134,32 @@ class ModelSource:
             msg = f"{file} cannot be read: {error.strerror or error}"
             raise InputError(msg) from None
 
+    def refuse_scaled_gguf(self) -> None:
+        """Raise InputError for a .gguf file whose rotary embedding is scaled: transformers would drop the rule.
+
+        The header says so, by a tensor of divisors or by a key, as llama.cpp reads them.
+        """
+        if self.gguf_file is None:
+            return
+        require_gguf()
+        from gguf import GGUFReader
+
+        try:
+            reader = GGUFReader(self.path)
+            scaled = [tensor.name for tensor in reader.tensors if tensor.name.startswith(ROPE_TENSORS)]
+            for name, field in reader.fields.items():
+                if any(name.endswith(key) and field.contents() not in plain for key, plain in ROPE_KEYS.items()):
+                    scaled.append(f"{name} {field.contents()}")
+        except Exception:  # of many classes, for a file that is not a model or is cut off
+            return  # transformers, which reads it next by the same class, says what is wrong
+        if scaled:
+            msg = f"{self.name} scales its rotary embedding ({scaled[0]}), and transformers drops the rule when it "
+            msg += "reads a .gguf file: use the model as transformers saves it"
+            raise InputError(msg)
+
     def _gguf_config(self) -> ModelConfig:
         require_extra("reading a .gguf file", "torch", "torch", "transformers")
-        require_gguf()
+        self.refuse_scaled_gguf()
         from transformers import AutoConfig
 
         try:

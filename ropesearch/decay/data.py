@@ -14,7 +14,8 @@ from ropesearch.core.arrays import Complexes, Counts, Curves, Distances, Floats
 from ropesearch.core.base_set import BaseSet
 from ropesearch.core.errors import ArgumentTypeError, InputError, ParameterError
 from ropesearch.core.frames import as_dataframe
-from ropesearch.core.rope import inv_freq
+from ropesearch.core.model_config import KEPT_RULES
+from ropesearch.core.rope import scaled_inv_freq
 from ropesearch.curves.waveforms import waveform_of
 
 from .figures import compute_figures, mean_slopes, slope_errors, summarize
@@ -39,7 +40,8 @@ class Decay:
     ----------
     model : mapping
         The model: `name`, model_type, num_hidden_layers, hidden_size, vocab_size, heads, kv_heads, head_dim, base,
-        bases (None if it carries none), max_position_embeddings, dtype.
+        bases (None if it carries none), max_position_embeddings, dtype; of a scaled model its rule as transformers
+        writes it, `rope`, its `attention_factor`, and what becomes of the rule under `bases`, `scaling`.
     texts : tuple of mapping
         For each passage read: `name` of its text, `tokens` in the whole text, and `from`, the first token read.
     length : int
@@ -115,15 +117,18 @@ class Decay:
     @cached_property
     def prediction(self) -> Curves | None:
         """`predict(bases)`, or None if there are no bases to predict for."""
-        return None if self.bases is None else self.predict(self.bases)
+        return None if self.bases is None else self.predict(self.bases, scaling=self.model.get("scaling"))
 
-    def predict(self, bases: Any) -> Curves:
+    def predict(self, bases: Any, *, scaling: str | None = None) -> Curves:
         """Return the model curve with other bases, without running the model.
 
         Parameters
         ----------
         bases : BaseSet or sequence of float, length K
             One per KV head.
+        scaling : {"replace", "keep"}, optional
+            What becomes of the rule of a scaled model, its attention factor included: it is dropped, or applied to
+            every base. Needed for such a model, and without meaning for others.
 
         Returns
         -------
@@ -132,9 +137,17 @@ class Decay:
         Raises
         ------
         ValueError
-            If the number of bases is not that of the KV heads, or a base set is for other heads.
+            If the number of bases is not that of the KV heads, a base set is for other heads, or `scaling` is missing
+            or not possible.
         """
-        return self._model_curve(inv_freq(self.fitting_bases(bases), self.model["head_dim"]))
+        values, rule = self.fitting_bases(bases), self.model.get("rope") or {}
+        if rule and (scaling is None or (scaling == "keep" and rule["rope_type"] not in KEPT_RULES)):
+            hint = "'replace', to drop the rule {!r} of the model, or for {}, 'keep'"
+            raise ParameterError("scaling", scaling, hint.format(rule["rope_type"], ", ".join(KEPT_RULES)))
+        theta, factor = scaled_inv_freq(values, self.model["head_dim"], rule if scaling == "keep" else {})
+        curve = self._model_curve(theta)
+        curve *= (factor / self.model.get("attention_factor", 1.0)) ** 2
+        return curve
 
     def _model_curve(self, theta: Floats) -> Curves:
         """The model curve at the frequencies `theta`, (K, d/2)."""
