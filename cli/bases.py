@@ -2,7 +2,6 @@
 
 import click
 
-from ropesearch.core.base_set import BaseSet
 from ropesearch.core.model_source import find_config
 
 from .errors import Command
@@ -21,6 +20,8 @@ def bases(model: str, out: Output) -> None:
     with one base for all heads gives that for every KV head. The file goes wherever a base-set file does: show, export,
     plot coverage, apply.
     """
+    from ropesearch.core.base_set import BaseSet
+
     quiet_transformers(quiet=True)
     config = read_input(lambda: find_config(model))
     base_set = BaseSet.of_model(config)
