@@ -60,7 +60,7 @@ def as_text(*tables: "Table") -> str:
 
     class PrintableConsole(Console):
         def render_str(self, text: str, **options: Any) -> Text:
-            """Render every title, header and cell; names in them come from files."""
+            """Render every title, header and cell that is no Text; names in them come from files."""
             return super().render_str(printable(text), **options)
 
     console = PrintableConsole(markup=False, emoji=False)  # a bracket in a name is no markup
@@ -162,7 +162,10 @@ def of_comparison(lines: "Sequence[Compared]", bound: float | None = None) -> st
             f" {last + 1} tokens (arXiv:2405.14591)"
         )
     names = ["bases", *([] if bound is None else ["≥ bound"]), *(name for name, _, _ in COMPARED_COLUMNS.values())]
-    table = _table(*names, title=title, caption="\n".join(notes), names="set or scheme", box=None, padding=(0, 1))
+    from rich.text import Text
+
+    caption = Text("\n".join(notes))
+    table = _table(*names, title=title, caption=caption, names="set or scheme", box=None, padding=(0, 1))
     for group in groups:
         columns = [
             _marked([line.figures[key] for line in group], digits, best_of)

@@ -166,7 +166,7 @@ class Sheet:
         """Write the title that was asked for, or the figure's own, in lines that fit."""
         from matplotlib.axes import Axes
 
-        text = own if self.title is None else self.title
+        text = own if self.title is None else plain(self.title)
         if not text:
             return
         of_axes = isinstance(where, Axes)

@@ -15,9 +15,11 @@ DRAWN = r"\$\frac\$ \x1b[31m \ud800\n\\$"  # matplotlib takes \$ for a $ that be
 
 def test_names_are_no_formulas_and_have_no_line_breaks(tmp_path):
     coverage = plot_coverage(replace(uniform_bases(1e4, 2e4, 2), strategy=HOSTILE), 9000)
-    assert f"({DRAWN})" in coverage.axes[0].get_title(loc="left")
+    assert f"({DRAWN})" in coverage.get_suptitle()
+    named = plot_coverage(uniform_bases(1e4, 2e4, 2), 9000, title="$\\frac$")
+    assert named.get_suptitle() == r"\$\frac\$"
     decay = made_up()
     slopes = plot_slopes(replace(decay, model={**decay.model, "name": HOSTILE}))
-    assert slopes.get_suptitle().endswith(f" {DRAWN}")
-    for i, figure in enumerate((coverage, slopes)):
+    assert slopes.get_suptitle().replace("\n", " ").endswith(f" {DRAWN}")  # long titles are wrapped
+    for i, figure in enumerate((coverage, named, slopes)):
         save_figure(figure, tmp_path / f"{i}.svg")
