@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ropesearch.core.errors import InputError, ParameterError, shown
-from ropesearch.core.files import read_versioned, write_whole
+from ropesearch.core.files import read_file, read_versioned, write_whole
 
 FORMAT, VERSION = "ropesearch.evaluation", 1
 ROW_KEYS = ("model", "scheme", "suite", "task", "length", "n", "interval")
@@ -81,7 +81,7 @@ class Results:
             If it is not a results file, is cut off, or a row lacks something; the message names the file.
         """
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = read_file(path).decode()
         except UnicodeDecodeError:
             msg = f"{path} is not a results file: it is not text in UTF-8"
             raise InputError(msg) from None
@@ -166,7 +166,7 @@ def _check_bands(name: str, bands: Any) -> None:
 
 
 def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 10**15
 
 
 def _number(value: Any) -> bool:

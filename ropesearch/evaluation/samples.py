@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ropesearch.core.errors import InputError, shown
-from ropesearch.core.files import check_output, write_whole
+from ropesearch.core.files import check_output, read_file, write_whole
 
 FORMAT, VERSION = "ropesearch.samples", 1
 KEY = ("model", "scheme", "task", "length", "sample")
@@ -97,20 +97,20 @@ def read_samples(path: Path) -> tuple[Mapping[str, Any], list[Record]]:
         If it is no log.
     """
     try:
-        first, *lines = path.read_text(encoding="utf-8").split("\n")
+        first, *lines = read_file(path, None).decode().split("\n")
         head = json.loads(first)
         found = head["settings"]
         if head["format"] != FORMAT or not isinstance(found, dict):
             raise ValueError
-    except (ValueError, KeyError, TypeError):
-        msg = f"{path} is not the samples of an evaluation: name another output"
+    except (ValueError, KeyError, TypeError, RecursionError):
+        msg = f"{path} does not hold the samples of an evaluation"
         raise InputError(msg) from None
     records = []
     for line in lines:
         try:
             record = json.loads(line)
             _key(record)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             break
         records.append(record)
     return found, records

@@ -77,6 +77,7 @@ def make(folder: Path, *, all_of_them: bool = True) -> Iterator[Case]:
     yield from configs(folder)
     yield from schemes(folder)
     yield from sweeps(folder)
+    yield from results(folder)
     yield from decays(folder)
     if all_of_them:
         yield from bombs(folder)
@@ -258,6 +259,39 @@ def sweeps(folder: Path) -> Iterator[Case]:
     for kind, name in special_files(folder, ".jsonl").items():
         if kind != "nowhere":
             yield Case(f"sweep {kind}", ["sweep", *GRID, "-o", name, "--resume"])
+
+
+# Results of evaluations
+
+
+def results(folder: Path) -> Iterator[Case]:
+    """Spoil results files and the samples beside them."""
+    row = {"model": "m", "scheme": None, "suite": "recall", "task": "recall", "length": 64, "n": 3, "interval": None}
+    row |= {"accuracy": 0.5}
+    content = {"format": "ropesearch.evaluation", "version": 1, "spec": {}, "rows": [row]}
+    texts = broken_texts(json.dumps(content))
+    rows: dict[str, Any] = {
+        "none": [],
+        "no-list": {"0": row},
+        "no-mapping": [1],
+        "another-suite": [row, row | {"suite": "needle"}],
+        "infinite": [row | {"n": 10**400}],
+        "text-for-a-figure": [row | {"accuracy": "0.5"}],
+        "crooked-interval": [row | {"interval": [1, "2"]}],
+        "crooked-bands": [row | {"by_distance": {"from": [1], "to": 2}}],
+    }
+    texts |= {kind: json.dumps(content | {"rows": own}).encode() for kind, own in rows.items()}
+    texts["too-large-a-number"] = json.dumps(content).replace("0.5", "1e400").encode()
+    texts["newer"] = json.dumps(content | {"version": 2}).encode()
+    for kind, text in texts.items():
+        name = write(folder, f"results-{kind}.json", text)
+        yield Case(f"results {kind}", ["table", name])
+    for kind, name in special_files(folder, ".results.json").items():
+        yield Case(f"results {kind}", ["table", name])
+    for kind in ("cut-off", "nested-lists", "utf-16", "zeros", "not-an-object"):
+        name = write(folder, f"sampled-{kind}.json", json.dumps(content))
+        write(folder, f"sampled-{kind}.samples.jsonl", broken_texts(json.dumps({"format": "ropesearch.samples"}))[kind])
+        yield Case(f"samples {kind}", ["table", name])
 
 
 # Decays

@@ -22,7 +22,14 @@ GIVE_UP_AFTER = 20
 
 def load() -> None:
     """Load what the commands need."""
-    for name in ("matplotlib.figure", "rich.table", "ropesearch.plots.decay", "ropesearch.model.write", "gguf"):
+    for name in (
+        "matplotlib.figure",
+        "rich.table",
+        "ropesearch.plots.decay",
+        "ropesearch.evaluation.table_formats",
+        "ropesearch.model.write",
+        "gguf",
+    ):
         import_module(name)
     from transformers import AutoModelForCausalLM
 
