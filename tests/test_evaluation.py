@@ -486,4 +486,5 @@ def test_smollm2_finds_needles_and_values_where_it_was_trained(smollm2):
     assert own["accuracy"] > 0.2  # guessing gives 0.03
     assert broken["accuracy"] < own["accuracy"] / 2
     assert broken["nats"] > own["nats"] + 1
-    assert extended == {**own, "scheme": extended["scheme"]}  # within its window it changes nothing
+    assert extended["accuracy"] == own["accuracy"]  # within its window it changes nothing
+    assert extended["nats"] == pytest.approx(own["nats"], abs=1e-3)

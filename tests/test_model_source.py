@@ -169,10 +169,28 @@ def test_what_search_says_of_other_files(models, run):
     for model, line in [
         ("bases.json", "no rotary embedding settings found in bases.json; it looks like a base-set file"),
         ("part.json", "part.json: it rotates only part of each head (partial_rotary_factor 0.5): give --heads and"),
-        ("none.gguf", "none.gguf cannot be used: "),
+        ("none.gguf", "none.gguf is no .gguf file, or is cut off"),
         ("gone.gguf", "gone.gguf does not exist: --model-config must be a model's folder"),
     ]:
         code, out, err = run("search", *UNIFORM, "--model-config", model)
         assert (code, out) == (2, "")
         assert err.startswith(f"Error: {line}")
         assert err.count("\n") == 1
+
+
+def test_the_header_of_a_gguf_file_is_what_the_package_gguf_reads(tmp_path):
+    from gguf import GGUFReader
+
+    from ropesearch.core.gguf_header import read_header
+
+    file = tmp_path / "model.gguf"
+    save_gguf(toy("llama-grouped"), file)
+    header, reader = read_header(file), GGUFReader(file)
+    assert header.tensors == tuple(tensor.name for tensor in reader.tensors)
+    own = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")}
+    assert header.fields == {name: value for name, value in own.items() if not isinstance(value, list)}
+    content = file.read_bytes()
+    for end in range(0, 400, 7):
+        file.write_bytes(content[:end])
+        with pytest.raises(ValueError, match=r"model.gguf is no .gguf file, or is cut off"):
+            read_header(file)

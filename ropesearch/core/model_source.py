@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError, first_line, require_extra
+from .gguf_header import read_header
 from .model_config import ModelConfig
 
 # The files that transformers looks for in a folder, in its order; an index lists the shards.
@@ -137,21 +138,17 @@ class ModelSource:
     def refuse_scaled_gguf(self) -> None:
         """Raise InputError for a .gguf file whose rotary embedding is scaled: transformers would drop the rule.
 
-        The header says so, by a tensor of divisors or by a key, as llama.cpp reads them.
+        The header says so, by a tensor of divisors or by a key, as llama.cpp reads them. Also raised for a header that
+        claims more than the file holds.
         """
         if self.gguf_file is None:
             return
         require_gguf()
-        from gguf import GGUFReader
-
-        try:
-            reader = GGUFReader(self.path)
-            scaled = [tensor.name for tensor in reader.tensors if tensor.name.startswith(ROPE_TENSORS)]
-            for name, field in reader.fields.items():
-                if any(name.endswith(key) and field.contents() not in plain for key, plain in ROPE_KEYS.items()):
-                    scaled.append(f"{name} {field.contents()}")
-        except Exception:  # of many classes, for a file that is not a model or is cut off
-            return  # transformers, which reads it next by the same class, says what is wrong
+        header = read_header(self.path)
+        scaled = [name for name in header.tensors if name.startswith(ROPE_TENSORS)]
+        for name, value in header.fields.items():
+            if any(name.endswith(key) and value not in plain for key, plain in ROPE_KEYS.items()):
+                scaled.append(f"{name} {value}")
         if scaled:
             msg = f"{self.name} scales its rotary embedding ({scaled[0]}), and transformers drops the rule when it "
             msg += "reads a .gguf file: use the model as transformers saves it"
