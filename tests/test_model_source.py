@@ -184,7 +184,7 @@ def test_the_header_of_a_gguf_file_is_what_the_package_gguf_reads(tmp_path):
     from ropesearch.core.gguf_header import read_header
 
     file = tmp_path / "model.gguf"
-    save_gguf(toy("llama-grouped"), file)
+    save_gguf(toy("llama-multi-head"), file)
     header, reader = read_header(file), GGUFReader(file)
     assert header.tensors == tuple(tensor.name for tensor in reader.tensors)
     own = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")}
