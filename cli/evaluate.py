@@ -49,7 +49,7 @@ def spec_options(function: F) -> F:
 @click.option(
     "--preset",
     metavar="NAME",
-    help=f"perplexity: stride, documents and lengths of a published protocol: {', '.join(PRESETS)}.",
+    help=f"perplexity: stride and documents of a published protocol: {', '.join(PRESETS)}.",
 )
 @click.option(
     "--scheme",

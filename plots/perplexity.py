@@ -75,7 +75,6 @@ def plot_perplexity(
                 axes.minorticks_off()
             axes.xaxis.set_major_formatter("{x:,.0f}")
             axes.tick_params(axis="x", rotation=35)
-            axes.set_xlabel("length (tokens)" if by_length else "position in the document (tokens)")
         values = [value for axes in all_axes for line in axes.lines for value in line.get_ydata()]
         if max(values) > WIDE * min(values):
             all_axes[0].set_yscale("log")
@@ -83,6 +82,8 @@ def plot_perplexity(
             all_axes[0].yaxis.set_major_formatter("{x:g}")
             all_axes[0].yaxis.set_minor_formatter(NullFormatter())
         all_axes[0].set_ylabel("perplexity")
+        where = "length (tokens)" if by_length else "position in the document (tokens)"
+        figure.supxlabel(where, fontsize=page.font)
         name_lines(figure, list(groups), page.font)
         page.write_title(figure, "Perplexity by length" if by_length else "Perplexity by position in the document")
     return figure

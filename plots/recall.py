@@ -49,9 +49,9 @@ def plot_recall(results: Results | Sequence[Results], *, width: Width = None, ti
                 _draw(lower, row, "nats", "nats_interval", i, page.lw(1.5))
         for axes, length in zip(panels[0], lengths, strict=True):
             axes.set_title(f"{length:,} tokens", fontsize=page.font)
-        for axes in panels[1]:
+        for axes, length in zip(panels[1], lengths, strict=True):
             axes.set_xlabel("distance (tokens)")
-            axes.set_xlim(left=0)
+            axes.set_xlim(0, length)
             axes.set_ylim(bottom=0)
             axes.xaxis.set_major_formatter("{x:,.0f}")
             axes.xaxis.get_major_locator().set_params(nbins=5)

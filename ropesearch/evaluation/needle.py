@@ -13,7 +13,7 @@ from .samples import Record
 from .spec import EvaluationSpec
 from .statistics import wilson
 from .suite import Sample, Task, digest
-from .texts import Hay, Texts, encode, leading, require_tokenizer
+from .texts import Hay, Texts, continuation, encode, leading, require_tokenizer
 
 NEEDLES = 5
 """Needles at each depth, where no limit is given."""
@@ -80,7 +80,13 @@ def _prompt(tokenizer: Any, hay: Hay, length: int, depth: float, start: float, r
     before = leading(tokenizer)
     needle = encode(tokenizer, SENTENCE.format(city=city, number=answer))
     question = encode(tokenizer, QUESTION.format(city=city))
-    n = length - len(before) - len(needle) - len(question) - len(encode(tokenizer, f" {answer}"))
+    n = (
+        length
+        - len(before)
+        - len(needle)
+        - len(question)
+        - len(continuation(tokenizer, QUESTION.format(city=city), f" {answer}"))
+    )
     if n < 1:
         raise ParameterError("lengths", length, f"at least {length - n + 1}: a needle and its question take that much")
     text = hay.piece(start, n)

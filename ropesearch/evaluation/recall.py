@@ -12,9 +12,9 @@ from ropesearch.core.errors import InputError, ParameterError
 from .reader import Reader
 from .samples import Record
 from .spec import EvaluationSpec
-from .statistics import ratio_interval
+from .statistics import ratio_interval, wilson
 from .suite import Sample, Task, digest
-from .texts import Hay, Texts, encode, leading, require_tokenizer
+from .texts import Hay, Texts, continuation, encode, leading, require_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -83,10 +83,11 @@ class Recall:
     def tasks(self, tokenizer: Any, note: Callable[[str], None]) -> list[Task]:
         """One task for each length."""
         spec, tokenizer = self.spec, require_tokenizer(tokenizer)
-        values = [ids[0] for word in VALUES if len(ids := encode(tokenizer, f" {word}")) == 1]
+        question = PAIR.format(key=KEYS[0])
+        values = [ids[0] for word in VALUES if len(ids := continuation(tokenizer, question, f" {word}")) == 1]
         values = list(dict.fromkeys(values))
         if len(values) < spec.pairs:
-            msg = f"the tokenizer knows {len(values)} of the words as one token: `pairs` must be at most {len(values)}"
+            msg = f"the tokenizer has a single token for {len(values)} of the values: `pairs` must be at most that many"
             raise InputError(msg)
         hay = Hay.read(self.texts, tokenizer, spec.lengths[-1])
         if len(hay.tokens) < spec.lengths[-1]:
@@ -199,10 +200,14 @@ def _of_band(contexts: Sequence[tuple[int, int, float]]) -> dict[str, Any]:
     counts, hits, nats = zip(*([context for context in contexts if context[0]] or [(0, 0, 0.0)]), strict=True)
     n = sum(counts)
     several = len(counts) > 1
+    share = sum(hits) / max(n, 1)
+    low, high = ratio_interval(hits, counts)
+    if low == high:  # all contexts alike: what as many single answers would say
+        low, high = wilson(share * len(counts), len(counts))
     return {
-        "accuracy": sum(hits) / max(n, 1),
+        "accuracy": share,
         "n": n,
-        "interval": list(ratio_interval(hits, counts)) if several else None,
+        "interval": [max(low, 0.0), min(high, 1.0)] if several else None,
         "nats": sum(nats) / max(n, 1),
         "nats_interval": list(ratio_interval(nats, counts)) if several else None,
     }

@@ -250,7 +250,7 @@ def _require_sentences() -> None:
     except LookupError:
         if answers("raw.githubusercontent.com") and nltk.download("punkt_tab", quiet=True):
             return
-        msg = "it splits essays by nltk's punkt_tab, which is not here: python -m nltk.downloader punkt_tab fetches it"
+        msg = "lm-eval splits essays by nltk's punkt_tab, fetched by python -m nltk.downloader punkt_tab"
         raise CannotRunError(msg, network=True) from None
 
 

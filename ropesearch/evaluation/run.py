@@ -1,5 +1,7 @@
 """Run a suite over models and schemes, on the same samples."""
 
+import hashlib
+import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ropesearch._version import __version__
 from ropesearch.core import checks
 from ropesearch.core.device import find_device
-from ropesearch.core.errors import InputError, ParameterError, require_extra
+from ropesearch.core.errors import ArgumentTypeError, InputError, ParameterError, require_extra
 from ropesearch.core.files import check_output
 from ropesearch.core.model_config import ModelConfig
 from ropesearch.core.model_source import ModelSource
@@ -23,7 +25,7 @@ from ropesearch.model.change import check_model, rope_change
 from ropesearch.model.load import load_model, load_tokenizer
 from ropesearch.schemes.grammar import parse_scheme
 from ropesearch.schemes.rules import SelfExtend
-from ropesearch.training.models import identity
+from ropesearch.training.models import identity, stock_config
 
 from .needle import Needle
 from .perplexity import Perplexity
@@ -115,8 +117,12 @@ def evaluate(
     ImportError
         If the extra `evaluate` is not installed.
     """
-    spec = _made(EvaluationSpec, options | {"suite": suite, "lengths": lengths})
     own: Any = model
+    if not hasattr(own, "get_output_embeddings") or own.get_output_embeddings() is None:
+        raise ArgumentTypeError("model", model, "a causal language model of transformers")
+    checks.instance("name", name, str, "a text")
+    spec = _made(EvaluationSpec, options | {"suite": suite, "lengths": lengths})
+    schemes, data = _as_sequence("schemes", schemes), _as_sequence("data", data)
     source = _InMemory(name, own, tokenizer)
     if any(schemes):
         for scheme in schemes:
@@ -165,6 +171,10 @@ def evaluate_models(
     ValueError, OSError, MemoryError, ImportError
         As for `evaluate`, and as for `load_model`.
     """
+    checks.instance("spec", spec, EvaluationSpec, "an EvaluationSpec")
+    models, schemes, data = (
+        _as_sequence(name, value) for name, value in (("models", models), ("schemes", schemes), ("data", data))
+    )
     if not models:
         raise InputError("`models` must name at least one model")
     if dtype is not None:
@@ -182,6 +192,13 @@ def evaluate_models(
     options |= {} if found is None else {"device_map": {"": found}}
     how = _How(output, resume, overwrite, batch_size, chunk, progress, note)
     return _run([_OnDisk(source, options, progress) for source in sources], spec, schemes, data, essays, how)
+
+
+def _as_sequence(name: str, value: Any) -> Any:
+    """Return several as they are, and one alone as the only one."""
+    if isinstance(value, str | os.PathLike):
+        return [value]
+    return checks.instance(name, value, (list, tuple), "a list")
 
 
 def check_scheme(model: ModelConfig, scheme: str | None) -> None:
@@ -205,6 +222,14 @@ def under(model: Any, scheme: str | None) -> Iterator[None]:
     parsed = parse_scheme(scheme, model=ModelConfig.of(find_decoder(model, "a scheme").config.to_dict(), "the model"))
     with apply_self_extend(model, parsed) if isinstance(parsed, SelfExtend) else apply_scheme(model, parsed):
         yield
+
+
+def scheme_digest(source: "_InMemory | _OnDisk", scheme: str | None) -> str | None:
+    """Digest of the frequencies of a scheme, which a file may hold; None of the model's own."""
+    if scheme is None:
+        return None
+    parsed = parse_scheme(scheme, model=source.config())
+    return hashlib.sha256(parsed.inv_freq().tobytes()).hexdigest()[:16]
 
 
 def _made(spec: type[EvaluationSpec], options: dict[str, Any]) -> EvaluationSpec:
@@ -231,6 +256,8 @@ class _How:
         if self.batch_size is not None:
             checks.integer("batch_size", self.batch_size, 1)
         checks.integer("chunk", self.chunk, 1)
+        if self.resume and self.output is None:
+            raise InputError("`resume` has no effect without `output`: there are no samples to keep")
 
 
 @dataclass(frozen=True)
@@ -239,8 +266,19 @@ class _InMemory:
     model: Any
     tokenizer: Any
 
-    def identity(self) -> dict[str, Any]:
-        return {"name": self.name}
+    def config(self) -> ModelConfig:
+        return ModelConfig.of(find_decoder(self.model, "a scheme").config.to_dict(), self.name)
+
+    def positions(self) -> int | None:
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    def digest(self) -> str:
+        """Digest of the config, and of the sums of all weights."""
+        whole = hashlib.sha256(json.dumps(self.model.config.to_dict(), sort_keys=True, default=str).encode())
+        for name, weight in self.model.state_dict().items():
+            if weight.device.type != "meta":
+                whole.update(f"{name} {float(weight.double().sum())} {float(weight.double().abs().sum())}".encode())
+        return whole.hexdigest()
 
     @contextmanager
     def loaded(self) -> Iterator[Any]:
@@ -256,8 +294,14 @@ class _OnDisk:
         self.source, self.options, self.progress = source, options, progress
         self.name = source.name
 
-    def identity(self) -> dict[str, Any]:
-        return identity(self.source)
+    def config(self) -> ModelConfig:
+        return self.source.config()
+
+    def positions(self) -> int | None:
+        return getattr(stock_config(self.source).get_text_config(), "max_position_embeddings", None)
+
+    def digest(self) -> str:
+        return str(identity(self.source)["digest"])
 
     @property
     def tokenizer(self) -> Any:
@@ -280,7 +324,7 @@ def _run(
     require_extra("an evaluation", "evaluate", "torch", "transformers")
     if not schemes:
         raise InputError("`schemes` must name at least one scheme; own is the model's own")
-    schemes = [None if scheme == OWN else scheme for scheme in dict.fromkeys(schemes)]
+    schemes = list(dict.fromkeys(None if scheme == OWN else scheme for scheme in schemes))
     suite = make_suite(spec, data, essays)
     texts = dict(suite.describe())
     if how.output is not None:
@@ -289,7 +333,8 @@ def _run(
     settings = {
         **spec.effective(),
         "texts": texts,
-        "models": [source.identity() for source in sources],
+        "models": {source.name: source.digest() for source in sources} if how.output is not None else {},
+        "schemes": {scheme or OWN: [scheme_digest(source, scheme) for source in sources] for scheme in schemes},
         "dtype": dtype,
     }
     log = SampleLog(
@@ -336,6 +381,9 @@ class _Evaluation:
 
     def rows(self, source: _InMemory | _OnDisk, schemes: Sequence[str | None]) -> list[dict[str, Any]]:
         tasks = self.suite.tasks(source.tokenizer, self._note)
+        longest, positions = max((task.length or 0 for task in tasks), default=0), source.positions()
+        if None in schemes and positions is not None and longest > positions:
+            self._note(f"{longest} tokens are beyond the {positions} positions of {source.name}")
         missing = {
             (scheme, i): pending
             for scheme in schemes

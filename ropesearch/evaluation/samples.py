@@ -48,6 +48,7 @@ class SampleLog:
         """
         self.path = path
         self.records: dict[tuple[Any, ...], Record] = {}
+        self._first, self._overwrite = "", False
         if path is None:
             return
         header = json.dumps({"format": FORMAT, "version": VERSION, "settings": settings}, allow_nan=False)
@@ -55,17 +56,25 @@ class SampleLog:
         if resume and os.path.lexists(path):
             kept = _read(path, json.loads(header)["settings"])
             overwrite = True
+        if os.path.lexists(path) and not overwrite:
+            msg = f"{path} already exists: `resume=True` goes on with it, `overwrite=True` replaces it"
+            raise FileExistsError(msg)
         check_output(path, overwrite=overwrite)
-        # Written anew, so that the line which a crash cut off is gone.
-        lines = [header, *map(_line, kept)]
-        write_whole(path, "\n".join(lines) + "\n", overwrite=overwrite)
         for record in kept:
             self.records[_key(record)] = record
+        text = "\n".join([header, *map(_line, kept)]) + "\n"
+        if kept:  # anew, without a line that was cut off
+            write_whole(path, text, overwrite=True)
+        else:  # with the first batch: a run that fails before it leaves nothing
+            self._first, self._overwrite = text, overwrite
 
     def add(self, records: Iterable[Record]) -> None:
         """Keep the records of a batch; they are on disk when this returns."""
         new = list(records)
         if self.path is not None:
+            if self._first:
+                write_whole(self.path, self._first, overwrite=self._overwrite)
+                self._first = ""
             with self.path.open("a", encoding="utf-8") as file:
                 file.writelines(_line(record) + "\n" for record in new)
                 file.flush()

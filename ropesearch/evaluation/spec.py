@@ -32,6 +32,10 @@ Proof-pile with 128k tokens and more, each cut to the length that is evaluated; 
 and more, in whole."""
 
 
+LONGEST = 2**24
+"""Tokens; no model reads as many."""
+
+
 def _option(check: Check, default: Any, help_text: str, suites: Iterable[str] = SUITES) -> Any:
     """Field of an option, which has an effect on some suites only; its help begins with them."""
     some = tuple(suites)
@@ -46,7 +50,7 @@ def _optional(check: Check) -> Check:
 def _lengths(name: str, value: Any) -> tuple[int, ...]:
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise ParameterError(name, value, "a list of lengths in tokens")
-    return tuple(sorted({checks.integer(name, length, 16) for length in value}))
+    return tuple(sorted({checks.integer(name, length, 16, LONGEST) for length in value}))
 
 
 def _names(name: str, value: Any) -> tuple[str, ...]:
@@ -115,7 +119,8 @@ class EvaluationSpec:
             msg = f"`tasks` has no effect on {self.suite}, only on {', '.join(HARNESS)}"
             raise InputError(msg)
         if self.lengths and self.stride >= self.lengths[0] and self.suite == "perplexity":
-            raise ParameterError("stride", self.stride, f"less than the shortest length, {self.lengths[0]}")
+            requirement = f"less than the shortest length, {self.lengths[0]}"
+            raise ParameterError("stride", self.stride, requirement, "; its default is 256")
 
     @classmethod
     def checked(cls, name: str, value: Any) -> Any:

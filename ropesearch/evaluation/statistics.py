@@ -55,7 +55,8 @@ def ratio_interval(sums: npt.ArrayLike, counts: npt.ArrayLike, seed: int = 0) ->
 
     References
     ----------
-    Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13: the percentile interval.
+    Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13: the percentile interval; widened for
+    small n as Hesterberg (2015), The American Statistician 69, 371-386, section 4.1: by √(n/(n−1)) and Student's t.
     """
     total, number = np.asarray(sums, dtype=float), np.asarray(counts, dtype=float)
     if len(total) < 2:
@@ -63,7 +64,8 @@ def ratio_interval(sums: npt.ArrayLike, counts: npt.ArrayLike, seed: int = 0) ->
     drawn = _draws(len(total), seed)
     ratios = (drawn @ total) / (drawn @ number)
     low, high = np.quantile(ratios, [0.025, 0.975])
-    return float(low), float(high)
+    n = len(total)
+    return _widened(float(total.sum() / number.sum()), float(low), float(high), n, n - 1)
 
 
 def paired_difference(tasks: Sequence[tuple[npt.ArrayLike, npt.ArrayLike]], seed: int = 0) -> tuple[float, Interval]:
@@ -95,8 +97,19 @@ def paired_difference(tasks: Sequence[tuple[npt.ArrayLike, npt.ArrayLike]], seed
         value += float(_difference(times @ alike))
         drawn += _difference(weights @ alike) if n > 1 else np.nan
     low, high = np.quantile(drawn / len(tasks), [0.025, 0.975])
-    known = not math.isnan(low)
-    return value / len(tasks), (float(low), float(high)) if known else (-math.inf, math.inf)
+    mean = value / len(tasks)
+    if math.isnan(low):
+        return mean, (-math.inf, math.inf)
+    sizes = [len(np.asarray(first)) for first, _ in tasks]
+    return mean, _widened(mean, float(low), float(high), min(sizes), sum(sizes) - len(sizes))
+
+
+def _widened(middle: float, low: float, high: float, n: int, freedom: int) -> Interval:
+    """Widen a percentile interval of few documents, which is too narrow."""
+    from scipy.special import stdtrit
+
+    by = math.sqrt(n / (n - 1)) * float(stdtrit(freedom, 0.975)) / Z95
+    return middle - by * (middle - low), middle + by * (high - middle)
 
 
 def _difference(sums: Floats) -> Floats:

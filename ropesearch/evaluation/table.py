@@ -218,7 +218,7 @@ def make_tables(
         names = [column.name for column in columns]
         if printed is not None:
             names, lines = _with_paper(names, lines, printed)
-            notes[f"the paper's rows are of its own models, as {printed.source}, prints them"] = None
+            notes[f"the paper's rows are of its own models and tasks: {printed.source}"] = None
         tables.append(Table(suite, figure, about, tuple(names), tuple(lines), first.label))
     return tables, list(notes)
 

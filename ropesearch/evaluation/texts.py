@@ -32,10 +32,13 @@ class Texts:
         """Name and text of every document, in order."""
         if not self.sources:
             yield from shipped_texts().items()
+        short = [Path(source.name).name for source in self.sources]
         for source in self.sources:
-            found = 0
+            name, found = Path(source.name).name, 0
+            if short.count(name) > 1:
+                name = source.name
             for text, _ in source.documents(self.text_key):
-                yield f"{Path(source.name).name} {found}", text
+                yield f"{name} {found}", text
                 found += 1
             if not found:
                 msg = f"{source.name} has no text in it"
@@ -57,6 +60,12 @@ def encode(tokenizer: Any, text: str, *, special: bool = False) -> list[int]:
     """Token ids of a text; with `special`, also what the tokenizer puts before every text, such as a <s>."""
     ids: list[int] = tokenizer(text, add_special_tokens=special, verbose=False).input_ids
     return ids
+
+
+def continuation(tokenizer: Any, before: str, text: str) -> list[int]:
+    """Token ids of a text where it follows another: some tokenizers put a space before a text that stands alone."""
+    first, whole = encode(tokenizer, before), encode(tokenizer, before + text)
+    return whole[len(first) :] if whole[: len(first)] == first else encode(tokenizer, text)
 
 
 def leading(tokenizer: Any) -> list[int]:
