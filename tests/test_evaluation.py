@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from toys import (
     BASE,
     HEAD_DIM,
@@ -20,6 +21,7 @@ from toys import (
     toy,
     word_tokenizer,
 )
+from transformers import PreTrainedTokenizerFast
 
 from ropesearch import EvaluationSpec, Results, apply_bases, evaluate, load_model, parse_scheme, shipped_texts
 from ropesearch.evaluation import needle, perplexity, recall, spec, statistics
@@ -80,6 +82,15 @@ def test_differences_are_taken_in_pairs():
     assert difference == pytest.approx(1, abs=0.01)
     assert 0.98 < low < difference < high < 1.02
     assert statistics.paired_difference([(first[:1], second[:1])])[1] == (-math.inf, math.inf)
+
+
+@pytest.mark.parametrize("n", [3, 6, 12])
+def test_intervals_of_few_documents_hold_what_they_promise(n):
+    random, held = np.random.default_rng(n), 0
+    for seed in range(400):
+        low, high = statistics.ratio_interval(random.normal(size=n), np.ones(n), seed)
+        held += low <= 0 <= high
+    assert 0.9 < held / 400 < 0.99
 
 
 # Reading
@@ -188,6 +199,16 @@ def test_bands_of_positions_tile_them_by_half_octaves():
 def test_no_document_is_long_enough(model, tokenizer, documents):
     with pytest.raises(ValueError, match=r"no document has 99999 tokens; the longest, docs.jsonl 0, has \d+"):
         evaluate(model, tokenizer, "perplexity", lengths=[99999], data=[documents])
+
+
+@pytest.mark.parametrize("text", ["null\n", 'null\n{"text": "a"}\n', "text\n"])
+def test_lines_that_are_no_objects_are_refused(model, tokenizer, tmp_path, text):
+    path = tmp_path / "docs.jsonl"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"docs.jsonl cannot be read: it begins with neither"):
+        evaluate(model, tokenizer, "perplexity", lengths=[64], stride=32, data=[path])
+    with pytest.raises(ValueError, match=r"xxx\.\.\. does not exist"):
+        evaluate(model, tokenizer, "perplexity", lengths=[64], stride=32, data="x" * 5000)
 
 
 # Recall
@@ -378,6 +399,65 @@ def test_files_are_not_replaced_or_mixed(model, tokenizer, tmp_path):
     with pytest.raises(FileExistsError, match=r"r.samples.jsonl already exists"):
         run(model, tokenizer, output=path)
     run(model, tokenizer, output=path, overwrite=True, seed=1)
+
+
+def test_samples_of_another_model_or_other_bases_are_not_taken_for_these(model, tokenizer, tmp_path):
+    import copy
+
+    path, bases = tmp_path / "r.json", tmp_path / "bases.json"
+    base_set((3.0, 50.0), head_dim=8).save(bases)
+    schemes = [f"harpe:{bases}"]
+    run(model, tokenizer, output=path, schemes=schemes)
+    base_set((30.0, 500.0), head_dim=8).save(bases, overwrite=True)
+    with pytest.raises(ValueError, match="samples of other settings: schemes was"):
+        run(model, tokenizer, output=path, schemes=schemes, resume=True)
+    run(model, tokenizer, output=path, overwrite=True)
+    other = copy.deepcopy(model)
+    other.lm_head.weight.data[0, 0] += 1
+    with pytest.raises(ValueError, match="samples of other settings: models was"):
+        run(other, tokenizer, output=path, resume=True)
+
+
+def test_a_run_that_fails_before_its_first_sample_leaves_nothing(model, tmp_path):
+    with pytest.raises(ValueError, match="the model has no tokenizer"):
+        run(model, None, output=tmp_path / "r.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_one_name_are_different_documents(model, tokenizer, tmp_path):
+    paths = [tmp_path / name / "d.txt" for name in ("a", "b")]
+    for path, text in zip(paths, shipped_texts().values(), strict=True):
+        path.parent.mkdir()
+        path.write_text(text)
+    (row,) = evaluate(model, tokenizer, "perplexity", lengths=[64], stride=32, truncate=True, data=paths).rows
+    assert row["n"] == 2
+
+
+def test_own_is_one_scheme_however_it_is_named(model, tokenizer):
+    found = run(model, tokenizer, schemes=[None, "own"])
+    assert [row["scheme"] for row in found.rows] == [None]
+    assert found.notes == ("300 tokens are beyond the 256 positions of model",)
+    assert run(model, tokenizer, schemes=["yarn:4"]).notes == ()
+
+
+def test_recall_takes_a_tokenizer_that_puts_a_space_before_every_text(tokenizer):
+    spaced = PreTrainedTokenizerFast(tokenizer_object=copy_of(tokenizer), bos_token="<s>", unk_token="<unk>")
+    own = EvaluationSpec(suite="recall", lengths=[300], pairs=8, limit=1)
+    (task,) = recall.Recall(own, Texts.find((), "text")).tasks(spaced, pytest.fail)
+    context = task.samples[0].content
+    words = [spaced.convert_ids_to_tokens(value) for value in context.values]
+    assert set(words) <= {f"▁{word}" for word in recall.VALUES}
+
+
+def copy_of(tokenizer):
+    """As in Llama 2: spaces are ▁, and a text that stands alone gets one in front."""
+    words = {f"▁{word}": i for i, word in enumerate(tokenizer.get_vocab())}
+    for word in ["<s>", "<unk>", "▁", ":", ".", "\n", *recall.KEYS]:
+        words.setdefault(word, len(words))
+    made = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    made.pre_tokenizer = pre_tokenizers.Split(Regex("▁\\w*|\\w+|[^\\w▁]"), "isolated")
+    return made
 
 
 def test_probabilities_that_are_not_finite_are_refused(tokenizer, model):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ropesearch.core import checks
-from ropesearch.core.errors import InputError, first_line
+from ropesearch.core.errors import InputError, first_line, shown
 from ropesearch.core.model_source import quiet_hub
 
 BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".txt": "text", ".md": "text"}
@@ -38,20 +38,20 @@ class Source:
         """Find a source; raises ValueError if there is none, or none of its files can be read."""
         name = os.fspath(text)
         path = Path(name)
-        if name and path.is_dir():
+        if name and os.path.isdir(path):  # unlike Path.is_dir, never raises for an invalid name
             files = tuple(sorted(file for file in path.rglob("*") if file.is_file() and _builder(file)))
             if not files:
                 msg = f"{name} has no text in it: --data takes {KINDS}"
                 raise InputError(msg)
             return cls(name, files)
-        if name and path.exists():
+        if name and os.path.exists(path):
             if not _builder(path):
                 msg = f"{name} is not text that can be read: --data takes {KINDS}"
                 raise InputError(msg)
             return cls(name, (path,))
         if HUB_NAME.fullmatch(name) and not _builder(path):
             return cls(name, ())
-        msg = f"{name or 'an empty path'} does not exist: --data takes {KINDS}"
+        msg = f"{shown(name) if len(name) > 80 else name or 'an empty path'} does not exist: --data takes {KINDS}"
         raise InputError(msg)
 
     def documents(self, text_key: str, source_key: str | None = None) -> Iterator[tuple[str, str | None]]:
@@ -92,6 +92,12 @@ class Source:
             return
         # One by one: files of one source may have other columns beside the text.
         builder = str(_builder(file))
+        if builder == "json" and file.suffix.lower() not in COMPRESSED:
+            with file.open("rb") as content:
+                first = content.read(4096).lstrip()[:1]
+            if first not in (b"{", b"["):  # a null there would make datasets' reader crash
+                msg = f"{file} cannot be read: it begins with neither {{ nor ["
+                raise InputError(msg)
         options = {"sample_by": "document"} if builder == "text" else {}
         yield from load_dataset(builder, data_files=str(file), split="train", streaming=True, **options)
 
