@@ -125,9 +125,9 @@ def compare(arguments, folder, text):
         if per_head:
             apply_bases(model, base_set)
         trainer = StageTrainer(
-            model.train(), run._config(0), tokenizer=tokenizer, file=file, rows=rows, folder=run.folder, number=0,
-            mask_documents=False, keep=1, before=0, log_line=lambda line: run._log(0, 0, line),
-            step_done=lambda step: None,
+            model.train(), run._config(0), tokenizer=tokenizer, file=file, rows=rows, order=range(len(rows)),
+            folder=run.folder, number=0, mask_documents=False, keep=1, before=0,
+            log_line=lambda line: run._log(0, 0, line), step_done=lambda step: None,
         )  # fmt: skip
         trainer.add_callback(turns.of(i))
         trainer.args.save_strategy = "no"

@@ -10,7 +10,15 @@ import click
 
 from ropesearch.core.errors import InputError, require_extra
 from ropesearch.core.machine import readable_size
-from ropesearch.training.spec import PRESETS, Stage, TrainSpec, parse_stage, preset_stages, whole_number
+from ropesearch.training.spec import (
+    PRESET_TOKENS,
+    PRESETS,
+    Stage,
+    TrainSpec,
+    parse_stage,
+    preset_stages,
+    whole_number,
+)
 
 from .errors import Command
 from .inputs import quiet_transformers, read_input
@@ -31,12 +39,12 @@ def spec_options(function: F) -> F:
         if isinstance(option.default, bool):
             function = click.option(name, is_flag=True, default=None, help=text)(function)
             continue
-        kind = type(option.default)
+        kind = str if option.default is None else type(option.default)
         function = click.option(
             name,
             type={int: str, float: float, str: str}[kind],
             metavar={int: "INTEGER", float: "NUMBER", str: "NAME"}[kind],
-            help=f"{text}  [default: {option.default}]",
+            help=text if option.default is None else f"{text}  [default: {option.default}]",
         )(function)
     return function
 
@@ -51,7 +59,9 @@ def spec_options(function: F) -> F:
 )
 @click.option("--scheme", metavar="SPEC", help="Position scheme, such as harpe:bases.json.  [default: the model's own]")
 @click.option("--length", metavar="INTEGER", help="Tokens in a row.")
-@click.option("--tokens", metavar="NUMBER", help="Tokens to train on, such as 1e9.")
+@click.option(
+    "--tokens", metavar="NUMBER", help=f"Tokens to train on, such as 1e9.  [default: {PRESET_TOKENS:.0e} with --preset]"
+)
 @click.option(
     "--stage",
     "stages",
@@ -191,12 +201,12 @@ def chosen_stages(
         if scheme or length or tokens or preset:
             raise click.UsageError("--stage says it all: give no --scheme, --length, --tokens or --preset")
         return tuple(parse_stage(text) for text in stages)
-    if tokens is None:
-        raise click.UsageError("--tokens must be given (or --stage)")
     if preset is not None:
         if scheme or length:
             raise click.UsageError("--preset says scheme and length: give no --scheme or --length")
-        return preset_stages(preset, tokens_of("tokens", tokens))
+        return preset_stages(preset, PRESET_TOKENS if tokens is None else tokens_of("tokens", tokens))
+    if tokens is None:
+        raise click.UsageError("--tokens must be given (or --stage, or --preset)")
     if length is None:
         raise click.UsageError("--length must be given (or --stage, or --preset)")
     return (Stage(scheme, tokens_of("length", length), tokens_of("tokens", tokens)),)

@@ -6,9 +6,13 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import huggingface_hub
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.utils import logging
 
 from ropesearch import uniform_bases
+from ropesearch.core.model_source import ModelSource
 
 # Status, and what the hub says beside it, by the name of the model.
 ANSWERS = {
@@ -24,7 +28,7 @@ EXPECTED = {
     "org/missing": NO_SUCH_MODEL,
     "org/private": NO_SUCH_MODEL,
     "org/gated": NO_SUCH_MODEL,
-    "org/disabled": NOT_FETCHED,
+    "org/disabled": (2, "the hub has disabled it"),
     "org/silent": NOT_FETCHED,
 }
 
@@ -88,3 +92,18 @@ def test_what_the_hub_refuses_ends_as_one_line(hub, tmp_path):
         assert int(exit_code) == code
         assert any(name in path for path in asked)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_hub_library_is_quiet_and_the_cause_is_told(monkeypatch):
+    levels = []
+
+    def failing(*_, **__):
+        levels.append(logging.get_verbosity())
+        raise LocalEntryNotFoundError("Please check your connection.") from OSError("500 Server Error\nmore")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", failing)
+    before = logging.get_verbosity()
+    with pytest.raises(OSError, match=r"org/name is not a folder here, and could not be .* the hub: 500 Server Error$"):
+        ModelSource.find("org/name").config()
+    assert levels == [logging.ERROR]
+    assert logging.get_verbosity() == before

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from ropesearch.core.errors import InputError
 from ropesearch.training.data import Rows, TokenFile, make_rows, prepare_tokens, tokens_digest
 from ropesearch.training.sources import Source, find_sources
-from ropesearch.training.spec import PRESETS, Stage, TrainSpec, parse_stage, preset_stages
+from ropesearch.training.spec import Stage, TrainSpec, parse_stage, preset_stages
 
 
 def spec(length=32, rows=8, **options):
@@ -71,7 +71,8 @@ def test_stages_are_read():
     assert preset_stages("abf-multi-stage", 10) == (
         Stage("abf:1e6", 32768, 4), Stage("abf:2e6", 65536, 4), Stage("abf:5e6", 131072, 4),
     )  # fmt: skip
-    assert "harpe" in PRESETS
+    assert [stage.tokens for stage in preset_stages("abf-multi-stage")] == [2 * 10**9] * 3  # Table 1 of the paper
+    assert preset_stages("harpe") == (Stage("table2", 131072, 6 * 10**9),)
     for text, message in [
         ("1e6:32768", "base:length:tokens"),
         ("0.5:64:128", "finite number above 1"),
@@ -104,13 +105,17 @@ def write(folder):
     (folder / "picture.png").write_bytes(b"not text")
 
 
+def texts(path, text_key="text"):
+    return [text for text, _ in Source.find(path).documents(text_key)]
+
+
 def test_every_kind_of_file_gives_its_documents(tmp_path, tokenizer):
     write(tmp_path)
     whole = [text for text in DOCUMENTS if text.strip()]
     for name in ("a.jsonl", "b.jsonl.gz", "c.jsonl.zst", "d.parquet"):
-        assert list(Source.find(tmp_path / name).texts("text")) == whole
-    assert list(Source.find(tmp_path / "e.txt").texts("text")) == ["w7 w8\n\nw9\n"]
-    assert list(Source.find(tmp_path).texts("text")) == whole * 4 + ["w7 w8\n\nw9\n"]
+        assert texts(tmp_path / name) == whole
+    assert texts(tmp_path / "e.txt") == ["w7 w8\n\nw9\n"]
+    assert texts(tmp_path) == whole * 4 + ["w7 w8\n\nw9\n"]
 
     sources = find_sources([tmp_path / "a.jsonl", tmp_path / "e.txt"])
     digest = tokens_digest(sources, tokenizer, "text")
@@ -141,16 +146,41 @@ def test_sources_that_cannot_be_used(tmp_path, tokenizer):
     with pytest.raises(InputError, match="must name text"):
         find_sources([])
     with pytest.raises(InputError, match=r"has no column 'txt', only text, n; did you mean text\?"):
-        list(Source.find(tmp_path / "a.jsonl").texts("txt"))
+        texts(tmp_path / "a.jsonl", "txt")
     with pytest.raises(InputError, match="'n' must be text in every row"):
-        list(Source.find(tmp_path / "a.jsonl").texts("n"))
+        texts(tmp_path / "a.jsonl", "n")
     with pytest.raises(InputError, match=r"cut\.jsonl cannot be read"):
-        list(Source.find(tmp_path / "cut.jsonl").texts("text"))
+        texts(tmp_path / "cut.jsonl")
     for name, vocabulary, message in [("blank.jsonl", None, "has no text"), ("a.jsonl", 3, "do not belong together")]:
         sources = find_sources([tmp_path / name])
         with pytest.raises(InputError, match=message):
             prepare_tokens(sources, tokenizer, tmp_path / "tokens", "", vocabulary=vocabulary)
         assert not (tmp_path / "tokens").exists()
+
+
+def test_values_of_a_column_are_sources_of_their_own(tmp_path, tokenizer):
+    rows = [("w1 w2", "web"), ("w3", "books"), ("w4 w5 w6", "web"), ("w7", "books")]
+    with open(tmp_path / "a.jsonl", "w") as out:
+        for text, name in rows:
+            out.write(json.dumps({"text": text, "from": name, "meta": {"set": name}}) + "\n")
+    (tmp_path / "b.txt").write_text("w8 w9")
+    sources = find_sources([tmp_path / "a.jsonl", tmp_path / "b.txt"])
+    digests = {tokens_digest(sources, tokenizer, "text", key) for key in (None, "from", "meta.set")}
+    assert len(digests) == 3
+    for key in ("from", "meta.set"):
+        prepare_tokens(sources, tokenizer, tmp_path / key, "", source_key=key)
+        file = TokenFile.open(tmp_path / key)
+        assert file.tokens.tolist() == [1, 2, 4, 5, 6, 3, 7, 8, 9]
+        assert file.starts.tolist() == [0, 2, 5, 6, 7, 9]
+        name = str(tmp_path / "a.jsonl")
+        assert file.sources == ((f"{name} (web)", 0, 2), (f"{name} (books)", 2, 4), (str(tmp_path / "b.txt"), 4, 5))
+    for key, message in [("meta.st", r"no column 'meta\.st'"), ("meta", "'meta' must be text in every row")]:
+        with pytest.raises(InputError, match=message):
+            prepare_tokens(sources, tokenizer, tmp_path / "no", "", source_key=key)
+    many = [json.dumps({"text": "w1", "n": str(i)}) + "\n" for i in range(101)]
+    (tmp_path / "a.jsonl").write_text("".join(many))
+    with pytest.raises(InputError, match="'n' has more than 100 values, too many for sources"):
+        prepare_tokens(sources, tokenizer, tmp_path / "no", "", source_key="n")
 
 
 def traced(file, rows):

@@ -1,13 +1,20 @@
 """`ropesearch train` on the command line, and over several processes."""
 
+import importlib.util
 import json
 import os
+import runpy
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import toys
+from torch.nn import functional
+from transformers import AutoModelForCausalLM
 
 from ropesearch.training.folder import RunFolder
 
@@ -57,7 +64,7 @@ def test_train_prints_the_last_checkpoint(run, model, tmp_path):
     ("args", "code", "message"),
     [
         ((), 2, "-o must name the run folder"),
-        (("-o", "run"), 2, "--tokens must be given (or --stage)"),
+        (("-o", "run"), 2, "--tokens must be given (or --stage, or --preset)"),
         (("-o", "run", "--tokens", "1e9"), 2, "--length must be given"),
         (("-o", "run", "--tokens", "many", "--length", 32), 2, "--tokens must be a whole number"),
         (("-o", "run", *SHORT), 2, "data must name text to train on"),
@@ -105,15 +112,37 @@ def test_what_does_not_fit_says_what_would(run, model, monkeypatch):
     assert "tokens would fit" in err or "no length would fit" in err
 
 
-def launch(model, output, config, *args):
+@pytest.mark.slow
+def test_the_run_on_two_cores_learns_to_look_far_back(tmp_path):
+    script = Path(__file__).parent.parent / "docs" / "make_training.py"
+    command = [sys.executable, "-P", script, "--short", "--folder", tmp_path]
+    subprocess.run(command, check=True, capture_output=True)
+    runpy.run_path(str(script))["make_text"](tmp_path / "other.jsonl", 64)  # not a part of the text it was trained on
+    texts = [json.loads(line)["text"].split() for line in (tmp_path / "other.jsonl").read_text().splitlines()]
+    ids = torch.tensor([[int(word[1:]) for word in text] for text in texts])
+    far = []
+    for place in ("model", "run/stage-1/checkpoint-40", "run/stage-2/checkpoint-20"):
+        with torch.no_grad():
+            logits = AutoModelForCausalLM.from_pretrained(tmp_path / place)(ids).logits
+        far.append(functional.cross_entropy(logits[:, 128:-1].flatten(0, 1), ids[:, 129:].flatten()).item())
+    # The words are equally frequent: what is below log 64 = 4.16 was found by looking back.
+    assert far[0] > 4.1 > far[1] > far[2] + 0.05
+
+
+def start(model, output, config, *args):
     (output.parent / f"{output.name}.yaml").write_text(json.dumps(config))
     command = [sys.executable, "-P", "-m", "accelerate.commands.launch", "--config_file", f"{output}.yaml"]
     command += ["-m", "ropesearch", "train", str(model), "--data", str(model / "docs.jsonl"), "-o", str(output)]
     command += ["--quiet", "--learning-rate", "1e-3", "--warmup-steps", "0", *map(str, args)]
     # Not in the checkout, where `python -m ropesearch` would find the folder of that name.
     options = {"cwd": output.parent, "env": os.environ | {"OMP_NUM_THREADS": "1"}}
-    done = subprocess.run(command, capture_output=True, text=True, **options)
+    return subprocess.run(command, capture_output=True, text=True, **options)
+
+
+def launch(*args):
+    done = start(*args)
     assert done.returncode == 0, done.stderr[-3000:]
+    output = args[1]
     return [line["loss"] for line in RunFolder(output).read_metrics()]
 
 
@@ -146,3 +175,52 @@ def test_two_processes_train_as_one(model, tmp_path, config, scheme):
     # What several processes have saved is a model as any other, and can be resumed.
     again = launch(model, tmp_path / "two", config, *args, "--resume")
     assert again == two
+
+
+ULYSSES = TWO | {
+    "distributed_type": "DEEPSPEED", "use_cpu": False,  # told to use the CPU, accelerate leaves DeepSpeed out
+    "deepspeed_config": {"zero_stage": 1},
+    "parallelism_config": {
+        "parallelism_config_sp_size": 2, "parallelism_config_sp_attn_implementation": "sdpa",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs DeepSpeed (pip install deepspeed)")
+@pytest.mark.skipif(shutil.which("c++") is None, reason="DeepSpeed compiles its collectives on a CPU: needs c++")
+def test_two_processes_share_every_row(model, tmp_path):
+    # Three rows in a step, so that a step ends amid the rows that the two processes read at once; two stages, with a
+    # base per KV head and with one, each of them in a launch of its own.
+    stages = ("--stage", f"harpe:{model}/bases.json:64:576", "--stage", "abf:20000:192:384")
+    stages += ("--batch-tokens", 192, "--save-every", 2)
+    launch(model, tmp_path / "one", ONE, *stages)
+    done = start(model, tmp_path / "two", ULYSSES, *stages)
+    assert done.returncode == 1
+    assert "stage 1 is done; with DeepSpeed each stage takes a launch of its own" in done.stderr
+    shutil.rmtree(tmp_path / "two" / "stage-1" / "checkpoint-3")
+    assert "stage 1 is done" in start(model, tmp_path / "two", ULYSSES, *stages, "--resume").stderr
+    launch(model, tmp_path / "two", ULYSSES, *stages, "--resume")
+    one, two = (RunFolder(tmp_path / name).read_metrics() for name in ("one", "two"))
+    for key in ("loss", "grad_norm"):
+        assert [line[key] for line in two] == pytest.approx([line[key] for line in one], abs=1e-4)
+    assert two[0]["loss_by_position"] == pytest.approx(one[0]["loss_by_position"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("environment", "args", "message"),
+    [
+        ({"SP": 2}, ("--mask-documents",), "--mask-documents does not go with cp_size or sp_size"),
+        ({"SP": 3}, ("--length", 96, "--batch-tokens", 96), "sp_size 3 does not divide the heads"),
+        ({"CP": 2}, ("--length", 66, "--batch-tokens", 66), "a row of 66 tokens cannot be split evenly"),
+    ],
+)
+def test_rows_that_cannot_be_shared(run, model, tmp_path, monkeypatch, environment, args, message):
+    monkeypatch.setenv("ACCELERATE_USE_PARALLELISM_CONFIG", "true")
+    monkeypatch.setattr("ropesearch.training.run._Run.require_fit", lambda *_: None)  # it knows of one process
+    for kind, size in environment.items():
+        monkeypatch.setenv(f"PARALLELISM_CONFIG_{kind}_SIZE", str(size))
+    code, _, err = run("train", model, "--data", model / "docs.jsonl", *SHORT, *args, "-o", "run", "--quiet")
+    assert code == 2
+    assert message in err
+    assert not (tmp_path / "run").exists()

@@ -153,8 +153,11 @@ class ModelSource:
         """Call a function of huggingface_hub; its errors become one line."""
         require_extra(f"{self.name}, taken as a hub name,", "torch", "huggingface_hub")
         import huggingface_hub
-        from huggingface_hub.errors import RemoteEntryNotFoundError, RepositoryNotFoundError
+        from huggingface_hub.errors import DisabledRepoError, RemoteEntryNotFoundError, RepositoryNotFoundError
+        from huggingface_hub.utils import logging
 
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()  # it warns at each of its tries, and our error says the same in the end
         try:
             return Path(getattr(huggingface_hub, function)(self.name, **options))
         except RepositoryNotFoundError:
@@ -164,8 +167,15 @@ class ModelSource:
             msg = f"{self.name} is not a folder here, and on the hub it has no config.json"
             raise InputError(msg) from None
         except Exception as error:  # of many classes, by the HTTP library in use
-            msg = f"{self.name} is not a folder here, and could not be fetched from the hub: {first_line(error)}"
+            # "Check your connection", the hub's library says of whatever went wrong, which is the cause.
+            cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+            if isinstance(cause, DisabledRepoError):
+                msg = f"{self.name} is not a folder here, and the hub has disabled it"
+                raise InputError(msg) from None
+            msg = f"{self.name} is not a folder here, and could not be fetched from the hub: {first_line(cause)}"
             raise OSError(msg) from None
+        finally:
+            logging.set_verbosity(verbosity)
 
 
 def find_config(model: str | os.PathLike[str]) -> ModelConfig:

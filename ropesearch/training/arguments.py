@@ -51,8 +51,8 @@ OWN_KEYS = {
 NOT_SHAPING = (
     "report_to", "run_name", "project", "logging_dir", "logging_steps", "logging_first_step", "log_level",
     "log_level_replica", "disable_tqdm", "dataloader_num_workers", "dataloader_pin_memory",
-    "dataloader_persistent_workers", "dataloader_prefetch_factor", "ddp_timeout", "use_cpu", "fsdp", "fsdp_config",
-    "deepspeed", "parallelism_config", "per_device_train_batch_size", "activation_checkpointing",
+    "dataloader_persistent_workers", "dataloader_prefetch_factor", "ddp_timeout", "ddp_backend", "use_cpu", "fsdp",
+    "fsdp_config", "deepspeed", "parallelism_config", "per_device_train_batch_size", "activation_checkpointing",
     "gradient_checkpointing", "activation_checkpointing_kwargs", "gradient_checkpointing_kwargs",
     "activation_offloading", "save_on_each_node", "torch_empty_cache_steps", "include_num_input_tokens_seen",
     "skip_memory_metrics", "trackio_space_id", "hub_token", "model_init_kwargs",

@@ -4,12 +4,15 @@ import bisect
 import hashlib
 import json
 import os
+import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +27,8 @@ from .spec import Stage, TrainSpec
 FORMAT, VERSION = "ropesearch.tokens", 1
 BATCH = 512
 """Documents that are handed to the tokenizer at once; it spreads them over the processors."""
+PARTS = 100
+"""Values of `source_key` in one source, at most; each has a file of its own while they are gathered."""
 POOL = 256
 """Documents to come among which a row looks for one that fills what is left of it; of little data, a quarter."""
 
@@ -64,9 +69,10 @@ class TokenFile:
         return f"document {document - first} of {name}"
 
 
-def tokens_digest(sources: Sequence[Source], tokenizer: Any, text_key: str) -> str:
+def tokens_digest(sources: Sequence[Source], tokenizer: Any, text_key: str, source_key: str | None = None) -> str:
     """Digest of what the tokens follow from."""
-    whole = hashlib.sha256(repr((VERSION, text_key, [source.digest() for source in sources])).encode())
+    keys = (text_key,) if source_key is None else (text_key, source_key)
+    whole = hashlib.sha256(repr((VERSION, *keys, [source.digest() for source in sources])).encode())
     backend = getattr(tokenizer, "backend_tokenizer", None)
     words = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
     whole.update(words.encode())
@@ -81,6 +87,7 @@ def prepare_tokens(
     digest: str,
     *,
     text_key: str = "text",
+    source_key: str | None = None,
     vocabulary: int | None = None,
     progress: Progress | None = None,
 ) -> None:
@@ -99,6 +106,8 @@ def prepare_tokens(
         As `tokens_digest` gives it.
     text_key : str
         Column that holds the text.
+    source_key : str, optional
+        Column whose values divide each source into several: the documents of each value then stand together.
     vocabulary : int, optional
         Tokens that the model knows.
     progress : callable, optional
@@ -116,22 +125,32 @@ def prepare_tokens(
     total = sum(file.stat().st_size for source in sources for file in source.files)
     done = 0
     starts, ends = [0], []
+
+    def encoded(source: Source) -> Iterator[tuple[str | None, bytes]]:
+        nonlocal done
+        for batch in _batches(source.documents(text_key, source_key)):
+            for ids, (_, value) in zip(_encoded(tokenizer, [text for text, _ in batch]), batch, strict=True):
+                _check_ids(ids, vocabulary)
+                yield value, np.asarray(ids, dtype=kind).tobytes()
+            done += sum(len(text) for text, _ in batch)
+            if progress is not None:
+                progress(f"tokenizing {source.name}", min(done, total), max(total, done))
+
     with new_folder(folder) as temporary:
         with (temporary / "tokens.bin").open("wb") as out:
             for source in sources:
-                first = len(starts) - 1
-                for texts in _batches(source.texts(text_key)):
-                    for ids in _encoded(tokenizer, texts):
-                        _check_ids(ids, vocabulary)
-                        out.write(np.asarray(ids, dtype=kind).tobytes())
-                        starts.append(starts[-1] + len(ids))
-                    done += sum(len(text) for text in texts)
-                    if progress is not None:
-                        progress(f"tokenizing {source.name}", min(done, total), max(total, done))
-                if len(starts) - 1 == first:
+                parts = _write_parts(encoded(source), out, temporary if source_key else None)
+                if len(parts) > PARTS:
+                    msg = f"{source.name}: {source_key!r} has more than {PARTS} values, too many for sources"
+                    msg += " (source_key)"
+                    raise InputError(msg)
+                if not parts:
                     msg = f"{source.name} has no text in it"
                     raise InputError(msg)
-                ends.append((source.name, first, len(starts) - 1))
+                for value, sizes in parts.items():
+                    name = source.name if value is None else f"{source.name} ({value})"
+                    ends.append((name, len(starts) - 1, len(starts) - 1 + len(sizes)))
+                    starts += (starts[-1] + np.cumsum(sizes) // kind.itemsize).tolist()
         np.save(temporary / "starts.npy", np.array(starts, dtype=np.int64))
         index = {"format": FORMAT, "version": VERSION, "digest": digest, "dtype": kind.name, "sources": ends}
         write_whole(temporary / "index.json", json.dumps(index) + "\n")
@@ -139,11 +158,35 @@ def prepare_tokens(
         progress("tokenizing", max(total, done), max(total, done))
 
 
-def _batches(texts: Iterator[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    for text in texts:
-        batch.append(text)
-        if len(batch) == BATCH or sum(map(len, batch[-8:])) > 2**22:  # a few long ones are enough too
+def _write_parts(
+    documents: Iterator[tuple[str | None, bytes]], out: IO[bytes], scratch: Path | None
+) -> dict[str | None, list[int]]:
+    """Write documents, those of the same value together; gives the bytes of each, by value, up to one value too many.
+
+    With several values (where there is a folder for it) each gathers in a file of its own, which is then copied.
+    """
+    files: dict[str | None, IO[bytes]] = {}
+    sizes: dict[str | None, list[int]] = {}
+    with ExitStack() as opened:
+        for value, content in documents:
+            if value not in files:
+                files[value] = opened.enter_context(TemporaryFile(dir=scratch)) if scratch else out
+                sizes[value] = []
+                if len(sizes) > PARTS:
+                    return sizes
+            files[value].write(content)
+            sizes[value].append(len(content))
+        for file in files.values() if scratch else ():
+            file.seek(0)
+            shutil.copyfileobj(file, out, 2**24)
+    return sizes
+
+
+def _batches(documents: Iterator[tuple[str, str | None]]) -> Iterator[list[tuple[str, str | None]]]:
+    batch: list[tuple[str, str | None]] = []
+    for document in documents:
+        batch.append(document)
+        if len(batch) == BATCH or sum(len(text) for text, _ in batch[-8:]) > 2**22:  # a few long ones are enough too
             yield batch
             batch = []
     if batch:

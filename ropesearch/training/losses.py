@@ -22,13 +22,13 @@ class LossByPosition:
     def __init__(self, length: int, device: torch.device) -> None:
         self.ends = [2**power for power in range(4, max(math.ceil(math.log2(length)), 4) + 1)]
         edges = torch.tensor(self.ends, device=device)
-        places = torch.arange(1, length, device=device)  # of the tokens that are predicted
+        places = torch.arange(1, length + 1, device=device)  # of the token that each one predicts
         self.bins = torch.searchsorted(edges, places, right=True).clamp_(max=len(self.ends) - 1)
         self.sums = torch.zeros(2, len(self.ends), dtype=torch.float64, device=device)
 
-    def add(self, log_probs: torch.Tensor, mask: torch.Tensor) -> None:
-        """Count the log-probabilities of a batch, (B, S − 1), where `mask` is true."""
-        bins = self.bins.expand_as(mask)[mask]
+    def add(self, log_probs: torch.Tensor, mask: torch.Tensor, first: int = 0) -> None:
+        """Count log-probabilities, (B, n), given by tokens from position `first` on, where `mask` is true."""
+        bins = self.bins[first : first + mask.shape[1]].expand_as(mask)[mask]
         self.sums[0].scatter_add_(0, bins, -log_probs[mask].double())
         self.sums[1].scatter_add_(0, bins, torch.ones_like(bins, dtype=torch.float64))
 

@@ -15,6 +15,7 @@ from ropesearch._version import __version__
 from ropesearch.core import checks
 from ropesearch.core.errors import InputError, require_extra
 from ropesearch.core.machine import available_memory
+from ropesearch.core.model_config import ModelConfig
 from ropesearch.core.model_source import ModelSource
 from ropesearch.core.progress import Progress
 
@@ -22,7 +23,7 @@ from .arguments import SPEC_KEYS, checked_keys, make_config, shaping
 from .data import Rows, TokenFile, cache_place, make_rows, prepare_tokens, tokens_digest
 from .folder import RunFolder
 from .sources import find_sources
-from .spec import TrainSpec
+from .spec import Stage, TrainSpec
 
 if TYPE_CHECKING:
     from .trainer import StageTrainer
@@ -105,13 +106,14 @@ def train_model(
     from . import models
 
     if not torch.accelerator.is_available():
-        arguments["use_cpu"] = True
+        # Told to use the CPU, transformers would start no DeepSpeed; that finds out for itself, but for the backend.
+        arguments |= {"ddp_backend": "gloo"} if _by_deepspeed() else {"use_cpu": True}
     # Sets up processes and devices as transformers does, and checks the arguments before anything is written.
     others = {key: value for key, value in arguments.items() if key not in SPEC_KEYS | dict.fromkeys(CHECKPOINTING)}
     make_config(others, output_dir=os.fspath(output), activation_checkpointing=False, bf16=False)
     state = PartialState()
     tokenizer = models.load_tokenizer(source)
-    digest = tokens_digest(sources, tokenizer, spec.text_key)
+    digest = tokens_digest(sources, tokenizer, spec.text_key, spec.source_key)
     settings = {
         "spec": spec.to_dict(),
         "schemes": [models.scheme_bases(source, stage.scheme) for stage in spec.stages],
@@ -123,6 +125,7 @@ def train_model(
     run = _Run(RunFolder(Path(output)), spec, arguments, save_every, keep, progress, note or (lambda _: None))
     for number, stage in enumerate(spec.stages):
         models.check_scheme(source, stage.scheme, stage.length)
+        _check_parts(spec, stage, source.config())
         run.require_fit(source, number)
         run.rows_at_once(number)
 
@@ -139,6 +142,7 @@ def train_model(
                     place,
                     digest,
                     text_key=spec.text_key,
+                    source_key=spec.source_key,
                     vocabulary=source.config().vocab_size,
                     progress=progress,
                 )
@@ -181,16 +185,23 @@ class _Run:
 
         spec, folder, main = self.spec, self.folder, PartialState().is_main_process
         weights: ModelSource | Path = source
-        before = 0
+        before = begun = 0
         for number, stage in enumerate(spec.stages):
             done = folder.checkpoint(number)
             if done is None or done[1] < spec.steps(stage):
+                if begun and _by_deepspeed():  # which sets itself up, for one batch size, once
+                    msg = f"stage {begun} is done; with DeepSpeed each stage takes a launch of its own: "
+                    msg += "the same command with `resume=True` goes on"
+                    raise OSError(msg)
+                begun = number + 1
                 if main:
                     folder.clean(number)
                     folder.forget_after(before + (done[1] if done else 0))
                 PartialState().wait_for_everyone()
                 rows = Rows.load(folder.order(number))
-                trainer = self._trainer(source, weights, tokenizer, file, rows, number, before)
+                trainer = self._trainer(
+                    source, weights, tokenizer, file, rows, number, before, done=done[1] if done else 0
+                )
                 self._run_stage(trainer, str(done[0]) if done else None)
                 done = folder.checkpoint(number)
                 assert done is not None  # the last step is always saved
@@ -219,6 +230,8 @@ class _Run:
         rows: Rows,
         number: int,
         before: int,
+        *,
+        done: int,
     ) -> "StageTrainer":
         from . import models
         from .trainer import StageTrainer
@@ -226,6 +239,11 @@ class _Run:
         spec = self.spec
         stage = spec.stages[number]
         args = self._config(number)  # before the model: it sets up the devices that the model is loaded for
+        order = list(range(len(rows)))
+        if _parts("SP") > 1:  # what shards rows for Ulysses cannot skip any: those of the steps to come are put first
+            args.ignore_data_skip = True
+            first = done * spec.rows_per_step(stage)
+            order = order[first:] + order[:first]
         # The weights of the stage before under the configuration from before it: a stage's scheme is put once.
         config = None if weights is source else models.stock_config(source)
         loaded = models.load_for_training(weights, config, **(self.arguments.get("model_init_kwargs") or {}))
@@ -237,6 +255,7 @@ class _Run:
             tokenizer=copy.deepcopy(tokenizer),
             file=file,
             rows=rows,
+            order=order,
             folder=self.folder,
             number=number,
             mask_documents=spec.mask_documents,
@@ -265,8 +284,8 @@ class _Run:
                 replace(self.spec, stages=(stage,)),
                 gpu="h100" if on_gpu else None,  # only that it computes in bfloat16; the memory is this device's
                 devices=processes,
-                sharded=_shards_itself(self.arguments),
-                sequence_parallel=_processes_to_a_row(self.arguments),
+                sharded=_shards_itself(self.arguments) or _by_deepspeed(),
+                sequence_parallel=_processes_to_a_row(),
                 rows=self.arguments.get("per_device_train_batch_size", 1),
                 checkpointed=self.arguments.get("activation_checkpointing"),
                 available=free if on_gpu else free / processes,
@@ -280,7 +299,7 @@ class _Run:
         per_device = checks.integer(
             "per_device_train_batch_size", self.arguments.get("per_device_train_batch_size", 1), 1
         )
-        replicas = PartialState().num_processes // _processes_to_a_row(self.arguments)
+        replicas = PartialState().num_processes // _processes_to_a_row()
         stage = self.spec.stages[number]
         rows = self.spec.rows_per_step(stage)
         if rows % (per_device * replicas):
@@ -377,13 +396,37 @@ class _Run:
             self.note(f"Liger does not know the model type {model.config.model_type}, only {stock}: it changes nothing")
 
 
-def _processes_to_a_row(arguments: Mapping[str, Any]) -> int:
-    """How many processes share a row, or a layer, by accelerate's ParallelismConfig."""
+def _parts(kind: str) -> int:
+    """How many processes share a row (CP, SP) or a layer (TP), by accelerate's ParallelismConfig."""
     if os.environ.get("ACCELERATE_USE_PARALLELISM_CONFIG", "false").lower() != "true":
         return 1
-    sizes = [int(os.environ.get(f"PARALLELISM_CONFIG_{kind}_SIZE", "1")) for kind in ("TP", "CP", "SP")]
-    return max(sizes[0] * sizes[1] * sizes[2], 1)
+    return max(int(os.environ.get(f"PARALLELISM_CONFIG_{kind}_SIZE", "1")), 1)
+
+
+def _processes_to_a_row() -> int:
+    return _parts("TP") * _parts("CP") * _parts("SP")
+
+
+def _check_parts(spec: TrainSpec, stage: Stage, config: ModelConfig) -> None:
+    """Raise ValueError where the processes that are to share a row cannot."""
+    context, sequence = _parts("CP"), _parts("SP")
+    if context * sequence == 1:
+        return
+    if spec.mask_documents:
+        msg = "`mask_documents=True` does not go with cp_size or sp_size: parts of a row see all that is before them"
+        raise InputError(msg)
+    if stage.length % (2 * context if context > 1 else sequence):
+        msg = f"a row of {stage.length} tokens cannot be split evenly by cp_size or sp_size {context * sequence}"
+        raise InputError(msg)
+    heads, kv_heads = config.shape.heads, config.shape.kv_heads
+    if heads % sequence or (kv_heads % sequence and sequence % kv_heads):
+        msg = f"sp_size {sequence} does not divide the heads of the model: {heads}, and {kv_heads} KV heads"
+        raise InputError(msg)
 
 
 def _shards_itself(arguments: Mapping[str, Any]) -> bool:
     return bool(arguments.get("fsdp")) or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
+def _by_deepspeed() -> bool:
+    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"

@@ -53,16 +53,20 @@ class Source:
         msg = f"{name or 'an empty path'} does not exist: --data takes {KINDS}"
         raise InputError(msg)
 
-    def texts(self, text_key: str) -> Iterator[str]:
-        """Every document that is not blank, in order; raises ValueError if a file cannot be read."""
+    def documents(self, text_key: str, source_key: str | None = None) -> Iterator[tuple[str, str | None]]:
+        """Every document that is not blank, in order, and what it has in the column `source_key`, if there is one.
+
+        Dots in `source_key` lead into columns that have columns. Raises ValueError if a file cannot be read.
+        """
         for file, dataset in self._datasets():
+            is_text = _builder(file) == "text"
             try:
                 for row in dataset:
-                    text = row.get("text" if _builder(file) == "text" else text_key)
-                    if not isinstance(text, str):
-                        raise _wrong_row(file, text_key, row)
+                    text = _value(file, row, "text" if is_text else text_key, "text_key")
                     if text and not text.isspace():
-                        yield text
+                        # A text file has no columns: it is one source.
+                        own = None if source_key is None or is_text else _value(file, row, source_key, "source_key")
+                        yield text, own
             except (InputError, MemoryError):
                 raise
             except Exception as error:  # of many classes, by what is wrong with the file
@@ -114,10 +118,16 @@ def _builder(file: Path) -> str | None:
     return BUILDERS.get(last[0]) if last else None
 
 
-def _wrong_row(file: Path, text_key: str, row: dict[str, Any]) -> InputError:
-    if text_key in row:
-        msg = f"{file}: {text_key!r} must be text in every row, not a value of type {type(row[text_key]).__name__}"
-    else:
-        columns = ", ".join(row) or "nothing"
-        msg = f"{file} has no column {text_key!r}, only {columns}{checks.nearest(text_key, row)} (text_key)"
-    return InputError(msg)
+def _value(file: Path, row: dict[str, Any], key: str, option: str) -> str:
+    """Text of a row in a column; raises ValueError if there is none."""
+    value: Any = row
+    for name in [key] if key in row else key.split("."):
+        if not isinstance(value, dict) or name not in value:
+            columns = ", ".join(row) or "nothing"
+            msg = f"{file} has no column {key!r}, only {columns}{checks.nearest(key, row)} ({option})"
+            raise InputError(msg)
+        value = value[name]
+    if not isinstance(value, str):
+        msg = f"{file}: {key!r} must be text in every row, not a value of type {type(value).__name__}"
+        raise InputError(msg)
+    return value

@@ -38,8 +38,8 @@ class Collator:
     def __init__(self, file: TokenFile, rows: Rows, *, mask_documents: bool) -> None:
         self.file, self.rows, self.mask_documents = file, rows, mask_documents
 
-    def __call__(self, examples: Sequence[dict[str, int]]) -> dict[str, torch.Tensor]:
-        """Make the batch: input_ids, labels and position_ids of shape (B, S), and the rows' numbers."""
+    def __call__(self, examples: Sequence[dict[str, int]]) -> dict[str, Any]:
+        """Make the batch: input_ids, labels and position_ids of shape (B, S), and a list of the rows' numbers."""
         numbers = [example["row"] for example in examples]
         ids = torch.stack([torch.from_numpy(self.rows.tokens(self.file, number)) for number in numbers])
         labels = ids.clone()
@@ -52,7 +52,8 @@ class Collator:
                 labels[i, begins] = -100
         else:
             positions = torch.arange(ids.shape[1]).expand_as(ids).clone()
-        return {"input_ids": ids, "labels": labels, "position_ids": positions, "row": torch.tensor(numbers)}
+        # Numbers as a list: Ulysses, which shards tensors along the row, hands on anything else as it is.
+        return {"input_ids": ids, "labels": labels, "position_ids": positions, "row": numbers}
 
 
 POSITIONS_EVERY = 4
@@ -70,6 +71,7 @@ class StageTrainer(SFTTrainer):
         tokenizer: Any,
         file: TokenFile,
         rows: Rows,
+        order: Sequence[int],
         folder: RunFolder,
         number: int,
         mask_documents: bool,
@@ -83,7 +85,7 @@ class StageTrainer(SFTTrainer):
             model,
             args,
             data_collator=collator,
-            train_dataset=Dataset.from_dict({"row": list(range(len(rows)))}),
+            train_dataset=Dataset.from_dict({"row": list(order)}),
             processing_class=tokenizer,
             callbacks=[_Steps(step_done)],
         )
@@ -92,6 +94,9 @@ class StageTrainer(SFTTrainer):
         self.file, self.rows, self.folder, self.number = file, rows, folder, number
         self.keep, self.before, self.log_line = keep, before, log_line
         self.positions = LossByPosition(rows.length, self.args.device)
+        parts = self.get_sp_size()
+        # Tokens of a row that a device predicts: all but the first, or of its part of the row those one further.
+        self.predicted = rows.length // parts if parts > 1 else rows.length - 1
         self.torch_loss = has_torch_loss(self.args.device)
         if self.torch_loss:
             put_torch_loss(self.model, lambda: self.state.global_step % POSITIONS_EVERY == 0)
@@ -106,16 +111,21 @@ class StageTrainer(SFTTrainer):
         numbers = inputs.pop("row", None)
         loss = super().compute_loss(model, inputs, *args, **options)
         seen, self._seen = self._seen, None
-        if seen is not None and seen.log_probs.shape == (len(inputs["input_ids"]), len(self.positions.bins)):
-            self.positions.add(seen.log_probs.detach(), seen.label_mask)
+        if seen is not None and seen.log_probs.shape == (len(inputs["input_ids"]), self.predicted):
+            # The first token of a row is at position 0, that of a later part of one, under Ulysses, is not.
+            self.positions.add(seen.log_probs.detach(), seen.label_mask, int(inputs["position_ids"][0, 0]))
         if not torch.isfinite(loss):
             self._stop(seen, numbers)
+        if (parts := self.get_sp_size()) > 1:
+            # Each process of a row computes the loss of the whole row and sends back its gradient: their sum is
+            # `parts` times that of the row, which would be clipped as such. The value stays.
+            loss = loss.detach() + (loss - loss.detach()) / parts
         return loss
 
     def _stop(self, seen: Any, numbers: Any) -> None:
         where = ""
         if numbers is not None:
-            rows = numbers.tolist()
+            rows = list(numbers)
             if seen is not None and seen.log_probs.ndim:
                 bad = (~seen.log_probs.isfinite()).any(1).tolist()
                 rows = [row for row, is_bad in zip(rows, bad, strict=False) if is_bad] or rows
@@ -181,7 +191,7 @@ class StageTrainer(SFTTrainer):
     def _require_room(self, target: Path) -> None:
         """A checkpoint takes what its parameters and the two moments of each do: known before it is written."""
         trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        need = 12 * trained
+        need = (20 if self.is_deepspeed_enabled else 12) * trained  # DeepSpeed writes weights twice more
         free = shutil.disk_usage(target.parent if target.parent.exists() else self.folder.path).free
         if need > free:
             last = self.folder.checkpoint(self.number)
