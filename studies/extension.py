@@ -16,11 +16,12 @@ import argparse
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ QUIET = {
 }
 os.environ |= QUIET  # before torch is imported, here and in the processes that are started
 
-from extension_bed import Bed, OwnTraining, Setting, SmallBed, TextBed  # noqa: E402
+from extension_bed import Bed, Setting, SmallBed, TextBed  # noqa: E402
 from extension_page import Record, write_page  # noqa: E402
 from extension_schemes import SENSITIVITY, Candidate, Schemes, slug  # noqa: E402
 
@@ -126,10 +127,13 @@ def run_own(bed: SmallBed, seed: int) -> Record:
 
 
 def start_process() -> None:
-    """One thread, and no bars: the study has its own lines of progress."""
+    """One thread, and no bars: the study has its own lines of progress. It ends where the study is killed."""
     import torch
     from transformers.utils import logging
 
+    if (parent := parent_process()) is not None:
+        # Left to itself it would go on with its run, in a folder that the next start takes for its own.
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
     torch.set_num_threads(1)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -219,6 +223,17 @@ def parse_seeds(text: str) -> list[int]:
     return found
 
 
+def command(options: argparse.Namespace) -> str:
+    """Return the command line that makes the page again."""
+    words = ["python studies/extension.py", "--full" if options.full else "--quick"]
+    if options.model is not None:
+        words += ["--model", Path(options.model).name, "--data", *(path.name for path in options.data)]
+        words += ["--factor", str(options.factor)]
+    if options.device != "cpu":
+        words += ["--device", options.device]
+    return " ".join([*words, "-o DIR --page docs/evidence.md"])
+
+
 def main(argv: Iterable[str] | None = None) -> None:
     """Run the study and write its page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -253,7 +268,7 @@ def main(argv: Iterable[str] | None = None) -> None:
         run_study(bed, tasks, seeds, options.processes)
     if not options.models_only:
         lines = [line for line in read_lines(folder) if line["seed"] in seeds]
-        write_page(lines, settings, bed, options.page or folder / "evidence.md")
+        write_page(lines, settings, bed, command(options), options.page or folder / "evidence.md")
 
 
 if __name__ == "__main__":

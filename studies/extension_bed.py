@@ -77,7 +77,7 @@ class OwnTraining:
     base: float = 188.0
     length: int = 64
     rows: int = 32
-    first_steps: int = 1000
+    first_steps: int = 1500
     later_steps: int = 250
     rounds: int = 12
     learning_rate: float = 3e-3
@@ -89,6 +89,7 @@ class Bed:
     """What the study needs of a model and its text; `folder` is the study's, `device` cpu or cuda."""
 
     shape: Shape
+    described: str
     rows_at_once = 1
     warmup_steps = 2
     weight_decay = 0.01
@@ -110,6 +111,10 @@ class Bed:
 
     def describe(self) -> dict[str, Any]:
         """What shapes the figures beside the settings."""
+        raise NotImplementedError
+
+    def method(self) -> str:
+        """Say in words how the model was made and is asked."""
         raise NotImplementedError
 
     def arguments(self) -> dict[str, Any]:
@@ -146,7 +151,7 @@ class Bed:
     def curve(
         self, seed: int, setting: Setting, candidate: Candidate, steps: Sequence[int], folder: Path, *, far: bool
     ) -> list[dict[str, Any]]:
-        """Train, and ask after each of `steps` at the new length; with `far`, once also at the old and at twice the new."""
+        """Train, and ask after each of `steps` at the new length; with `far`, once at the old and at twice the new."""
         folder.parent.mkdir(parents=True, exist_ok=True)
         points = []
         trained = [step for step in steps if step]
@@ -186,6 +191,7 @@ def split(steps: int, parts: int) -> list[int]:
 class SmallBed(Bed):
     """A model of 357 thousand parameters for every seed, trained from scratch at 64 tokens until it retrieves."""
 
+    described = "a model small enough for two cores"
     rows_at_once = 2
 
     def __init__(self, folder: Path, device: str, own: OwnTraining = OwnTraining(), questions: int = 2048) -> None:
@@ -196,6 +202,17 @@ class SmallBed(Bed):
     def describe(self) -> dict[str, Any]:
         """Say how the models are made, and how many questions they get."""
         return {"own": asdict(self.own), "questions": self.questions}
+
+    def method(self) -> str:
+        """Say in words how the model was made and is asked."""
+        own = self.own
+        return (
+            f"For every seed a Llama of {own.layers} layers and {own.heads} heads of {self.shape.head_dim} channels"
+            f" (base {own.base:g}) is trained from scratch at {own.length} tokens until it retrieves: in a Markov text"
+            f" {KEYS} keys are bound to {VALUES} values, and a key that comes again is followed by its value;"
+            " every second row is random tokens, repeated. A question is right where the right one of the values is the most"
+            f" likely; by chance one of {VALUES} is. The last quarter of a sequence asks, as often in each band of distance."
+        )
 
     def arguments(self) -> dict[str, Any]:
         """All in float32."""
@@ -225,7 +242,7 @@ class SmallBed(Bed):
         return score(Reader(model), questions.first(max(round(share * len(questions.ids)), 1)))
 
     def train_own(self, seed: int, tell: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
-        """Train the model of a seed from scratch until it retrieves, or all rounds are over; returns how far it came."""
+        """Train the model of a seed until it retrieves, or all rounds are over; returns how far it came."""
         own, work = self.own, self.folder / "own" / f"seed-{seed}"
         last = work / "start"
         if not last.exists():
@@ -299,6 +316,7 @@ def score(reader: Reader, questions: Questions) -> Bands:
 class TextBed(Bed):
     """A real model and real text; its questions are those of the suite recall."""
 
+    described = "a real model"
     weight_decay = 0.0
 
     def __init__(
@@ -316,6 +334,13 @@ class TextBed(Bed):
         """Say which model and text."""
         return {"model": self.name, "data": [path.name for path in self.text], "contexts": self.contexts}
 
+    def method(self) -> str:
+        """Say in words what is asked."""
+        return (
+            f"The model is {Path(self.name).name}, its text {', '.join(path.name for path in self.text)}. Seeds draw"
+            " the order of the text, and the questions, which are those of the suite `recall`."
+        )
+
     def model(self, seed: int) -> str:
         """Return the model, the same for all seeds: a seed draws the order of the text and the questions."""
         return self.name
@@ -328,7 +353,13 @@ class TextBed(Bed):
         """Right answers of the suite recall in eight equal bands of distance."""
         pairs = min(self.most_pairs, length // 32)
         found = evaluate(
-            model, self.tokenizer, "recall", lengths=[length], limit=max(round(share * self.contexts), 1), pairs=pairs, seed=seed
+            model,
+            self.tokenizer,
+            "recall",
+            lengths=[length],
+            limit=max(round(share * self.contexts), 1),
+            pairs=pairs,
+            seed=seed,
         )
         bands = found.rows[0]["by_distance"]
         return [[round(share * n), n] for share, n in zip(bands["accuracy"], bands["n"], strict=True)]

@@ -110,17 +110,17 @@ class Comparison:
         return p_value(self.differences, self.null)
 
 
-def write_page(lines: Sequence[Record], settings: Sequence[Any], bed: Any, path: Path) -> None:
-    """Write the page, and its figure beside it."""
+def write_page(lines: Sequence[Record], settings: Sequence[Any], bed: Any, command: str, path: Path) -> None:
+    """Write the page, and its figure beside it; `command` is what makes it again."""
     runs = Runs(lines)
     main = settings[0]
     original = bed.shape.original
     path.parent.mkdir(parents=True, exist_ok=True)
     draw(runs, main, original, path.with_suffix(".png"))
-    path.write_text(page(runs, settings, bed, path.with_suffix(".png").name))
+    path.write_text(page(runs, settings, bed, command, path.with_suffix(".png").name))
 
 
-def page(runs: Runs, settings: Sequence[Any], bed: Any, figure: str) -> str:
+def page(runs: Runs, settings: Sequence[Any], bed: Any, command: str, figure: str) -> str:
     """Text of the page."""
     main, original = settings[0], bed.shape.original
     length = main.factor * original
@@ -130,7 +130,7 @@ def page(runs: Runs, settings: Sequence[Any], bed: Any, figure: str) -> str:
         return runs.by_seed(main.name, scheme, main.primary, original if own_length else length)
 
     parts = [
-        *_head(runs, main, length, tokens, bed),
+        *_head(runs, main, length, tokens, bed, command),
         *_claims(primary),
         *_sets(runs, primary, main, length),
         *_curve(runs, main, length, tokens, figure),
@@ -144,37 +144,42 @@ def page(runs: Runs, settings: Sequence[Any], bed: Any, figure: str) -> str:
     return "\n".join(parts)
 
 
-def _head(runs: Runs, main: Any, length: int, tokens: int, bed: Any) -> list[str]:
+def _head(runs: Runs, main: Any, length: int, tokens: int, bed: Any, command: str) -> list[str]:
     n = len(runs.seeds())
     return [
         "# The paper's claim in small",
         "",
         "Which position scheme extends a context soonest, and does a base for every head matter? HARPE"
-        " (arXiv:2412.07171) trains one model for every scheme and prints no intervals. This study asks the same of a"
-        f" model small enough for two cores, {n} times over. It says nothing about larger models or longer training.",
+        " (arXiv:2412.07171) trains one model for every scheme and prints no intervals. This study asks the same of"
+        f" {bed.described}, with {n} seeds. It says nothing about other models or longer training.",
         "",
         "Every number and the figure come from one command, which goes on where it was stopped:",
         "",
         "```sh",
-        bed.command(),
+        command,
         "```",
         "",
-        *bed.method(),
+        bed.method(),
         "",
         f"All schemes of a seed start from the same checkpoint and read the same rows in the same order:"
         f" {main.rows} of {length:,} tokens a step, {main.factor} times the model's own length, at a learning rate of"
         f" {main.learning_rate:g}.",
         "",
-        f"**Primary figure**, fixed before these seeds were run: accuracy at {length:,} tokens after {main.primary} steps"
-        f" ({main.primary * tokens:,} tokens), the mean over equal bands of distance. Each key is bound once. Differences"
-        " are paired by seed; ± and brackets are 95 % intervals by Student's t over seeds.",
+        f"**Primary figure**, fixed before these seeds were run: accuracy at {length:,} tokens after {main.primary}"
+        f" steps ({main.primary * tokens:,} tokens), the mean over equal bands of distance. Each key is bound once."
+        " Differences are paired by seed; ± and brackets are 95 % intervals by Student's t over seeds.",
         "",
     ]
 
 
 def _claims(primary: Callable[..., dict[int, float]]) -> list[str]:
     found = [
-        (claim, Comparison.of(primary(claim.scheme, claim.own_length), primary(claim.other, claim.own_length), -claim.margin))
+        (
+            claim,
+            Comparison.of(
+                primary(claim.scheme, claim.own_length), primary(claim.other, claim.own_length), -claim.margin
+            ),
+        )
         for claim in CLAIMS
     ]
     found = [(claim, comparison) for claim, comparison in found if comparison.differences]
@@ -194,10 +199,10 @@ def _claims(primary: Callable[..., dict[int, float]]) -> list[str]:
     return [
         "## The claims",
         "",
-        f"In points of accuracy, n = {n} seeds. p is adjusted by Holm over all rows of this table: a claim holds, or does"
-        " not, where p is below 0.05. The last column says how many seeds a difference of"
-        f" {100 * MARGIN:g} points, the size that the paper's Table 6 orders strategies by, would take (power 80 %, at the"
-        " standard deviation found, one comparison alone).",
+        f"In points of accuracy, n = {n} seeds. p is adjusted by Holm over all rows of this table: a claim holds, or"
+        " does not, where p is below 0.05. The last column says how many seeds a difference of"
+        f" {100 * MARGIN:g} points, the size that the paper's Table 6 orders strategies by, would take (power 80 %, at"
+        " the standard deviation found, one comparison alone).",
         "",
         *_table(["claim", "difference of", "points", "p (Holm)", "verdict", "seeds needed"], rows, left=2),
     ]
@@ -235,9 +240,9 @@ def _sets(runs: Runs, primary: Callable[..., dict[int, float]], main: Any, lengt
     return [
         "## Is it the spread of the bases, or their level?",
         "",
-        "Each set against one base for all heads, the set's geometric mean; and against the mean of three other orders of"
-        " the same bases over the heads. p is adjusted by Holm over this table. The last column is the standard deviation"
-        " over the orders, in points: which heads retrieve is luck.",
+        "Each set against one base for all heads, the set's geometric mean; and against the mean of three other orders"
+        " of the same bases over the heads. p is adjusted by Holm over this table. The last column is the standard"
+        " deviation over the orders, in points: which heads retrieve is luck.",
         "",
         *_table(
             ["set", "bases", "accuracy, %", "− one base", "p", "− other orders", "p", "sd of orders"], rows, left=2
@@ -269,7 +274,9 @@ def _ordered(rows: list[list[str]], main: Any) -> list[list[str]]:
 
 
 def _others(primary: Callable[..., dict[int, float]]) -> list[str]:
-    names = [name for name in ("floor", "ripple", "random subset", "log-spaced", "ABF low", "ABF mean") if primary(name)]
+    names = [
+        name for name in ("floor", "ripple", "random subset", "log-spaced", "ABF low", "ABF mean") if primary(name)
+    ]
     found = [Comparison.of(primary(name), primary("peak-valley")) for name in names]
     found = [comparison for comparison in found if comparison.differences]
     if not found:
@@ -341,8 +348,9 @@ def _range(primary: Callable[..., dict[int, float]]) -> list[str]:
     return [
         "## The range of bases",
         "",
-        "The paper's range is 1e6 to 5e6 for 128k tokens. Here its ends have the same ratio of the longest wavelength to"
-        " the length: b = (r·L / 2π)^(d / (d − 2)), r = 38.63 and 188.35. Primary accuracy in % with both ends multiplied:",
+        "The paper's range is 1e6 to 5e6 for 128k tokens. Here its ends have the same ratio of the longest wavelength"
+        " to the length: b = (r·L / 2π)^(d / (d − 2)), r = 38.63 and 188.35. Primary accuracy in % with both ends"
+        " multiplied:",
         "",
         *_table(["scheme", *(f"× {factor:g}" for factor in times)], rows),
     ]
@@ -361,7 +369,7 @@ def _saturation(runs: Runs, setting: Any, original: int) -> list[str]:
         f"## Longer training, {setting.factor} times the length",
         "",
         f"Accuracy in % at {length:,} tokens after {setting.primary} steps of {setting.rows * length:,} tokens at"
-        f" {setting.learning_rate:g}: where training is long enough, the schemes no longer differ much.",
+        f" {setting.learning_rate:g}: what is left of the differences when training goes on.",
         "",
         *_table(["scheme", "accuracy, %", "seeds"], rows),
     ]
@@ -388,8 +396,9 @@ def _limits() -> list[str]:
         "## What this cannot say",
         "",
         "- Two layers and four heads are not thirty-two of each: a set of four bases is a coarse sample of a range.",
-        "- The paper's rule for peaks was fitted at 128k tokens. At this length it has no exact counterpart: `peak-valley`"
-        " here counts all local extrema, with tolerance 0, from distance L/256 on. `--full` adds two other readings.",
+        "- The paper's rule for peaks was fitted at 128k tokens. At this length it has no exact counterpart:"
+        " `peak-valley` here counts all local extrema, with tolerance 0, from distance L/256 on. `--full` adds two"
+        " other readings.",
         "- Retrieval of made-up keys is one skill. Perplexity of the made-up text would rank nothing.",
         "- A verdict of “cannot be told apart” is no evidence that two schemes are equal.",
         "",
