@@ -209,9 +209,10 @@ class SmallBed(Bed):
         return (
             f"For every seed a Llama of {own.layers} layers and {own.heads} heads of {self.shape.head_dim} channels"
             f" (base {own.base:g}) is trained from scratch at {own.length} tokens until it retrieves: in a Markov text"
-            f" {KEYS} keys are bound to {VALUES} values, and a key that comes again is followed by its value;"
-            " every second row is random tokens, repeated. A question is right where the right one of the values is the most"
-            f" likely; by chance one of {VALUES} is. The last quarter of a sequence asks, as often in each band of distance."
+            f" {KEYS} keys are bound to {VALUES} values, and a key that comes again is followed by its value; every"
+            " second row is random tokens, repeated. A question is right where the right one of the values is the"
+            f" most likely; by chance one of {VALUES} is. The last quarter of a sequence asks, as often in each band"
+            " of distance."
         )
 
     def arguments(self) -> dict[str, Any]:
