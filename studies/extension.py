@@ -158,6 +158,7 @@ def run_study(bed: Bed, tasks: Sequence[Task], seeds: Sequence[int], processes: 
             running[pool.submit(run_own, bed, seed)] = f"model of seed {seed}"
         elif ready is not None:
             left.remove(ready)
+            bed.data(ready.seed, ready.setting)  # written here: two processes would do so at once
             running[pool.submit(run_task, bed, ready)] = ", ".join(map(str, ready.key))
         else:
             return False

@@ -1,6 +1,7 @@
 """The page of the study: tables, verdicts and a figure, all from the lines of its runs."""
 
 import math
+import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -139,9 +140,21 @@ def page(runs: Runs, settings: Sequence[Any], bed: Any, command: str, figure: st
         *_range(primary),
         *(part for setting in settings[1:] for part in _saturation(runs, setting, original)),
         *_models(runs),
-        *_limits(),
+        "## What this cannot say",
+        "",
+        *(f"- {limit}" for limit in bed.limits),
+        "- A verdict of “cannot be told apart” is no evidence that two schemes are equal.",
+        "",
     ]
-    return "\n".join(parts)
+    return "\n".join(map(_wrapped, parts))
+
+
+def _wrapped(part: str) -> str:
+    """Break lines of running text; those of tables and code stay whole."""
+    if part.startswith(("|", "#", "!", "python")):
+        return part
+    indent = "  " if part.startswith("- ") else ""
+    return textwrap.fill(part, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _head(runs: Runs, main: Any, length: int, tokens: int, bed: Any, command: str) -> list[str]:
@@ -388,20 +401,6 @@ def _models(runs: Runs) -> list[str]:
         "Trained from scratch until they retrieve; a seed whose model does not is left out above.",
         "",
         *_table(["seed", "steps", "accuracy, %", "retrieves"], rows),
-    ]
-
-
-def _limits() -> list[str]:
-    return [
-        "## What this cannot say",
-        "",
-        "- Two layers and four heads are not thirty-two of each: a set of four bases is a coarse sample of a range.",
-        "- The paper's rule for peaks was fitted at 128k tokens. At this length it has no exact counterpart:"
-        " `peak-valley` here counts all local extrema, with tolerance 0, from distance L/256 on. `--full` adds two"
-        " other readings.",
-        "- Retrieval of made-up keys is one skill. Perplexity of the made-up text would rank nothing.",
-        "- A verdict of “cannot be told apart” is no evidence that two schemes are equal.",
-        "",
     ]
 
 
