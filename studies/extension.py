@@ -242,7 +242,9 @@ def main(argv: Iterable[str] | None = None) -> None:
     size.add_argument("--quick", action="store_true", help="five seeds, the default")
     size.add_argument("--full", action="store_true", help="ten seeds, more readings of the rule, both settings whole")
     parser.add_argument("-o", dest="folder", type=Path, required=True, help="folder of the study")
-    parser.add_argument("--page", type=Path, help="the page, and its figure beside it; DIR/evidence.md if left out")
+    parser.add_argument(
+        "--page", type=Path, help="the page, its figure and lines beside it; DIR/evidence.md if left out"
+    )
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--processes", type=int, default=2, help="runs at once, each with one thread")
     parser.add_argument("--seeds", type=parse_seeds, help="other seeds, such as 1,2 or 1-3, to try something out")

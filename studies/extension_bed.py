@@ -196,8 +196,9 @@ class SmallBed(Bed):
     described = "a model small enough for two cores"
     limits = (
         "Two layers and four heads are not thirty-two of each: a set of four bases is a coarse sample of a range.",
-        "The paper's rule for peaks was fitted at 128k tokens and has no exact counterpart at this length: `peak-valley`"
-        " here counts all local extrema, with tolerance 0, from distance L/256 on. `--full` adds two other readings.",
+        "The paper's rule for peaks was fitted at 128k tokens and has no exact counterpart at this length:"
+        " `peak-valley` here counts all local extrema, with tolerance 0, from distance L/256 on. `--full` adds two"
+        " other readings.",
         "Retrieval of made-up keys is one skill. Perplexity of the made-up text would rank nothing.",
     )
     rows_at_once = 2

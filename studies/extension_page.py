@@ -1,5 +1,6 @@
 """The page of the study: tables, verdicts and a figure, all from the lines of its runs."""
 
+import json
 import math
 import textwrap
 from collections import defaultdict
@@ -60,11 +61,11 @@ class Runs:
         lines = list(lines)
         self.own = sorted((line for line in lines if line["kind"] == "own"), key=lambda line: int(line["seed"]))
         self.bands: dict[tuple[str, str, int, int], dict[int, list[list[int]]]] = defaultdict(dict)
-        self.bases: dict[str, tuple[float, ...]] = {}
+        self.bases: dict[tuple[str, str], tuple[float, ...]] = {}
         for line in lines:
             if line["kind"] == "run":
                 if line["bases"]:
-                    self.bases.setdefault(line["scheme"], tuple(line["bases"]))
+                    self.bases.setdefault((line["setting"], line["scheme"]), tuple(line["bases"]))
                 for point in line["points"]:
                     key = line["setting"], line["scheme"], point["step"], point["length"]
                     self.bands[key][line["seed"]] = point["bands"]
@@ -112,12 +113,15 @@ class Comparison:
 
 
 def write_page(lines: Sequence[Record], settings: Sequence[Any], bed: Any, command: str, path: Path) -> None:
-    """Write the page, and its figure beside it; `command` is what makes it again."""
+    """Write the page, its figure and its lines beside it; `command` is what makes it again."""
+    lines = sorted(lines, key=lambda line: (line["seed"], line["kind"], line.get("setting"), line.get("scheme")))
     runs = Runs(lines)
     main = settings[0]
     original = bed.shape.original
     path.parent.mkdir(parents=True, exist_ok=True)
     draw(runs, main, original, path.with_suffix(".png"))
+    kept = [{key: value for key, value in line.items() if key != "cpu_seconds"} for line in lines]
+    path.with_suffix(".jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
     path.write_text(page(runs, settings, bed, command, path.with_suffix(".png").name))
 
 
@@ -131,7 +135,7 @@ def page(runs: Runs, settings: Sequence[Any], bed: Any, command: str, figure: st
         return runs.by_seed(main.name, scheme, main.primary, original if own_length else length)
 
     parts = [
-        *_head(runs, main, length, tokens, bed, command),
+        *_head(runs, main, length, tokens, bed, command, figure),
         *_claims(primary),
         *_sets(runs, primary, main, length),
         *_curve(runs, main, length, tokens, figure),
@@ -157,7 +161,7 @@ def _wrapped(part: str) -> str:
     return textwrap.fill(part, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
-def _head(runs: Runs, main: Any, length: int, tokens: int, bed: Any, command: str) -> list[str]:
+def _head(runs: Runs, main: Any, length: int, tokens: int, bed: Any, command: str, figure: str) -> list[str]:
     n = len(runs.seeds())
     return [
         "# The paper's claim in small",
@@ -166,7 +170,8 @@ def _head(runs: Runs, main: Any, length: int, tokens: int, bed: Any, command: st
         " (arXiv:2412.07171) trains one model for every scheme and prints no intervals. This study asks the same of"
         f" {bed.described}, with {n} seeds. It says nothing about other models or longer training.",
         "",
-        "Every number and the figure come from one command, which goes on where it was stopped:",
+        "Every number and the figure come from one command, which goes on where it was stopped; its"
+        f" [lines]({Path(figure).with_suffix('.jsonl')}), one for each run, are all that this page is made of:",
         "",
         "```sh",
         command,
@@ -247,7 +252,11 @@ def _sets(runs: Runs, primary: Callable[..., dict[int, float]], main: Any, lengt
     rows = []
     for name in SETS:
         if primary(name):
-            bases = "one set a seed" if name == "random subset" else ", ".join(f"{b:,.0f}" for b in runs.bases[name])
+            bases = (
+                "one set a seed"
+                if name == "random subset"
+                else ", ".join(f"{b:,.0f}" for b in runs.bases[main.name, name])
+            )
             own = _share(estimate(list(primary(name).values())))
             rows.append([name, bases, own, *cells(name, "one base"), *cells(name, "permuted"), spreads[name]])
     return [

@@ -2,8 +2,10 @@
 
 import json
 import math
+import re
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from pathlib import Path
 
 import extension
 import extension_data as data
@@ -248,6 +250,14 @@ def test_a_study_becomes_a_page(tiny):
     assert (tiny.folder / "evidence.png").stat().st_size > 10000
     write_page(lines, TINY_SETTINGS, tiny, "python study", tiny.folder / "again" / "evidence.md")
     assert (tiny.folder / "again" / "evidence.md").read_text() == page
+
+
+def test_the_page_is_what_its_lines_make(tmp_path):
+    page = Path(__file__).parent.parent / "docs" / "evidence.md"
+    lines = [json.loads(line) for line in page.with_suffix(".jsonl").read_text().splitlines()]
+    command = re.search(r"^python studies/.*$", page.read_text(), re.MULTILINE)[0]
+    write_page(lines, extension.SMALL, SmallBed(tmp_path, "cpu"), command, tmp_path / "evidence.md")
+    assert (tmp_path / "evidence.md").read_text() == page.read_text()
 
 
 @pytest.mark.slow
