@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 QUIET = {
-    "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "OMP_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",

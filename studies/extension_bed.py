@@ -28,6 +28,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from ropesearch import Stage, TrainSpec, apply_scheme, evaluate, load_model, train_model
 from ropesearch.core.model_config import ModelConfig
+from ropesearch.evaluation import recall
 from ropesearch.evaluation.reader import Reader
 
 Bands = list[list[int]]
@@ -117,6 +118,10 @@ class Bed:
     def method(self) -> str:
         """Say in words how the model was made and is asked."""
         raise NotImplementedError
+
+    def further(self) -> list[str]:
+        """Lines at the end of the page."""
+        return []
 
     def arguments(self) -> dict[str, Any]:
         """Training arguments that shape nothing, but for the number type on a GPU."""
@@ -223,6 +228,21 @@ class SmallBed(Bed):
             f" most likely; by chance one of {VALUES} is. The last quarter of a sequence asks, as often in each band"
             " of distance."
         )
+
+    def further(self) -> list[str]:
+        """Say how to ask the same of a real model."""
+        return [
+            "## With a real model",
+            "",
+            "The same comparison of a real model on real text, asked by the suite `recall`, is written for a GPU. It"
+            " was tested on a CPU with a model of random weights, and no figure here comes from it:",
+            "",
+            "```sh",
+            "python studies/extension.py --model SmolLM2-135M --data texts/ --factor 4 --device cuda"
+            " --processes 1 -o DIR",
+            "```",
+            "",
+        ]
 
     def arguments(self) -> dict[str, Any]:
         """All in float32."""
@@ -371,5 +391,8 @@ class TextBed(Bed):
             pairs=pairs,
             seed=seed,
         )
-        bands = found.rows[0]["by_distance"]
-        return [[round(share * n), n] for share, n in zip(bands["accuracy"], bands["n"], strict=True)]
+        own = found.rows[0]["by_distance"]
+        bands = [[0, 0] for _ in range(recall.BANDS)]  # one without questions is not among those of the row
+        for last, share, n in zip(own["to"], own["accuracy"], own["n"], strict=True):
+            bands[round(last * recall.BANDS / length) - 1] = [round(share * n), n]
+        return bands

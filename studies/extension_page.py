@@ -149,13 +149,14 @@ def page(runs: Runs, settings: Sequence[Any], bed: Any, command: str, figure: st
         *(f"- {limit}" for limit in bed.limits),
         "- A verdict of “cannot be told apart” is no evidence that two schemes are equal.",
         "",
+        *bed.further(),
     ]
     return "\n".join(map(_wrapped, parts))
 
 
 def _wrapped(part: str) -> str:
     """Break lines of running text; those of tables and code stay whole."""
-    if part.startswith(("|", "#", "!", "python")):
+    if part.startswith(("|", "#", "!", "python", "```")):
         return part
     indent = "  " if part.startswith("- ") else ""
     return textwrap.fill(part, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
@@ -326,7 +327,7 @@ def _distance(runs: Runs, main: Any, original: int, length: int) -> list[str]:
             continue
         sums = np.array(list(found.values())).sum(0)  # over seeds
         n_bands = len(sums)
-        shares = [f"{100 * hits / n:.0f}" for hits, n in sums]
+        shares = [f"{100 * hits / n:.0f}" if n else "–" for hits, n in sums]
         others = [
             _share(estimate(list(runs.by_seed(main.name, name, main.primary, n).values())))
             for n in (original, length, 2 * length)
