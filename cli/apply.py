@@ -7,7 +7,7 @@ from ropesearch.core.model_source import ModelSource
 from .errors import Command
 from .inputs import quiet_transformers, read_base_set, read_order
 from .notes import certainty_of_order, where_kept
-from .options import order_by_option, quiet_option
+from .options import order_by_option, quiet_option, scaling_option
 from .output import note, say
 from .progress import announce
 
@@ -30,6 +30,7 @@ from .progress import announce
 @click.option(
     "-o", "--output", required=True, type=click.Path(), metavar="DIR", help="The folder to create; it must not exist."
 )
+@scaling_option
 @order_by_option
 @quiet_option
 def apply(
@@ -38,16 +39,18 @@ def apply(
     scheme: str | None,
     max_position_embeddings: int | None,
     output: str,
+    scaling: str | None,
     order_by: str | None,
     quiet: bool,
 ) -> None:
     """Write a copy of the model MODEL that rotates by a base set or a position scheme.
 
-    MODEL is a folder as transformers saves it, a .gguf file or a hub name such as org/name. Its type must be llama,
-    mistral, qwen2 or qwen3, without RoPE scaling. Weights and tokenizer are copied unchanged; a .gguf file is unpacked
-    into the user's cache folder and kept there. A scheme that transformers has is written into the config alone, and
-    DIR is a stock checkpoint. With a base per KV head (--bases, uniform, table2, harpe) AutoModelForCausalLM loads DIR
-    once ropesearch.model is imported, or with trust_remote_code=True. Needs torch and transformers.
+    MODEL is a folder as transformers saves it, a .gguf file or a hub name such as org/name, of a type of the Llama,
+    Mistral, Qwen, Gemma, Granite, OLMo, SmolLM or StarCoder families that docs/models.md lists. One with RoPE scaling
+    needs --scaling. Weights and tokenizer are copied unchanged; a .gguf file is unpacked into the user's cache folder
+    and kept there. A scheme that transformers has is written into the config alone, and DIR is a stock checkpoint. With
+    a base per KV head (--bases, uniform, table2, harpe) AutoModelForCausalLM loads DIR once ropesearch.model is
+    imported, or with trust_remote_code=True. Needs torch and transformers.
     """
     if (bases is None) == (scheme is None):
         raise click.UsageError("either --bases or --scheme must be given" + (", not both" if bases else ""))
@@ -73,10 +76,11 @@ def apply(
         str(scheme) if base_set is None else base_set,
         output,
         max_position_embeddings=max_position_embeddings,
+        scaling=scaling,
         progress=None if quiet else announce,
     )
-    if scheme is not None or max_position_embeddings is not None:
+    if scheme is not None or max_position_embeddings is not None or change.scaling is not None:
         say(str(change), quiet=quiet)
-    for text in where_kept(model, kept_folder(source)):
+    for text in (*change.left_behind, *where_kept(model, kept_folder(source))):
         note(text, quiet=quiet)
     say(f"wrote {output}", quiet=quiet)

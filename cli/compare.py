@@ -18,12 +18,13 @@ from .progress import progress_on_stderr
 @covered_option()
 @result_options("", ".csv", ".json")
 def compare(names: tuple[str, ...], schemes: tuple[str, ...], max_distance: int, out: Output) -> None:
-    """Compare what NAMES cover: base-set files, presets and position schemes.
+    """Compare what NAMES cover: base-set files, rows of sweep files, presets and position schemes.
 
     \b
-        ropesearch compare bases.json table2 uniform abf:5e6 yarn:32 pi:32
+        ropesearch compare bases.json sweep.jsonl#3 table2 uniform abf:5e6 yarn:32 pi:32
 
-    The figures are those of --coverage. A star marks the best of each column.
+    The figures are those of --coverage. A star marks the best of each column. Sets of one base stand apart, since one
+    head cannot cover what many do.
     """  # noqa: D301  (click reads the control character \b as: leave these lines as they are)
     if not names + schemes:
         raise click.UsageError("NAMES must be given: base-set files, presets or position schemes")
@@ -32,5 +33,5 @@ def compare(names: tuple[str, ...], schemes: tuple[str, ...], max_distance: int,
 
     with progress_on_stderr(quiet=out.quiet) as progress:
         lines = read_input(lambda: compare([*names, *schemes], max_distance, progress=progress))
-    writers = {"": tables.of_comparison, ".csv": to_csv, ".json": to_json}
-    out.deliver({suffix: partial(write, lines) for suffix, write in writers.items()})
+    table = partial(tables.of_comparison, lines, lines.bound)
+    out.deliver({"": table, ".csv": partial(to_csv, lines), ".json": partial(to_json, lines)})

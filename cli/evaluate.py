@@ -66,7 +66,11 @@ def spec_options(function: F) -> F:
     help="Documents of perplexity, or the text around pairs and needles: a file or folder of .jsonl, .parquet or .txt, "
     "or a hub name. Repeat it for several.  [default: for recall and needle, texts that come with ropesearch]",
 )
-@click.option("--essays", metavar="DIR", help="niah, ruler: a folder of .txt files to hide needles in.")
+@click.option(
+    "--essays",
+    metavar="DIR",
+    help="niah, ruler: a folder of .txt files to hide needles in.  [default: lm-eval's own essays, from the hub]",
+)
 @click.option("--resume", is_flag=True, help="Keep the samples that an interrupted run has scored.")
 @click.option(
     "--device", default="cpu", show_default=True, metavar="NAME", help="Where the models run: cpu, cuda or cuda:N."

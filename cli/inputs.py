@@ -5,13 +5,14 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from ropesearch.core import checks
 from ropesearch.core.errors import InputError
+from ropesearch.core.files import read_file
+from ropesearch.core.numbers import read_number
 
 if TYPE_CHECKING:
     from ropesearch import BaseSet, Decay, Scheme
@@ -37,11 +38,47 @@ def read_input(read: Callable[[], T]) -> T:
         raise InputError(msg) from None
 
 
-def read_base_set(path: str) -> "BaseSet":
-    """Read a base-set file."""
+def read_bases(name: str) -> "BaseSet | Scheme":
+    """Find what a name stands for: a base-set file, a row of a sweep file, a preset or a position scheme."""
+    if is_plain_file(name):
+        return read_input(lambda: _load(name))
+    from ropesearch.search.named import find_bases
+
+    return read_input(lambda: find_bases(name))
+
+
+def read_base_set(name: str) -> "BaseSet":
+    """Find the bases that a name stands for, as `read_bases` does; a scheme that is more than bases is refused."""
     from ropesearch import BaseSet
 
-    return read_input(lambda: BaseSet.load(path))
+    found = read_bases(name)
+    if isinstance(found, BaseSet):
+        return found
+    from ropesearch.search.named import as_base_set
+
+    return as_base_set(found)
+
+
+def is_plain_file(name: str) -> bool:
+    """Whether a name stands for a file that is no sweep, which is read without what a search needs."""
+    from ropesearch.core.presets import PRESETS
+
+    return name not in PRESETS and name.endswith(".json") and os.path.isfile(name)
+
+
+def _load(path: str) -> "BaseSet":
+    from ropesearch import BaseSet
+
+    return BaseSet.load(path)
+
+
+def read_sweep_rows(name: str) -> list[dict[str, Any]] | None:
+    """Return the rows of a sweep file; None if the name is of anything else."""
+    if is_plain_file(name) or not os.path.isfile(name):
+        return None
+    from ropesearch.search.sweep_file import is_sweep_file, read_sweep
+
+    return read_input(lambda: read_sweep(name) if is_sweep_file(name) else None)
 
 
 def read_decay(path: str) -> "Decay":
@@ -84,7 +121,7 @@ def read_order(path: str, config: "ModelConfig | None") -> "Decay":
 
 def read_text(path: str) -> str:
     """Read a text in UTF-8."""
-    data = read_input(Path(path).read_bytes)
+    data = read_input(lambda: read_file(path))
     try:
         return data.decode()
     except UnicodeDecodeError as error:
@@ -108,17 +145,16 @@ def labels_of(scheme: "Scheme") -> list[str]:
 def bases_and_head_dim(
     ctx: click.Context, arguments: Sequence[str], head_dim: int, schemes: Sequence[str]
 ) -> tuple[list[float], int]:
-    """Bases given as numbers or as base-set files, whose head_dim holds unless one was given by hand."""
+    """Bases given as numbers or as names of base sets, whose head_dim holds unless one was given by hand."""
     if not arguments and not schemes:
         raise click.UsageError("BASES must be given: numbers or base-set files, or position schemes by --scheme")
 
     bases: list[float] = []
     sizes: dict[int, str] = {}
     for argument in arguments:
-        try:
-            value = float(argument)
-        except ValueError:
-            base_set = read_base_set(argument)
+        value = _as_number(argument)
+        if value is None:
+            base_set = _number_or_base_set(argument)
             bases += base_set.bases
             sizes[base_set.head_dim] = argument
         else:
@@ -130,6 +166,24 @@ def bases_and_head_dim(
             raise InputError(msg)
         (head_dim,) = sizes
     return bases, checks.head_dim(head_dim)
+
+
+def _as_number(text: str) -> float | None:
+    try:
+        return read_number(text)
+    except ValueError:
+        return None
+
+
+def _number_or_base_set(name: str) -> "BaseSet":
+    try:
+        return read_base_set(name)
+    except InputError as error:
+        if not str(error).startswith(f"{name!r} is not a file"):
+            raise
+        what = "neither a number nor a file, a preset or a position scheme"
+        msg = f"{name!r} is {what}; a base is a number such as 10000, 500k or 5e6"
+        raise InputError(msg) from None
 
 
 def filled_in(

@@ -6,8 +6,10 @@ from typing import Any
 import click
 
 from ropesearch._version import __version__
+from ropesearch.core.errors import printable
 
 from .apply import apply
+from .bases import bases
 from .compare import compare
 from .evaluate import evaluate
 from .export import export
@@ -41,7 +43,10 @@ class Root(click.Group):
 @click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="ropesearch")
 def cli() -> None:
-    """Search a RoPE base for every attention head, and see what each does over distance."""
+    """Search a RoPE base for every attention head, and see what each does over distance.
+
+    Numbers may end in k or m: thousands and millions in bases (30k is 30000), 1024s in lengths (128k is 131072).
+    """
 
 
 for command in (
@@ -49,6 +54,7 @@ for command in (
     sweep,
     show,
     export,
+    bases,
     apply,
     measure,
     train,
@@ -74,6 +80,6 @@ def main(args: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         line = error.format_message()
         # A group called without a command raises its help.
-        echo((line if line.startswith("Usage:") else f"Error: {line}") + "\n", err=True)
+        echo((line if line.startswith("Usage:") else f"Error: {printable(line)}") + "\n", err=True)
         return error.exit_code
     return code if isinstance(code, int) else 0

@@ -1,7 +1,6 @@
 """`ropesearch measure`."""
 
 import re
-from pathlib import Path
 
 import click
 
@@ -12,6 +11,7 @@ from . import tables
 from .errors import Command
 from .inputs import quiet_transformers, read_base_set, read_text
 from .notes import where_kept
+from .options import LENGTH, scaling_option
 from .output import Output, file_options, note, say
 from .progress import announce, progress_on_stderr
 
@@ -28,11 +28,14 @@ DTYPES = ("float32", "bfloat16", "float16")
     metavar="FILE",
     help="A UTF-8 text to read. Repeat it for several.  [default: the two that come with ropesearch]",
 )
-@click.option("--length", type=int, default=2048, show_default=True, help="Tokens to read from each text, at least 64.")
+@click.option(
+    "--length", type=LENGTH, default=2048, show_default=True, help="Tokens to read from each text, at least 64."
+)
 @click.option("--layers", metavar="LIST", help="Layers to measure, counted from 0, such as 0,5,10-12.  [default: all]")
 @click.option(
     "--bases", type=click.Path(), metavar="FILE", help="Predict what the bases in this base-set file would change."
 )
+@scaling_option
 @click.option("--verify", is_flag=True, help="With --bases: also run the model with them, to check the prediction.")
 @click.option("--softmax", is_flag=True, help="Also measure attention after the softmax; takes longer.")
 @click.option(
@@ -41,13 +44,14 @@ DTYPES = ("float32", "bfloat16", "float16")
 @click.option(
     "--dtype", metavar="NAME", help="Type of the weights: float32, bfloat16 or float16.  [default: as stored]"
 )
-@file_options("the decay file", ".json", ".json", also="a .npz of the same name with its arrays")
+@file_options("the decay file", ".json", ".json", also="beside it a .npz with its arrays")
 def measure(
     model: str,
     texts: tuple[str, ...],
     length: int,
     layers: str | None,
     bases: str | None,
+    scaling: str | None,
     verify: bool,
     softmax: bool,
     device: str,
@@ -59,8 +63,8 @@ def measure(
     \b
         ropesearch measure path/to/model --bases bases.json --verify -o decay.json
 
-    MODEL is a folder as transformers saves it, a .gguf file or a hub name such as org/name. Its type must be llama,
-    mistral, qwen2 or qwen3, with or without a base set in it. A .gguf file is unpacked into the user's cache folder and
+    MODEL is a folder as transformers saves it, a .gguf file or a hub name such as org/name, of a type that
+    docs/models.md lists, with or without a base set in it. A .gguf file is unpacked into the user's cache folder and
     kept there. Needs torch and transformers.
 
     The table shows the median head of every layer: the slope of its mean score before the softmax, in nats per decade
@@ -86,7 +90,7 @@ def measure(
     from ropesearch.model.load import as_kept, kept_folder, load_model
 
     found = find_device(device)
-    check_request(as_kept(source), length=length, layers=wanted, base_set=base_set)
+    check_request(as_kept(source), length=length, layers=wanted, base_set=base_set, scaling=scaling)
     options = {} if dtype is None else {"dtype": dtype}
     on_device = {} if found is None else {"device_map": {"": found}}
     tell = None if out.quiet else announce
@@ -105,17 +109,17 @@ def measure(
             length=length,
             layers=wanted,
             base_set=base_set,
+            scaling=scaling,
             verify=verify,
             softmax=softmax,
             name=model,
             progress=progress,
         )
-    if out.path is not None:
-        decay.save(out.path, overwrite=out.overwrite)
+    arrays = None if out.path is None else decay.save(out.path, overwrite=out.overwrite)
     notes = ["of one short text, the two halves of the queries are compared"] if len(decay.texts) == 1 else []
     out.print({"": lambda: tables.of_decay(decay), ".json": decay.to_json}, notes)
-    if out.path is not None:
-        out.wrote(f"{out.path} and {Path(out.path).with_suffix('.npz')}")
+    if arrays is not None:
+        out.wrote(f"{out.path} and {arrays}")
 
 
 def parse_layers(text: str) -> list[int]:

@@ -2,13 +2,55 @@
 
 from collections.abc import Callable
 from dataclasses import MISSING
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 
+from ropesearch.core.numbers import read_number, read_range
 from ropesearch.core.spec import COVERED_TO, EXTREMA_OPTIONS, SearchSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+if TYPE_CHECKING:
+    NumberType = click.ParamType[Any]
+else:
+    NumberType = click.ParamType  # not generic in click 8.1
+
+
+class Number(NumberType):
+    """A number, with k or m after it for thousands and millions, or for 1024s where it counts tokens."""
+
+    def __init__(self, name: str, *, whole: bool, binary: bool = False) -> None:
+        self.name, self.whole, self.binary = name, whole, binary
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Convert one number."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._checked(read_number(value, binary=self.binary))
+        except ValueError:
+            return self.fail(f"{value!r} is not a valid {self.name}.", param, ctx)
+
+    def convert_range(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> list[Any]:
+        """Convert a number, or all those of a range."""
+        if ":" not in value:
+            return [self.convert(value, param, ctx)]
+        try:
+            return [self._checked(number) for number in read_range(value, binary=self.binary)]
+        except ValueError:
+            self.fail(f"{value!r} is not a valid range: first:last:step, such as 10k:50k:10k", param, ctx)
+
+    def _checked(self, number: float) -> int | float:
+        if self.whole and not isinstance(number, int):
+            raise ValueError
+        return number if self.whole else float(number)
+
+
+BASE = Number("float", whole=False)
+LENGTH = Number("integer", whole=True, binary=True)
+COUNT = Number("integer", whole=True)
 
 
 def combined(*options: Callable[[F], F]) -> Callable[[F], F]:
@@ -45,6 +87,12 @@ order_by_option = click.option(
     metavar="FILE",
     help="Beyond the paper: give the smallest base to the KV head whose slope is steepest in this decay file.",
 )
+scaling_option = click.option(
+    "--scaling",
+    metavar="NAME",
+    help="For a model with a rule such as llama3, linear or yarn: replace drops it, closest to HARPE; keep applies it "
+    "to every base.",
+)
 figure_option = click.option(
     "-o", "--output", type=click.Path(), metavar="FILE", required=True, help="The figure: .png, .svg or .pdf."
 )
@@ -75,6 +123,7 @@ def spec_option(name: str, *flags: str, note: str = "", **changes: Any) -> Calla
     """
     field = SearchSpec.__dataclass_fields__[name]
     kind = (get_args(field.type) or (field.type,))[0]  # float of `float | None`
+    kind = {"bmin": BASE, "bmax": BASE, "stride": BASE}.get(name, LENGTH if name.endswith("_distance") else kind)
     settings: dict[str, Any] = {"help": field.metadata["help"] + (f"  [{note}]" if note else "")}
     settings["default"] = None if field.default is MISSING else field.default
     settings |= {"is_flag": True} if kind is bool else {"type": kind, "show_default": settings["default"] is not None}
@@ -97,4 +146,4 @@ def distance_options(min_distance: int) -> Callable[[F], F]:
 
 def covered_option(text: str = "Last distance, in tokens, included.") -> Callable[[F], F]:
     """--max-distance of what computes coverage."""
-    return click.option("--max-distance", type=int, default=COVERED_TO, show_default=True, help=text)
+    return click.option("--max-distance", type=LENGTH, default=COVERED_TO, show_default=True, help=text)

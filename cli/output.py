@@ -26,7 +26,7 @@ from typing import Any, cast
 
 import click
 
-from ropesearch.core.errors import ParameterError
+from ropesearch.core.errors import ParameterError, printable
 from ropesearch.core.files import check_output, write_whole
 
 from .options import F, combined, overwrite_option, quiet_option
@@ -189,13 +189,19 @@ def note(text: str, *, quiet: bool) -> None:
 def say(line: str, *, quiet: bool) -> None:
     """Print a line on stderr."""
     if not quiet:
-        echo(line + "\n", err=True)
+        echo(printable(line) + "\n", err=True)
 
 
 def echo(content: Content, *, err: bool = False) -> None:
-    """Print as it is. Where nobody reads stdout any more, the command ends; stderr is not what it works for."""
+    """Print as it is, but for characters that the encoding lacks, which are escaped.
+
+    Where nobody reads stdout any more, the command ends; stderr is not what it works for.
+    """
+    encoding = getattr(sys.stderr if err else sys.stdout, "encoding", None) or "utf-8"
     with suppress(BrokenPipeError) if err else pipe_may_close():
         for part in [content] if isinstance(content, str) else content:
+            if isinstance(part, str):
+                part = part.encode(encoding, "backslashreplace").decode(encoding)
             click.echo(part, nl=False, err=err)
 
 

@@ -11,11 +11,24 @@ import click
 from ropesearch.core.errors import ParameterError
 
 from .errors import Command
-from .inputs import read_base_set, read_decay, read_schemes
+from .inputs import read_base_set, read_bases, read_decay, read_input, read_schemes
 from .measure import parse_layers
-from .options import F, combined, figure_option, overwrite_option, quiet_option
+from .notes import options_without_effect
+from .options import (
+    BASE,
+    LENGTH,
+    F,
+    combined,
+    distance_options,
+    extrema_options,
+    figure_option,
+    head_dim_option,
+    overwrite_option,
+    quiet_option,
+)
 from .output import note, say
 from .progress import progress_on_stderr
+from .tables import SWEEP_FIGURES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -93,31 +106,138 @@ _options: Callable[[Any], Any] = combined(
 )
 
 
+covered_to = click.option(
+    "--max-distance", type=LENGTH, default=131072, show_default=True, help="Last distance, in tokens."
+)
+logx_option = click.option("--logx", is_flag=True, help="Draw the horizontal axis on a log scale.")
+
+
 @click.group()
 def plot() -> None:
     """Draw a figure."""
 
 
 @plot.command(cls=Command)
-@click.argument("file", type=click.Path(), required=False)
-@click.option("--scheme", metavar="SPEC", help="Draw a position scheme, such as yarn:32, instead of FILE.")
-@click.option("--max-distance", type=int, default=131072, show_default=True, help="Last distance, in tokens.")
-@click.option("--logx", is_flag=True, help="Draw distances on a log scale.")
+@click.argument("name", metavar="BASES", required=False)
+@click.option("--scheme", metavar="SPEC", help="Draw a position scheme, such as yarn:32, instead of BASES.")
+@covered_to
+@logx_option
 @drawing_options
-def coverage(file: str | None, scheme: str | None, max_distance: int, logx: bool, out: Drawing) -> None:
-    """Draw how the waveforms of a base-set file, or of a position scheme, cover the distances.
+def coverage(name: str | None, scheme: str | None, max_distance: int, logx: bool, out: Drawing) -> None:
+    """Draw how the waveforms of BASES cover the distances.
 
-    Thin lines are the heads, bold ones the best head and the mean of all. The lower part shows every distance around
-    the worst one.
+    BASES is a base-set file, a row of a sweep file such as sweep.jsonl#3, a preset or a position scheme. Thin lines are
+    the heads, bold ones the best head and the mean of all. The lower part shows every distance around the worst one.
     """
-    if (file is None) == (scheme is None):
-        raise click.UsageError("either FILE or --scheme must be given")
-    drawn = read_base_set(file) if file else read_schemes([str(scheme)])[0]
+    if (name is None) == (scheme is None):
+        raise click.UsageError("either BASES or --scheme must be given")
+    drawn = read_bases(name) if name else read_schemes([str(scheme)])[0]
     from ropesearch.plots.coverage import plot_coverage
 
     with progress_on_stderr(quiet=out.quiet) as progress:
         figure = plot_coverage(drawn, max_distance, logx=logx, **out.look, progress=progress)
     out.deliver(figure)
+
+
+@plot.command(cls=Command)
+@click.argument("names", nargs=-1, required=True)
+@covered_to
+@logx_option
+@drawing_options
+def overlay(names: tuple[str, ...], max_distance: int, logx: bool, out: Drawing) -> None:
+    """Draw several sets and schemes on shared axes: their best heads and their means.
+
+    \b
+        ropesearch plot overlay bases.json table2 uniform abf:5e6 -o overlay.png
+
+    NAMES are base-set files, rows of sweep files, presets and position schemes.
+    """  # noqa: D301  (click reads the control character \b as: leave these lines as they are)
+    sets = {name: read_bases(name) for name in names}
+    from ropesearch.plots.overlay import plot_overlay
+
+    with progress_on_stderr(quiet=out.quiet) as progress:
+        figure = plot_overlay(sets, max_distance, logx=logx, **out.look, progress=progress)
+    out.deliver(figure)
+
+
+@plot.command(cls=Command)
+@click.argument("base", metavar="BASE", type=BASE)
+@head_dim_option
+@distance_options(1000)
+@extrema_options
+@click.option("--linear", is_flag=True, help="Draw distances on a linear scale instead of a log scale.")
+@drawing_options
+@click.pass_context
+def extrema(
+    ctx: click.Context,
+    /,
+    base: float,
+    head_dim: int,
+    min_distance: int,
+    max_distance: int,
+    linear: bool,
+    out: Drawing,
+    **rule: Any,
+) -> None:
+    """Draw the waveform of one base, with the peaks and valleys that a search takes into account."""
+    from ropesearch.plots.extrema import plot_extrema
+
+    look = {**out.look, "min_distance": min_distance, "logx": not linear}
+    out.deliver(plot_extrema(base, head_dim, max_distance, **look, **rule))
+    for line in options_without_effect(ctx, rule):
+        note(line, quiet=out.quiet)
+
+
+@plot.command(cls=Command)
+@click.argument("name", metavar="BASES")
+@drawing_options
+def alignment(name: str, out: Drawing) -> None:
+    """Draw whose valleys lie on whose peaks, in the order of choice, and what Algorithm 1 scored each base by.
+
+    BASES is as for `plot coverage`. Its options say which peaks and valleys count.
+    """
+    base_set = read_base_set(name)
+    from ropesearch.plots.alignment import plot_alignment
+
+    out.deliver(plot_alignment(base_set, **out.look))
+
+
+@plot.command(cls=Command)
+@click.argument("names", nargs=-1, required=True)
+@drawing_options
+def bases(names: tuple[str, ...], out: Drawing) -> None:
+    """Draw the bases of one or several sets, head by head.
+
+    NAMES are base-set files, rows of sweep files, presets, and position schemes that are nothing but bases.
+    """
+    sets = {name: read_base_set(name) for name in names}
+    from ropesearch.plots.bases import plot_bases
+
+    out.deliver(plot_bases(sets, **out.look))
+
+
+@plot.command(cls=Command)
+@click.argument("file", type=click.Path())
+@click.option(
+    "--figure",
+    type=click.Choice(list(SWEEP_FIGURES)),
+    default="floor",
+    show_default=True,
+    help="What to draw: a figure of coverage.",
+)
+@click.option(
+    "--against", default="stride", show_default=True, metavar="OPTION", help="The option along the horizontal axis."
+)
+@logx_option
+@drawing_options
+def sweep(file: str, figure: str, against: str, logx: bool, out: Drawing) -> None:
+    """Draw a figure of every row of the sweep file FILE against an option that the sweep varied."""
+    from ropesearch.plots.sweep import plot_sweep
+
+    from ropesearch.search.sweep_file import read_sweep
+
+    rows = read_input(lambda: read_sweep(file))
+    out.deliver(plot_sweep(rows, figure, against.replace("-", "_"), logx=logx, **out.look))
 
 
 @plot.command(cls=Command)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from ropesearch.core.errors import printable
 from ropesearch.core.progress import Progress
 
 from .output import echo
@@ -24,7 +25,7 @@ Clock = Callable[[], float]
 def announce(what: str, done: int, total: int) -> None:
     """Say on stderr, as a library's `progress`, that work begins which may take long and tells of no steps."""
     if done == 0:
-        echo(f"{what}; a large one takes minutes\n", err=True)
+        echo(f"{printable(what)}; a large one takes minutes\n", err=True)
 
 
 @contextmanager
@@ -59,7 +60,7 @@ class Lines:
         self._tenth = tenth
         time_left = took / (done - self._first) * (total - done)
         end = f"{time_left:.0f} s left" if done < total else f"{took:.0f} s in all"
-        echo(f"{what}: {100 * done // total} % ({done} of {total}), {end}\n", err=True)
+        echo(f"{printable(what)}: {100 * done // total} % ({done} of {total}), {end}\n", err=True)
 
 
 class Bars:
@@ -87,7 +88,9 @@ class Bars:
             self._bars = progress.Progress(console=self._console or Console(stderr=True), transient=True)
             self._bars.start()
         if what not in self._tasks:
-            self._tasks[what] = self._bars.add_task(what, total=total)
+            from rich.markup import escape
+
+            self._tasks[what] = self._bars.add_task(escape(printable(what)), total=total)
         self._bars.update(self._tasks[what], completed=done)
 
     def __exit__(

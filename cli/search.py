@@ -11,7 +11,7 @@ from ropesearch.core.spec import SearchSpec
 
 from .errors import Command
 from .inputs import by_hand, filled_in, read_config, read_order
-from .notes import certainty_of_order, cut_to_processors, options_without_effect
+from .notes import certainty_of_order, changed_preset, cut_to_processors, options_without_effect, scaled_model
 from .options import (
     combined,
     device_option,
@@ -24,7 +24,7 @@ from .options import (
     preset_option,
     spec_option,
 )
-from .output import Output, file_options
+from .output import Output, file_options, note
 from .progress import progress_on_stderr
 from .show import forms_of
 
@@ -79,6 +79,9 @@ def search(
         ropesearch search --bmin 1e6 --bmax 5e6 --stride 30000 --model-config path/to/model
     """  # noqa: D301  (click reads the control character \b as: leave these lines as they are)
     options = filled_in(ctx, options, preset, model_config)
+    if model_config is not None:
+        for text in scaled_model(read_config(model_config)):
+            note(text, quiet=out.quiet)
     decay = None if order_by is None else _decay_for(ctx, order_by, model_config, options)
     if plot is not None:
         from ropesearch.plots.style import check_figure_path
@@ -101,7 +104,11 @@ def search(
 
             figure = plot_coverage(base_set, spec.max_distance, progress=progress)
             save_figure(figure, plot, overwrite=out.overwrite)
-    notes = [*options_without_effect(ctx, options), *cut_to_processors("threads", runtime["threads"])]
+    notes = [
+        *changed_preset(ctx, options, preset),
+        *options_without_effect(ctx, options),
+        *cut_to_processors("threads", runtime["threads"]),
+    ]
     notes += [] if decay is None else certainty_of_order(decay)
     out.deliver(forms_of(base_set), notes)
     out.wrote(plot)

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,12 @@ from ropesearch.core.errors import shown
 from . import tables
 from .errors import Command, with_flags
 from .inputs import by_hand, filled_in
-from .notes import cut_to_processors, options_without_effect
+from .notes import changed_preset, cut_to_processors, options_without_effect
 from .options import (
+    BASE,
+    COUNT,
+    LENGTH,
+    Number,
     device_option,
     extrema_options,
     head_dim_option,
@@ -37,8 +41,15 @@ else:
     ListType = click.ParamType  # not generic in click 8.1
 
 
+sort_option = click.option(
+    "--sort",
+    type=click.Choice(list(tables.SWEEP_FIGURES)),
+    help="Show the rows with the best figure first; the file keeps its order.",
+)
+
+
 class ListOf(ListType):
-    """One value, or several with commas between them."""
+    """One value, or several with commas between them; a number also as a range, first:last:step."""
 
     def __init__(self, each: "click.ParamType[Any]") -> None:
         self.each = each
@@ -48,21 +59,24 @@ class ListOf(ListType):
         """Convert every value of the list."""
         if isinstance(value, list):
             return value
-        return [self.each.convert(part.strip(), param, ctx) for part in str(value).split(",")]
+        parts = [part.strip() for part in str(value).split(",")]
+        if isinstance(self.each, Number):
+            return [number for part in parts for number in self.each.convert_range(part, param, ctx)]
+        return [self.each.convert(part, param, ctx) for part in parts]
 
 
 @click.command(cls=Command)
-@spec_option("bmin", "--bmins", "--bmin", type=ListOf(click.FLOAT), note="required")
-@spec_option("bmax", "--bmaxs", "--bmax", type=ListOf(click.FLOAT), note="required")
-@spec_option("stride", "--strides", "--stride", type=ListOf(click.FLOAT), note="required unless --strategy uniform")
-@spec_option("heads", type=ListOf(click.INT), note="required unless --model-config")
+@spec_option("bmin", "--bmins", "--bmin", type=ListOf(BASE), note="required")
+@spec_option("bmax", "--bmaxs", "--bmax", type=ListOf(BASE), note="required")
+@spec_option("stride", "--strides", "--stride", type=ListOf(BASE), note="required unless --strategy uniform")
+@spec_option("heads", type=ListOf(COUNT), note="required unless --model-config")
 @kv_heads_option
 @head_dim_option
 @model_config_option
 @preset_option
 @spec_option("strategy", "--strategies", "--strategy", type=ListOf(click.STRING), metavar=None)
 @spec_option("min_distance")
-@spec_option("max_distance", "--max-distances", "--max-distance", type=ListOf(click.INT))
+@spec_option("max_distance", "--max-distances", "--max-distance", type=ListOf(LENGTH))
 @extrema_options
 @matching_options
 @spec_option("refine")
@@ -73,6 +87,7 @@ class ListOf(ListType):
 )
 @click.option("--scheduler", metavar="ADDRESS", help="Run on the Dask cluster of this scheduler, such as host:8786.")
 @click.option("--resume", is_flag=True, help="Continue the file of a sweep that was stopped.")
+@sort_option
 @file_options("the rows as JSON Lines", ".jsonl", ".json", ".csv", required=True)
 @click.pass_context
 def sweep(
@@ -84,6 +99,7 @@ def sweep(
     resume: bool,
     preset: str | None,
     model_config: str | None,
+    sort: str | None,
     out: Output,
     **options: Any,
 ) -> None:
@@ -99,18 +115,19 @@ def sweep(
     if resume and out.path is None:
         raise click.UsageError("--resume needs --output FILE: there is nothing to continue on stdout")
 
-    from ropesearch.search.sweep import sweep, sweep_points
+    from ropesearch.search.sweep import sweep, sweep_specs
+    from ropesearch.search.sweep_file import read_sweep
     from ropesearch.search.workers import dask_cluster, process_pool
 
     axes = {"stride": "strides", "bmin": "bmins", "bmax": "bmaxs", "heads": "heads"}
     axes |= {"max_distance": "max_distances", "strategy": "strategies"}
-    points = sweep_points(**{axes.get(name, name): _as_list(name, value, axes) for name, value in options.items()})
+    points = sweep_specs({axes.get(name, name): _as_list(name, value, axes) for name, value in options.items()})
 
     notes: list[str] = []
     note_now = partial(note, quiet=out.quiet)
     executors = process_pool(workers) if scheduler is None else dask_cluster(scheduler, note=note_now)
     with progress_on_stderr(quiet=out.quiet) as progress, executors as executor, _file(out) as path:
-        rows = sweep(
+        sweep(
             points,
             path,
             executor=executor,
@@ -120,20 +137,20 @@ def sweep(
             progress=progress,
             note=notes.append,
         )
+        rows = read_sweep(path)  # numbered as `show` numbers them
         text = "" if out.path else Path(path).read_text()
     failed = [with_flags(row["error"], ctx) for row in rows if "error" in row]
     if len(failed) == len(rows):
         msg = f"none of the {len(rows)} points could be searched; the first: {failed[0]}"
         raise click.UsageError(msg)
-    notes += options_without_effect(ctx, options)
+    notes += [*changed_preset(ctx, options, preset), *options_without_effect(ctx, options)]
     if scheduler is None:
         notes += cut_to_processors("workers", workers)
     elif by_hand(ctx, "workers"):
         notes.append("--workers has no effect with --scheduler")
     if failed:
         notes.append(f"{len(failed)} of {len(rows)} points could not be searched; the first: {failed[0]}")
-    formats = {"": partial(tables.of_sweep, rows), ".json": partial(_json, rows), ".csv": partial(_csv, rows)}
-    out.print(formats | {".jsonl": lambda: text}, notes)
+    out.print(forms_of_rows(rows, sort) | {".jsonl": lambda: text}, notes)
     out.wrote(out.path)
 
 
@@ -159,6 +176,12 @@ def _file(out: Output) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def forms_of_rows(rows: Sequence[dict[str, Any]], sort: str | None) -> dict[str, Callable[[], str]]:
+    """Return what makes a table, JSON and CSV out of the rows of a sweep."""
+    ordered = [rows[i] for i in tables.sorted_rows(rows, sort)]
+    return {"": partial(tables.of_sweep, rows, sort), ".json": partial(_json, ordered), ".csv": partial(_csv, ordered)}
 
 
 def _json(rows: Sequence[dict[str, Any]]) -> str:

@@ -121,13 +121,14 @@ def _rows(words: "Printed", columns: range) -> "list[tuple[str, tuple[Words, ...
 def _drawn(words: "Printed", columns: range) -> "RichTable":
     """Return some columns, the intervals below their figures."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, padding=(0, 1), pad_edge=False)
     table.add_column("", overflow="fold", max_width=LONGEST_LABEL)
     for i in columns:
         table.add_column(words.columns[i], justify="right", overflow="fold")
     for label, cells in _rows(words, columns):
-        table.add_row(label, *(_cell(cells[i]) for i in columns))
+        table.add_row(label, *(Text(_cell(cells[i]), justify="right") for i in columns))
     return table
 
 

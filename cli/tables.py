@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ropesearch.core.errors import InputError, shown
+from ropesearch.core.errors import InputError, printable, shown
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -42,15 +42,28 @@ COMPARED_COLUMNS: dict[str, tuple[str, int, Callable[[Iterable[float]], float]]]
 }
 """Figures of a comparison: their names, their digits after the point, and which is the best."""
 
-SWEEP_COLUMNS = ("stride", "bmin", "bmax", "heads", "max_distance", "strategy")
+SWEEP_COLUMNS = ("strategy", "stride", "bmin", "bmax", "heads", "max_distance")
+"""Options of a sweep that the title names where all points share them."""
+SWEEP_FIGURES: dict[str, Callable[[Iterable[float]], float]] = {
+    "floor": max,
+    "mean": max,
+    "quantile_01": max,
+    "ripple": min,
+}
+"""Figures of a sweep's rows, and which is the best."""
 
 
 def as_text(*tables: "Table") -> str:
     """Tables as they are printed."""
     from rich.console import Console
+    from rich.text import Text
 
-    # Names come from files: a bracket in one of them is no markup.
-    console = Console(markup=False, emoji=False)
+    class PrintableConsole(Console):
+        def render_str(self, text: str, **options: Any) -> Text:
+            """Render every title, header and cell that is no Text; names in them come from files."""
+            return super().render_str(printable(text), **options)
+
+    console = PrintableConsole(markup=False, emoji=False)  # a bracket in a name is no markup
     if not console.is_terminal:
         console.width = max(console.width, PIPE_WIDTH)
     with console.capture() as capture:
@@ -59,8 +72,8 @@ def as_text(*tables: "Table") -> str:
     return capture.get()
 
 
-def of_base_set(base_set: "BaseSet") -> str:
-    """Return one row per KV head, and the coverage if it was computed."""
+def of_base_set(base_set: "BaseSet", bound: float | None = None) -> str:
+    """Return one row per KV head, and the coverage if it was computed, with how many bases reach the lower bound."""
     from ropesearch.exporters.table import COLUMNS, rows
 
     groups = "" if base_set.kv_heads == base_set.heads else f", {base_set.kv_heads} KV heads"
@@ -69,9 +82,16 @@ def of_base_set(base_set: "BaseSet") -> str:
     )
     if base_set.parameters.get("order") == "measured":
         table.caption = "assigned to the heads by measured slope, which is beyond the paper"
-    for row in rows(base_set):
+    for row in rows(base_set, digits=12):
         table.add_row(*row)
-    return as_text(table, *([_coverage(base_set.coverage_figures)] if base_set.coverage_figures else []))
+    if not base_set.coverage_figures:
+        return as_text(table)
+    coverage = _coverage(base_set.coverage_figures)
+    if bound is not None:
+        reach = sum(base >= bound for base in base_set.bases)
+        coverage.add_row(f"bases of at least {bound:,.12g}", f"{reach} of {len(base_set.bases)}")
+        coverage.caption = f"{bound:,.12g}: the lower bound on one base for this length (arXiv:2405.14591)"
+    return as_text(table, coverage)
 
 
 def _coverage(figures: Mapping[str, Any]) -> "Table":
@@ -127,56 +147,88 @@ def _decay(decay: "Decay", title: str, names: Mapping[str, str]) -> "Table":
     return table
 
 
-def of_comparison(lines: "Sequence[Compared]") -> str:
-    """Return one row per set or scheme, the best of each column marked with a star."""
+def of_comparison(lines: "Sequence[Compared]", bound: float | None = None) -> str:
+    """Return one row per set or scheme, those of one head apart, the best of each column and group marked by a star."""
     first, last = lines[0].coverage.distances
-    table = _table(
-        "bases",
-        *(name for name, _, _ in COMPARED_COLUMNS.values()),
-        title=f"coverage, distances {first} to {last}; * best",
-        caption="floor, mean, 1 %: of the best head; valleys: share on a peak of another head",
-        names="set or scheme",
-        box=None,
-        padding=(0, 1),
-    )
-    columns = [
-        _marked([line.figures[key] for line in lines], digits, best_of)
-        for key, (_, digits, best_of) in COMPARED_COLUMNS.items()
-    ]
-    for line, *cells in zip(lines, *columns, strict=True):
-        table.add_row(line.name, str(line.bases), *cells)
+    title = f"coverage, distances {first} to {last}; * best"
+    groups = [[line for line in lines if line.bases > 1], [line for line in lines if line.bases == 1]]
+    several = all(groups)
+    notes = ["floor, mean, 1 %: of the best head; valleys: share on a peak of another head"]
+    if several:
+        notes.append("one head against many is no contest: sets of one base stand apart")
+    if bound is not None:
+        notes.append(
+            f"≥ bound: bases of at least {bound:,.12g}, below which one head's waveform turns negative within"
+            f" {last + 1} tokens (arXiv:2405.14591)"
+        )
+    names = ["bases", *([] if bound is None else ["≥ bound"]), *(name for name, _, _ in COMPARED_COLUMNS.values())]
+    from rich.text import Text
+
+    caption = Text("\n".join(notes))
+    table = _table(*names, title=title, caption=caption, names="set or scheme", box=None, padding=(0, 1))
+    for group in groups:
+        columns = [
+            _marked([line.figures[key] for line in group], digits, best_of)
+            for key, (_, digits, best_of) in COMPARED_COLUMNS.items()
+        ]
+        for i, (line, *cells) in enumerate(zip(group, *columns, strict=True)):
+            reach = "–" if line.bounded is None else str(line.bounded)
+            counts = [str(line.bases), *([] if bound is None else [reach])]
+            last_one = several and group is groups[0] and i == len(group) - 1
+            table.add_row(line.name, *counts, *cells)
+            if last_one:
+                table.add_row("")
     return as_text(table)
 
 
 def _marked(values: Sequence[float | None], digits: int, best_of: Callable[[Iterable[float]], float]) -> list[str]:
-    """Cells of one column; equal to the digits shown is equal."""
+    """Cells of one column; equal to the digits shown is equal, and the only one is not the best of any."""
     known = [value for value in values if value is not None]
-    best = _number(best_of(known), digits) if known else None
+    best = _number(best_of(known), digits) if len(values) > 1 and known else None
     cells = [_number(value, digits) for value in values]
     return [f"{cell}*" if cell == best else f"{cell} " for cell in cells]
 
 
-def of_sweep(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return one row per point."""
-    figures = [
-        name
-        for name in ("floor", "mean", "ripple")
-        if any(row.get("coverage", {}).get(name) is not None for row in rows)
-    ]
-    names = [name.replace("_", " ") for name in (*SWEEP_COLUMNS, "bases", *figures)]
-    table = _table(*names, title=f"{len(rows)} points")
-    for row in rows:
-        options = [row["point"][name] for name in SWEEP_COLUMNS]
-        n_bases = str(len(row["base_set"]["bases"])) if "base_set" in row else "failed"
-        numbers = [_number(row.get("coverage", {}).get(name), 5) for name in figures]
-        table.add_row(*map(_option, options), n_bases, *numbers)
+def of_sweep(rows: Sequence[Mapping[str, Any]], sort: str | None = None) -> str:
+    """Return one row per point: its number, the options in which points differ, and figures, the best with a star."""
+    figures = [name for name in SWEEP_FIGURES if any(row.get("coverage", {}).get(name) is not None for row in rows)]
+    values = {name: [row["point"].get(name) for row in rows] for name in rows[0]["point"]}
+    differ = [name for name in values if any(value != values[name][0] for value in values[name])]
+    differ = [name for name in differ if name != "kv_heads" or values[name] != values.get("heads")]
+    shared = [f"{name.replace('_', ' ')} {_option(values[name][0])}" for name in SWEEP_COLUMNS if name not in differ]
+    counts = [str(len(row["base_set"]["bases"])) if "base_set" in row else "failed" for row in rows]
+    if any(count != str(heads) for count, heads in zip(counts, values["heads"], strict=True)):
+        values["bases"] = counts
+        differ.append("bases")
+    names = [name.replace("_", " ") for name in (*differ, *figures)]
+    n = f"{len(rows)} point{'s' * (len(rows) > 1)}"
+    table = _table("#", *names, title=f"{n}: {', '.join(shared)}" if shared else n, caption="* best")
+    columns = [_marked([row.get("coverage", {}).get(name) for row in rows], 5, SWEEP_FIGURES[name]) for name in figures]
+    for i in sorted_rows(rows, sort):
+        options = [_option(values[name][i]) for name in differ]
+        table.add_row(str(i + 1), *options, *(column[i] for column in columns))
     return as_text(table)
+
+
+def sorted_rows(rows: Sequence[Mapping[str, Any]], sort: str | None) -> list[int]:
+    """Return the places of a sweep's rows, the best first; rows without the figure come last."""
+    if sort is None:
+        return list(range(len(rows)))
+    sign = 1 if SWEEP_FIGURES[sort] is min else -1
+
+    def key(i: int) -> tuple[bool, float]:
+        value = rows[i].get("coverage", {}).get(sort)
+        return value is None, 0.0 if value is None else sign * value
+
+    return sorted(range(len(rows)), key=key)
 
 
 def _option(value: object) -> str:
     if value is None:
         return "–"
-    return value if isinstance(value, str) else shown(value)
+    if isinstance(value, str):
+        return value
+    return f"{value:.12g}" if isinstance(value, float) else shown(value)
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -191,5 +243,5 @@ def _table(*columns: str, names: str | None = None, **settings: Any) -> "Table":
     if names is not None:
         table.add_column(names, overflow="fold")
     for name in columns:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     return table

@@ -22,6 +22,7 @@ PRINTED = (
 )
 TABLE_2 = {round(float(word) * 1e6) for word in PRINTED.split()}
 ATTENTION_BUCKETS = [10000, 17500, 18000, 19000, 20000, 25000]
+MOICE = [10000, 17500, 18000, 19000, 20000, 22500, 25000]  # in the training script published with arXiv:2406.19598
 GRID = (1e6, 5e6, 30000)
 
 VARIED = {
@@ -88,12 +89,19 @@ def page():
     buckets = search_bases(**PRESETS["attention-buckets"])
     assert set(table_2) == TABLE_2
     assert list(buckets) == ATTENTION_BUCKETS
+    eight = search_bases(**PRESETS["attention-buckets"] | {"heads": 8}).selection
+    seventh, eighth = eight[6:]
+    assert set(MOICE) - set(eight[:7]) == {eighth}
     plain = search_bases(*GRID, 32, extrema="local", matching="distance")
     per_term = search_bases(*GRID, 32, extrema="local", matching="distance", normalize=True)
     farthest, _, _ = chosen_positions(table_2)
     farthest_of_all, median_of_all, fewest = chosen_positions([GRID[0], *candidate_bases(*GRID)])
     return TEMPLATE.format(
         printed=PRINTED.replace(" 3.01", "\n    3.01"),
+        moice=", ".join(f"{base:,}".replace(",", " ") for base in MOICE),
+        moice_common=len(set(MOICE) & set(eight[:7])),
+        seventh=f"{seventh:,.0f}".replace(",", " "),
+        eighth=f"{eighth:,.0f}".replace(",", " "),
         plain_common=common(plain),
         plain_largest=millions(max(plain)),
         per_term_common=common(per_term),
@@ -156,6 +164,12 @@ little by itself. A second published set supports the rule: with the grid 10 000
 bases, distances 1000 to 3000, 10 extrema and a tolerance of 5 it gives exactly the six bases that Attention Buckets
 prints, 10 000, 17 500, 18 000, 19 000, 20 000 and 25 000 (`ropesearch search --preset attention-buckets`). There, too,
 window, count and tolerance were fitted. Only the authors of HARPE can say whether they used exactly this rule.
+
+A third set speaks for the form of the rule and against its last details. MoICE
+([arXiv:2406.19598](https://arxiv.org/abs/2406.19598)), which follows Attention Buckets, trains with seven bases, printed in
+its training script: {moice}. With nothing fitted anew, seven heads
+(`ropesearch search --preset attention-buckets --heads 7`) give {moice_common} of these seven, and {seventh} in place of
+{eighth}, which the rule chooses eighth.
 
 ## How sharp the fit is
 

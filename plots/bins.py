@@ -15,18 +15,19 @@ PER_DECADE = 90
 
 
 class Bins:
-    """Distances 1 … last in non-empty bins of about the same width, on a linear or a log scale.
+    """Distances first … last in non-empty bins of about the same width, on a linear or a log scale.
 
-    `coarser` divides their number, for bold lines.
+    `coarser` divides their number, for bold lines. On a log scale, `first` is at least 1.
     """
 
-    def __init__(self, last: int, *, log: bool = False, coarser: int = 1) -> None:
+    def __init__(self, last: int, *, log: bool = False, coarser: int = 1, first: int = 1) -> None:
         if log:
-            n = math.ceil(PER_DECADE / coarser * math.log10(last + 1))
-            ends = np.geomspace(1, last + 1, n + 1)
-            self.starts = np.unique(np.rint(ends).astype(np.int64))[:-1]
+            first = max(first, 1)
+            n = math.ceil(PER_DECADE / coarser * math.log10((last + 1) / first))
+            self.starts = np.unique(np.rint(np.geomspace(first, last + 1, n + 1)).astype(np.int64))[:-1]
         else:
-            self.starts = 1 + np.unique(np.linspace(0, last, min(COLUMNS // coarser, last) + 1).astype(np.int64))[:-1]
+            n = last - first + 1
+            self.starts = first + np.unique(np.linspace(0, n, min(COLUMNS // coarser, n) + 1).astype(np.int64))[:-1]
         self.last = last
         self.ends = np.append(self.starts[1:], last + 1)  # the first distance of the next
         middles = np.sqrt(self.starts * (self.ends - 1.0)) if log else (self.starts + self.ends - 1) / 2
@@ -40,18 +41,18 @@ class Bins:
         """Distances in the largest bin."""
         return int((self.ends - self.starts).max())
 
-    def means(self, curve: npt.NDArray[Any]) -> Floats:
-        """Return the mean in each bin of a curve over distances 0 … last, along its last axis."""
-        sums = np.add.reduceat(curve.astype(np.float64), self.starts, axis=-1)
+    def means(self, curve: npt.NDArray[Any], start: int = 0) -> Floats:
+        """Return the mean in each bin of a curve over distances start … last, along its last axis."""
+        sums = np.add.reduceat(curve.astype(np.float64), self.starts - start, axis=-1)
         means: Floats = sums / (self.ends - self.starts)
         return means
 
-    def lowest(self, curve: npt.NDArray[Any]) -> Floats:
+    def lowest(self, curve: npt.NDArray[Any], start: int = 0) -> Floats:
         """Return the lowest value in each bin."""
-        values: Floats = np.fmin.reduceat(curve, self.starts, axis=-1)
+        values: Floats = np.fmin.reduceat(curve, self.starts - start, axis=-1)
         return values
 
-    def highest(self, curve: npt.NDArray[Any]) -> Floats:
+    def highest(self, curve: npt.NDArray[Any], start: int = 0) -> Floats:
         """Return the highest value in each bin."""
-        values: Floats = np.fmax.reduceat(curve, self.starts, axis=-1)
+        values: Floats = np.fmax.reduceat(curve, self.starts - start, axis=-1)
         return values

@@ -14,7 +14,7 @@ from ropesearch.core.progress import Progress, counter
 from ropesearch.schemes.rules import Scheme
 
 from .bins import Bins
-from .style import BEST, DASHES, INK, LIGHT, MEAN, Sheet, Width, base_colours, format_number, halo, sheet
+from .style import BEST, DASHES, INK, LIGHT, MEAN, Sheet, Width, base_colours, format_number, halo, plain, sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,6 +71,7 @@ def plot_coverage(
         If `max_distance` is less than 2, or `width` is no width.
     """
     last = checks.integer("max_distance", max_distance, 2)
+    checks.instance("heads_of", heads_of, (BaseSet, Scheme), "a BaseSet or a Scheme")
     scheme, own_title = _scheme_and_title(heads_of)
     with sheet(width, title) as page:
         n = len(scheme.bases)
@@ -151,9 +152,9 @@ def scheme_of(base_set: BaseSet) -> Scheme:
 
 def _scheme_and_title(heads_of: BaseSet | Scheme) -> tuple[Scheme, str]:
     if isinstance(heads_of, Scheme):
-        return heads_of, f"Waveform coverage of {heads_of.name}, head_dim {heads_of.head_dim}"
+        return heads_of, f"Waveform coverage of {plain(heads_of.name)}, head_dim {heads_of.head_dim}"
     n = heads_of.kv_heads
-    title = f"Waveform coverage of {n} base{'s' * (n > 1)} ({heads_of.strategy}), head_dim {heads_of.head_dim}"
+    title = f"Waveform coverage of {n} base{'s' * (n > 1)} ({plain(heads_of.strategy)}), head_dim {heads_of.head_dim}"
     return scheme_of(heads_of), title
 
 
@@ -193,9 +194,7 @@ def _label(page: Sheet, whole: "Axes", detail: "Axes", bins: Bins) -> None:
         axes.xaxis.set_major_formatter("{x:,.0f}")
         if axes.get_xscale() == "linear":
             axes.locator_params(axis="x", nbins=max(int(page.inches * 0.9), 3), integer=True)
-    handles, labels = whole.get_legend_handles_labels()
-    columns = 1 if page.inches < 5 else 2
-    whole.figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+    page.write_legend_below(page.figure_of(whole), whole)
 
 
 def _window(floor: int, last: int) -> tuple[int, int]:

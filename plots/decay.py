@@ -15,7 +15,7 @@ from ropesearch.core.errors import InputError
 from ropesearch.decay.data import Decay
 
 from .bins import Bins
-from .style import BEST, DASHES, FAINT, INK, LIGHT, MEAN, THIRD, Sheet, Width, format_number, sheet
+from .style import BEST, DASHES, FAINT, INK, LIGHT, MEAN, THIRD, Sheet, Width, format_number, plain, sheet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -77,6 +77,7 @@ def plot_heads(
     ValueError
         If the bases do not fit the model's heads, or a layer was not measured.
     """
+    checks.instance("decay", decay, Decay, "a Decay")
     decay = _with_bases(decay, bases)
     row_of = _spread(len(decay.layers), MOST_ROWS) if layers is None else [_find_row(decay, layer) for layer in layers]
     head_of = _heads_with_cells(decay)
@@ -138,7 +139,7 @@ def plot_heads(
         last = f"{decay.max_distance:,}"
         about.append(f"in each cell: distance from 1 to {last} on a log scale, score in a range of its own")
         page.write_below(axes, "; ".join(about))
-        figure.legend(loc="outside lower center", ncols=1 if page.inches < 5 else 2)
+        page.write_legend_below(figure, axes)
     return figure
 
 
@@ -201,6 +202,7 @@ def plot_head(
     ValueError
         If the layer was not measured, the head does not exist, or the bases do not fit the model's heads.
     """
+    checks.instance("decay", decay, Decay, "a Decay")
     row = _find_row(decay, layer)
     checks.integer("head", head, 0)
     if head >= decay.model["heads"]:
@@ -230,9 +232,7 @@ def plot_head(
         last = panels[-1]
         last.set_xlabel("distance (tokens)")
         last.xaxis.set_major_formatter("{x:,.0f}")
-        handles, labels = axes.get_legend_handles_labels()
-        columns = 1 if page.inches < 6 else 2
-        figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=0.9 * page.font)
+        page.write_legend_below(figure, axes, 0.9)
     return figure
 
 
@@ -255,6 +255,7 @@ def plot_slopes(decay: Decay, *, width: Width = None, title: str | None = None) 
     -------
     matplotlib.figure.Figure
     """
+    checks.instance("decay", decay, Decay, "a Decay")
     slopes = decay.figures["slope"]
     rows, columns = slopes.shape
     cell_width = _between(10 / columns, 0.12, 1.2, columns)
@@ -474,9 +475,9 @@ def _fitted(values: Floats, target: Floats, at: npt.NDArray[np.int64]) -> Floats
 
 
 def _model_name(decay: Decay) -> str:
-    """Return the model's name without its folder, shortened from the left if long, with $ escaped for matplotlib."""
+    """Return the model's name without its folder, shortened from the left if long, drawn as it is."""
     name = os.path.basename(os.path.normpath(str(decay.model["name"])))
-    return ("…" + name[-39:] if len(name) > 40 else name).replace("$", r"\$")
+    return plain("…" + name[-39:] if len(name) > 40 else name)
 
 
 def _describe_texts(decay: Decay) -> str:

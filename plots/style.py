@@ -8,7 +8,8 @@ Write a new figure like this; `width` and `title` are its own parameters, passed
             axes.plot(x, best, color=BEST, lw=page.lw(2))
             axes.plot(x, mean, color=MEAN, ls=DASHES[1], lw=page.lw(2))
             page.write_title(axes, "What the figure shows")
-        return axes.figure
+            page.write_legend(axes)                     # below the axes, so that it hides nothing
+        return page.figure_of(axes)
 
 - `INK`, `BEST`, `THIRD`, `MEAN`, `LIGHT` are colours for lines, from dark to light. They stay apart in grey and for the
   colour-blind, on white. `FAINT` is for grids and for what stands in the background, never for data that must be told
@@ -31,10 +32,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ropesearch.core import checks
-from ropesearch.core.errors import ParameterError
+from ropesearch.core.errors import ParameterError, printable
 from ropesearch.core.files import check_output, write_whole
 
 if TYPE_CHECKING:
@@ -121,6 +122,14 @@ def format_number(value: float, digits: int = 2) -> str:
     return text.replace("-", "−") if float(text) else text.removeprefix("-")
 
 
+def short_number(value: float) -> str:
+    """Format a base to four digits with k or M: 1.45M, 17.5k, 500."""
+    for unit, letter in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= unit:
+            return f"{value / unit:.4g}{letter}"
+    return f"{value:.4g}"
+
+
 @dataclass(frozen=True)
 class Sheet:
     """What a figure is drawn on; `sheet` makes one."""
@@ -157,7 +166,7 @@ class Sheet:
         """Write the title that was asked for, or the figure's own, in lines that fit."""
         from matplotlib.axes import Axes
 
-        text = own if self.title is None else self.title
+        text = own if self.title is None else plain(self.title)
         if not text:
             return
         of_axes = isinstance(where, Axes)
@@ -173,6 +182,31 @@ class Sheet:
         else:
             figure.suptitle(text, x=0.01, ha="left", **look)
 
+    def figure_of(self, axes: "Axes") -> "Figure":
+        """Return the figure that the axes are in, which may be the caller's."""
+        return cast("Figure", axes.get_figure(root=True))
+
+    def write_legend(self, axes: "Axes") -> None:
+        """Write the legend below the axes, in as many columns as fit; in a figure of the caller's, inside them."""
+        from .figure import Figure
+
+        figure = self.figure_of(axes)
+        if isinstance(figure, Figure):
+            self.write_legend_below(figure, axes)
+        else:
+            axes.legend(loc="best")
+
+    def write_legend_below(self, figure: "Figure", axes: "Axes", size: float = 1.0) -> None:
+        """Write the legend of the axes below all of a figure, in as many columns as fit; `size` is of the text."""
+        handles, labels = axes.get_legend_handles_labels()
+        font = size * self.font
+        room = 72 * figure.get_figwidth() / (0.56 * font)  # in characters; handle and gap take up nine
+        columns = max(int(room / (max(map(len, labels), default=0) + 9)), 1)
+        labels = [textwrap.fill(label, max(int(room) - 9, 20), break_on_hyphens=False) for label in labels]
+        rows = -(-len(labels) // columns)
+        look = {"ncols": max(-(-len(labels) // max(rows, 1)), 1), "handlelength": 2.8, "fontsize": font}
+        figure.legend(handles, labels, loc="outside lower center", **look)
+
     def write_above(self, axes: "Axes", text: str) -> None:
         """Write small text above the axes, in lines that fit."""
         axes.set_title(self._in_lines(axes, text), loc="left", fontsize=0.9 * self.font)
@@ -186,6 +220,11 @@ class Sheet:
         return textwrap.fill(
             text, max(int(room / (0.5 * self.font)), 20), break_long_words=False, break_on_hyphens=False
         )
+
+
+def plain(text: object) -> str:
+    """Text from strangers, such as a name, for a figure: one line, and no formula."""
+    return printable(text).replace("$", r"\$")
 
 
 @contextmanager

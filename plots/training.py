@@ -72,9 +72,7 @@ def plot_run(run: str | os.PathLike[str], *, width: Width = None, title: str | N
         right.set_xscale("log", base=2)
         right.xaxis.set_major_formatter("{x:,.0f}")
         if last:
-            handles, labels = right.get_legend_handles_labels()
-            columns = 2 if narrow else PARTS
-            figure.legend(handles, labels, loc="outside lower right", ncols=columns, fontsize=0.9 * page.font)
+            page.write_legend_below(figure, right, 0.9)
         page.write_title(figure, "")
     return figure
 

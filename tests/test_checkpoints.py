@@ -1,6 +1,8 @@
 import errno
 import json
 import os
+import re
+import runpy
 import shutil
 import signal
 import subprocess
@@ -11,7 +13,7 @@ import pytest
 import torch
 from ropesearch.cli import main
 from safetensors import SafetensorError
-from toys import BASES, TOYS, base_set, save_gguf, sets, tokens, toy
+from toys import BASES, TOYS, base_set, save_gguf, scaled_toy, sets, tokens, toy
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from ropesearch import (
@@ -76,6 +78,17 @@ def run(run):
         return run("apply", model, "--bases", bases, "-o", output, *options)
 
     return apply
+
+
+@pytest.fixture
+def run_measure(run, capsys):
+    """Run `measure` to an error of exit code 2; gives the line."""
+
+    def measure(model):
+        assert main(["measure", model, "--length", "64"]) == 2
+        return capsys.readouterr().err
+
+    return measure
 
 
 def same_logits(model, other, ids):
@@ -224,6 +237,21 @@ def test_the_code_file_needs_nothing_from_here():
     assert {name.partition(".")[0] for name in names} <= {"torch", "transformers", *sys.stdlib_module_names}
 
 
+def test_transformers_4_is_told_of_the_bases_where_it_looks(stock, tmp_path, monkeypatch):
+    """Its stock classes raise KeyError: 'harpe' then (tried with 4.57); without, they would load a base of 10000."""
+    apply_to_checkpoint(stock, base_set(BASES[2]), tmp_path / "out")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["rope_scaling"] == config["rope_parameters"] | {"type": "harpe"}
+    config.pop("rope_parameters")
+    (tmp_path / "out" / "config.json").write_text(json.dumps(config))  # transformers 5 reads either, to the same effect
+    rope = AutoConfig.from_pretrained(tmp_path / "out").rope_parameters
+    assert rope == {"rope_type": "harpe", "rope_theta": 10000.0, "bases": list(BASES[2])}
+
+    monkeypatch.setattr("transformers.__version__", "4.57.6")
+    with pytest.raises(ImportError, match=r"modeling_harpe.py needs transformers 5.0 or newer, not 4.57.6"):
+        runpy.run_path(modeling_harpe.__file__)
+
+
 def test_sharded_weights_and_their_dtype(tmp_path):
     model = toy(NAME).to(torch.bfloat16)
     model.save_pretrained(tmp_path / "stock", max_shard_size="60kB")
@@ -278,6 +306,33 @@ def test_a_gguf_file(refused, tmp_path):
     apply_bases(model, other)
     for folder in ("by-file", "by-folder"):
         assert same_logits(load_model(tmp_path / folder)[0], model, tokens(1, 30))
+
+
+@pytest.mark.parametrize(
+    ("scaling", "divisors", "said"),
+    [
+        ({}, ["rope_freqs.weight"], "rope_freqs.weight"),
+        ({}, ["rope_factors_long.weight", "rope_factors_short.weight"], "rope_factors_long.weight"),
+        ({"scaling.type": "yarn", "scaling.factor": 4.0}, [], "llama.rope.scaling.type yarn"),
+        ({"scaling.factor": 2.0}, [], "llama.rope.scaling.factor 2.0"),
+        ({"scale_linear": 8.0}, [], "llama.rope.scale_linear 8.0"),
+    ],
+)
+def test_a_gguf_file_with_scaled_frequencies_is_refused(refused, run_measure, tmp_path, scaling, divisors, said):
+    """As Llama 3.1 to 3.3: transformers would read the file and forget the rule."""
+    save_gguf(toy("llama-multi-head"), tmp_path / "model.gguf", scaling, divisors)
+    base_set(BASES[4]).save(tmp_path / "b4.json")
+    line = f"model.gguf scales its rotary embedding ({said}), and transformers drops the rule when it reads a .gguf"
+    assert line in refused(2, "model.gguf", bases="b4.json")
+    assert line in run_measure("model.gguf")
+    with pytest.raises(InputError, match=re.escape(line)):
+        load_model(tmp_path / "model.gguf")
+
+
+def test_a_gguf_file_that_says_it_does_not_scale_is_read(tmp_path):
+    scaling = {"scaling.type": "none", "scaling.factor": 1.0, "scale_linear": 0.0}
+    save_gguf(toy("llama-multi-head"), tmp_path / "model.gguf", scaling)
+    assert same_logits(load_model(tmp_path / "model.gguf")[0], toy("llama-multi-head"), tokens(1, 30))
 
 
 def test_a_gguf_file_is_kept_unpacked(cache, tmp_path, monkeypatch):
@@ -536,6 +591,67 @@ def test_weights_that_would_run_code_run_none(refused, stock, tmp_path):
     assert not (tmp_path / "trapped").exists()
 
 
+AUTO_MAP = {"AutoConfig": "configuration_its.Config", "AutoModelForCausalLM": "modeling_its.Model"}
+
+
+@pytest.mark.parametrize("scheme", [None, "yarn:4"])
+def test_code_of_a_model_is_left_behind_with_a_note(run, stock, tmp_path, scheme):
+    model = changed(stock, tmp_path / "model", auto_map=AUTO_MAP)
+    own = json.loads((model / "tokenizer_config.json").read_text())
+    own_map = {"auto_map": {"AutoTokenizer": ["tokenization_its.Slow", "tokenization_its.Fast"]}}
+    (model / "tokenizer_config.json").write_text(json.dumps(own | own_map))
+    for name in ("tokenizer_its.py", "vocab_its.py", "modeling_its.py", "LICENSE.so"):
+        (model / name).write_text("raise SystemExit('ran')")
+    if scheme is None:
+        code, out, err = run(model)
+    else:
+        code, out, err = main(["apply", str(model), "--scheme", scheme, "-o", "out"]), "", None
+    assert (code, out) == (0, "")
+    if err is not None:
+        left = "names code of its own by auto_map, which is left behind: transformers' own classes are used"
+        assert err.splitlines() == [
+            f"note: config.json {left}",
+            f"note: tokenizer_config.json {left}",
+            "note: LICENSE.so, modeling_its.py, tokenizer_its.py, vocab_its.py are code, and left behind",
+            "wrote out",
+        ]
+    code_files = [] if scheme else [tmp_path / "out" / "modeling_harpe.py"]
+    assert [*(tmp_path / "out").rglob("*.py"), *(tmp_path / "out").rglob("*.so")] == code_files
+    for name in ("config.json", "tokenizer_config.json"):
+        assert "_its" not in (tmp_path / "out" / name).read_text()
+    written = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    assert {**own, "tokenizer_class": written["tokenizer_class"]} == written
+    model, tokenizer = load_model(tmp_path / "out")
+    assert tokenizer("abc").input_ids == [1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["vocab_x.txt", "tokenizer.json", "config.json", "model.safetensors", "templates"])
+def test_links_that_leave_the_folder_are_refused(refused, stock, tmp_path, name):
+    shutil.copytree(stock, tmp_path / "model")
+    shutil.copytree(stock, tmp_path / "outside")
+    if name == "templates":
+        (tmp_path / "model" / "additional_chat_templates").symlink_to(tmp_path / "outside")
+    else:
+        (tmp_path / "outside" / "vocab_x.txt").write_text("secret")
+        (tmp_path / "model" / name).unlink(missing_ok=True)
+        (tmp_path / "model" / name).symlink_to(tmp_path / "outside" / name)
+    assert "is a link that leaves its folder, to " in refused(2, "model")
+
+
+def test_links_into_the_folder_and_into_the_store_of_the_hub_are_followed(stock, tmp_path):
+    snapshot, blobs = tmp_path / "models--org--its" / "snapshots" / "abc", tmp_path / "models--org--its" / "blobs"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for i, file in enumerate(sorted(stock.iterdir())):
+        shutil.copyfile(file, blobs / str(i))
+        (snapshot / file.name).symlink_to(Path("../../blobs") / str(i))
+    (snapshot / "LICENSE").symlink_to("config.json")
+    (tmp_path / "link").symlink_to(snapshot)
+    for folder in (snapshot, tmp_path / "link"):
+        apply_to_checkpoint(folder, base_set(BASES[2]), tmp_path / f"out-{folder.name}")
+        assert not any(file.is_symlink() for file in (tmp_path / f"out-{folder.name}").iterdir())
+
+
 def test_weights_of_another_shape(refused, stock, tmp_path):
     more = changed(stock, tmp_path / "more", num_hidden_layers=4)
     assert "more holds no weights for model.layers.3." in refused(2, more)
@@ -554,7 +670,10 @@ def test_weights_of_another_shape(refused, stock, tmp_path):
 
 def test_configs_that_cannot_be_used(refused, stock, tmp_path):
     for values, line in [
-        ({"model_type": "gemma"}, "is a model of type gemma; only llama, mistral, qwen2, qwen3 can take bases"),
+        (
+            {"model_type": "gemma3_text"},
+            "is a model of type gemma3_text; only llama, mistral, ministral",
+        ),
         ({"model_type": None}, "is a model of type None; only"),
         ({"num_attention_heads": None}, "it has no num_attention_heads"),
         ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "scales its rotary embedding by the rule 'yarn'"),
@@ -570,6 +689,31 @@ def test_configs_that_cannot_be_used(refused, stock, tmp_path):
     shutil.copytree(stock, tmp_path / "model")
     (tmp_path / "model" / "config.json").write_text("{")
     assert "config.json is not JSON" in refused(2, "model")
+
+
+def test_scaled_models_need_a_decision(run, refused, tmp_path):
+    model, ids, other = scaled_toy("llama3"), tokens(1, 30), base_set(BASES[2])
+    model.save_pretrained(tmp_path / "scaled")
+    line = "scaled scales its rotary embedding by the rule 'llama3', which a base per head would silently undo: give"
+    line += " --scaling replace to drop the rule, or --scaling keep to apply it to every base"
+    assert line in refused(2, "scaled")
+    for scaling, said in (("keep", ", each scaled by the model's own rule"), ("replace", "")):
+        code, _, err = run("scaled", "--scaling", scaling, output=scaling)
+        line = f"a base set: rope_type harpe, 2 bases{said}; max_position_embeddings 2048, the model's own\n"
+        assert (code, err) == (0, f"{line}wrote {scaling}\n")
+        with apply_bases(model, other, scaling=scaling):
+            assert same_logits(load_model(scaling)[0], model, ids)
+    assert "scaling" not in json.loads((tmp_path / "replace" / "config.json").read_text())["rope_parameters"]
+
+
+def test_search_says_in_time_that_a_model_is_scaled(run, capsys):
+    scaled_toy("llama3").save_pretrained("scaled")
+    toy(NAME).save_pretrained("plain")
+    line = "note: scaled scales its rotary embedding by the rule llama3: apply and measure take bases for it with"
+    for name, expected in (("scaled", f"{line} --scaling replace or keep\n"), ("plain", "")):
+        capsys.readouterr()
+        main(["search", "--model-config", name, "--strategy", "uniform", "--bmin", "2e4", "--bmax", "5e6"])
+        assert capsys.readouterr().err == expected
 
 
 def test_bases_that_do_not_fit(refused, stock, tmp_path):

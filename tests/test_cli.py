@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
@@ -18,7 +19,7 @@ from ropesearch.plots.coverage import plot_coverage
 from ropesearch.plots.style import save_figure
 
 import ropesearch
-from ropesearch import BaseSet, decay_bound, find_extrema, parse_scheme, search_bases, uniform_bases, waveform
+from ropesearch import BaseSet, decay_bound, find_extrema, parse_scheme, search_bases, to_csv, uniform_bases, waveform
 from ropesearch.core.presets import PRESETS
 from ropesearch.core.spec import EXTREMA_RULES, MATCHINGS, ORDERS, STRATEGIES
 
@@ -213,6 +214,100 @@ def test_compare(run):
     assert run("compare", "table2", "--max-distance", 100, "-o", "c.csv") == (0, "", "wrote c.csv\n")
 
 
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ([], ""),
+        (["--heads", "32", "--head-dim", "128", "--kv-heads", "32"], ""),
+        (
+            ["--max-distance", "100k"],
+            "--max-distance departs from the preset table2: these are no longer the options of",
+        ),
+        (
+            ["--bmin", "2m", "--order", "descending"],
+            "--bmin and --order depart from the preset table2: these are no longer",
+        ),
+    ],
+)
+def test_a_preset_changed_by_hand_says_so(run, args, said):
+    code, _, err = run("search", "--preset", "table2", *args)
+    assert code == 0
+    assert err.startswith(f"note: {said}") if said else err == ""
+
+
+def test_messages_blame_what_was_given(run):
+    for command in (["search", "--preset", "table2"], ["extrema", "1e4"]):
+        code, out, err = run(*command, "--max-distance", "500")
+        line = "Error: --max-distance must be greater than --min-distance, 1000, not 500\n"
+        assert (code, out, err) == (2, "", line)
+    Path("config.json").write_text('{"model_type": "llama"}')
+    assert run("show", "config.json")[2].endswith("; it looks like a model's config\n")
+
+
+def test_sets_of_one_base_stand_apart(run):
+    out = run("compare", "abf:5e6", "table2", "uniform", "yarn:32", "--max-distance", "9k")[1]
+    lines = [line.split() for line in out.splitlines()]
+    names = [line[0] if line else "" for line in lines[2:7]]
+    assert names == ["table2", "uniform", "", "abf:5e6", "yarn:32"]
+    assert "no contest" in out
+    for line in (lines[5], lines[6]):
+        assert line[-1] == "–"  # no other head to lie on
+    assert "distances 1 to 9216" in out
+    assert (
+        sum(cell.endswith("*") for cell in lines[2] + lines[3]) == sum(c.endswith("*") for c in lines[5] + lines[6]) + 1
+    )
+    assert "no contest" not in run("compare", "table2", "uniform", "--max-distance", 900)[1]
+    assert "*" not in "".join(run("compare", "table2", "--max-distance", 900)[1].splitlines()[1:])  # nothing to beat
+
+
+def test_names_go_wherever_a_file_of_bases_does(run):
+    base_set = search_bases(**PRESETS["table2"])
+    assert run("show", "table2", "--csv")[1] == run("export", "table2", "--csv")[1] == to_csv(base_set)
+    made = json.loads(run("export", "uniform:1m..5m,heads=8,kv_heads=4", "--json")[1])
+    assert (made["heads"], made["kv_heads"], made["bases"][-1]) == (8, 4, 5e6)
+    assert run("waveform", "uniform:10k..20k,heads=3", "500k", "--max-distance", 2)[1].splitlines()[0] == (
+        "distance,10000,15000,20000,500000"
+    )
+    for name in ("table2", "uniform"):
+        assert run("plot", "coverage", name, "-o", f"{name}.svg", "--max-distance", "2k")[0] == 0
+    code, out, err = run("show", "yarn:32")
+    line = "yarn:32 is more than bases: it changes frequencies or distances, which a base set cannot hold"
+    assert (code, out, err) == (2, "", f"Error: {line}\n")
+
+
+def test_a_table_for_latex(run):
+    assert run("export", "uniform:1e6..3e6,heads=2", "-o", "table.tex") == (0, "", "wrote table.tex\n")
+    lines = Path("table.tex").read_text().splitlines()
+    assert lines[0] == r"\begin{tabular}{rrrrr}"
+    assert lines[4:6] == [r"0 & 0 & 1000000 & 1 & 5063256 \\", r"1 & 1 & 3000000 & 2 & 14931248 \\"]
+    assert lines[-1] == r"\end{tabular}"
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+def test_tables_fit_and_hide_nothing(run, monkeypatch, columns):
+    monkeypatch.setattr("ropesearch.cli.tables.PIPE_WIDTH", columns)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for args in (
+        ["show", "table2"],
+        ["compare", "table2", "uniform:1000000..5000000", "abf:5e6", "--max-distance", 9000],
+    ):
+        out = run(*args)[1]
+        assert max(map(len, out.splitlines())) <= columns
+        assert "…" not in out
+
+
+def test_a_sweep_fits_80_columns(run, monkeypatch):
+    monkeypatch.setattr("ropesearch.search.workers.ProcessPoolExecutor", lambda n, **_: ThreadPoolExecutor(n))
+    monkeypatch.setattr("ropesearch.cli.tables.PIPE_WIDTH", 80)
+    monkeypatch.setenv("COLUMNS", "80")
+    lists = ["--bmins", "10k", "--bmaxs", "30k,40k", "--strides", "1000,2000.5", "--heads", "3,4", "--head-dim", 16]
+    options = [*lists, "--max-distance", "10k", "--strategy", "peak-valley,ripple", "--workers", 1, "-o", "s.jsonl"]
+    out = run("sweep", *options, "--quiet")[1]
+    assert max(map(len, out.splitlines())) <= 80
+    assert "…" not in out
+    assert "2000.5" in out
+
+
 def test_plot_coverage(run):
     run("search", *SMALL, "-o", "bases.json", "--plot", "search.png")
     base_set = BaseSet.load("bases.json")
@@ -294,7 +389,7 @@ NEEDED = ["--bmin", "1e6", "--bmax", "5e6", "--stride", "30000", "--heads", "32"
         (["show", "gpt2.json"], "gpt2.json is not a usable base-set file: its format must be"),
         (
             ["export", "good.json", "-o", "a.txt"],
-            "--output must be a .json, .csv, .md, .safetensors, .npz or .pt file, not 'a.txt'",
+            "--output must be a .json, .csv, .md, .tex, .safetensors, .npz or .pt file, not 'a.txt'",
         ),
         (
             ["export", "good.json", "-o", "a.npz", "--dtype", "int8"],
@@ -304,8 +399,11 @@ NEEDED = ["--bmin", "1e6", "--bmax", "5e6", "--stride", "30000", "--heads", "32"
         (["waveform", "--scheme", "yarm:32"], "unknown position scheme 'yarm'; known are rope, pi, "),
         (["waveform", "--scheme", "yarn"], "scheme 'yarn': a factor is missing"),
         (["extrema", "--scheme", "pi:0.5"], "scheme 'pi:0.5': factor must be a number of at least 1, not 0.5"),
-        (["plot", "coverage", "-o", "a.png"], "either FILE or --scheme must be given"),
-        (["plot", "coverage", "good.json", "--scheme", "pi:2", "-o", "a.png"], "either FILE or --scheme must be given"),
+        (["plot", "coverage", "-o", "a.png"], "either BASES or --scheme must be given"),
+        (
+            ["plot", "coverage", "good.json", "--scheme", "pi:2", "-o", "a.png"],
+            "either BASES or --scheme must be given",
+        ),
         (["compare"], "NAMES must be given: base-set files, presets or position schemes"),
         (["compare", "tabel2"], "'tabel2' is not a file, a preset or a position scheme (table2, att"),
         (
@@ -324,7 +422,7 @@ NEEDED = ["--bmin", "1e6", "--bmax", "5e6", "--stride", "30000", "--heads", "32"
         (["waveform", "1e4", "-o", "a.txt"], "--output must be a .csv, .json or .npz file, not 'a.txt'"),
         (["waveform", "1e4", "--head-dim", "3"], "--head-dim must be even, not 3"),
         (["waveform", "1e4", "--max-distance", "0"], "--max-distance must be an integer of at least 1, not 0"),
-        (["waveform", "tenthousand"], "tenthousand cannot be read: No such file or directory"),
+        (["waveform", "tenthousand"], "'tenthousand' is neither a number nor a file, a preset or"),
         (["extrema", "1e4", "--extrema", "all"], "--extrema must be one of dominant, local, not 'all'"),
         (["extrema", "1e4", "--level-tolerance", "nan"], "--level-tolerance must be a finite number of at least 0"),
         (["plot", "coverage", "good.json"], "Missing option '-o' / '--output'."),

@@ -1,7 +1,15 @@
 """The decay file, and the order of bases by measured slope."""
 
+import io
 import json
+import os
+import pickle
+import signal
+import sys
+import warnings
+import zipfile
 from dataclasses import fields, replace
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -74,7 +82,8 @@ def test_a_file_comes_back_as_it_was(decay, tmp_path):
     for row, slope in zip(rows, SLOPES.ravel(), strict=True):
         assert abs(row["slope"] - slope) < 1e-6
     assert content["summary"].keys() == decay.figures.keys()
-    with np.load(tmp_path / "decay.npz") as arrays:
+    assert {path.name for path in tmp_path.iterdir()} == {"decay.json", content["arrays"]["file"]}
+    with np.load(tmp_path / content["arrays"]["file"]) as arrays:
         np.testing.assert_array_equal(arrays["curve"], decay.curve)
         assert ("prediction" in arrays) == (decay.bases is not None)
         assert arrays["distances"].tolist() == list(range(LAST + 1))
@@ -92,18 +101,44 @@ def test_a_decay_is_equal_to_itself_alone(tmp_path):
 
 def test_files_are_not_replaced_unless_asked(tmp_path):
     decay, path = made_decay(), tmp_path / "decay.json"
-    (tmp_path / "decay.npz").touch()
-    with pytest.raises(FileExistsError, match=r"decay\.npz already exists"):
-        decay.save(path)
-    assert not path.exists()
-    decay.save(path, overwrite=True)
-    Decay.load(path)
+    (tmp_path / "decay.npz").touch()  # another's
+    arrays = decay.save(path)
+    with pytest.raises(FileExistsError, match=r"decay\.json already exists"):
+        everything().save(path)
+    assert Decay.load(path).bases is None
+    assert everything().save(path, overwrite=True) != arrays
+    assert Decay.load(path).bases is not None
+    assert decay.save(path, overwrite=True) == decay.save(path, overwrite=True) == arrays
+    assert {file.name for file in tmp_path.iterdir()} == {"decay.json", "decay.npz", arrays.name}
     with pytest.raises(InputError, match=r"must be one of \.json, not '\.npz'"):
         decay.save(tmp_path / "decay.npz")
 
 
-def test_where_the_second_file_cannot_be_written_the_first_does_not_stay(tmp_path, monkeypatch):
+def test_a_pair_written_by_an_older_version_is_read_and_replaced(tmp_path):
+    path = tmp_path / "decay.json"
+    arrays = made_decay().save(path)
+    path.write_text(path.read_text().replace(arrays.name, "decay.npz"))
+    arrays.rename(tmp_path / "decay.npz")
+    assert Decay.load(path).bases is None
+    new = everything().save(path, overwrite=True)
+    assert {file.name for file in tmp_path.iterdir()} == {"decay.json", new.name}
+
+
+def test_a_decay_file_names_no_file_of_others_for_removal(tmp_path):
+    path = tmp_path / "decay.json"
+    arrays = made_decay().save(path)
+    (tmp_path / "other.npz").write_bytes(arrays.read_bytes())
+    path.write_text(path.read_text().replace(arrays.name, "decay./../other.npz"))
+    everything().save(path, overwrite=True)
+    assert (tmp_path / "other.npz").exists()
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_where_the_second_file_cannot_be_written_the_old_pair_stays(tmp_path, monkeypatch, before):
     write = file.write_whole
+    if before:
+        made_decay().save(tmp_path / "decay.json")
+    names = sorted(tmp_path.iterdir())
 
     def full(path, content, **options):
         if str(path).endswith(".json"):
@@ -112,8 +147,43 @@ def test_where_the_second_file_cannot_be_written_the_first_does_not_stay(tmp_pat
 
     monkeypatch.setattr(file, "write_whole", full)
     with pytest.raises(OSError, match="No space left"):
-        made_decay().save(tmp_path / "decay.json")
-    assert list(tmp_path.iterdir()) == []
+        everything().save(tmp_path / "decay.json", overwrite=True)
+    assert sorted(tmp_path.iterdir()) == names
+    if before:
+        assert Decay.load(tmp_path / "decay.json").bases is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_killed_anywhere_while_it_is_replaced_a_decay_is_the_old_one_or_the_new(tmp_path):
+    path, old, new = tmp_path / "decay.json", made_decay(), everything()
+    for decay in (old, new):
+        decay.to_json()  # computes its curves, once for all
+    found = []
+    for n in range(1, 100):
+        old.save(path, overwrite=True)
+        with warnings.catch_warnings(action="ignore"):  # of forks and threads
+            child = os.fork()
+        if child == 0:
+
+            def killed_at(event, args, left=[n], folder=str(tmp_path)):  # noqa: B006  (its own, of one child)
+                if event in ("open", "os.link", "os.rename", "os.remove") and str(args[0]).startswith(folder):
+                    left[0] -= 1
+                    if left[0] == 0:
+                        os.kill(os.getpid(), signal.SIGKILL)
+
+            sys.addaudithook(killed_at)
+            new.save(path, overwrite=True)
+            os._exit(0)
+        killed = os.WIFSIGNALED(os.waitpid(child, 0)[1])
+        found.append(Decay.load(path).bases is not None)
+        if not killed:
+            break
+    assert not killed
+    assert len(found) > 10
+    assert found == sorted(found)  # from some step on it is the new one
+    assert {found[0], found[-2], found[-1]} == {False, True}
+    old.save(path, overwrite=True)
+    assert len(list(tmp_path.iterdir())) == 2  # what the kills left is gone
 
 
 def changed(key, value):
@@ -136,9 +206,29 @@ def changed(key, value):
             "the file of its arrays, gone.npz, cannot be read: ",
         ),
         (
-            changed("arrays", {"file": "decay.npz", "sha256": ""}),
-            "decay.npz beside it is not the file that was",
+            lambda content: content["arrays"].update(sha256=""),
+            ".npz beside it is not the file that was",
         ),
+        (changed("arrays", {"file": "/dev/zero", "sha256": ""}), "the file of its arrays, zero, cannot be read: "),
+        (changed("arrays", {"file": "a\0b", "sha256": ""}), "the file of its arrays, a\\x00b, cannot be read: "),
+        (changed("arrays", {"file": "..", "sha256": ""}), "the file of its arrays, .., cannot be read: Is a directory"),
+        (changed("arrays", [1]), "it names no file of arrays"),
+        (changed("texts", []), "texts must be a list of objects, not []"),
+        (changed("texts", [1]), "texts must be a list of objects, not [1]"),
+        (changed("layers", [4, 1]), "layers must be in ascending order, each once, not [4, 1]"),
+        (changed("layers", [1, "x"]), "every layer must be an integer of at least 0, not 'x'"),
+        (changed("length", 10**12), "length must be at most 2147483647, not 1000000000000"),
+        (changed("length", 129.0), "length must be an integer of at least 8, not 129"),
+        (changed("length", 130), "pairs has shape (65,), not (66,)"),
+        (changed("agreement_to", 0), "agreement_to must be an integer of at least 1, not 0"),
+        (changed("agreement_to", 65), "agreement_to must be at most 64, not 65"),
+        (changed("bases", [2.0]), "bases must be one per KV head: 3, not [2.0]"),
+        (changed("bases", [2.0, 3.0, "4"]), "every one of bases must be a finite number above 1, not '4'"),
+        (changed("made_by", []), "made_by must be an object, not []"),
+        (lambda content: content["model"].update(heads=0), "heads must be an integer of at least 1, not 0"),
+        (lambda content: content["model"].update(heads=7), "kv_heads must be a divisor of the 7 heads, not 3"),
+        (lambda content: content["model"].update(head_dim=10**9), "head_dim must be at most 8192"),
+        (lambda content: content["model"].update(name=None), "name must be the name of the model, not None"),
         (
             changed("layers", [1]),
             "its values do not fit together: coefficients has shape (2, 6, 8)",
@@ -156,6 +246,87 @@ def test_files_that_cannot_be_used(change, message, tmp_path):
     with pytest.raises(InputError, match=r"^[^\n]*decay\.json is not a usable decay file: ") as error:
         Decay.load(path)
     assert message in str(error.value)
+
+
+def npy(values, version=(1, 0)):
+    made = io.BytesIO()
+    np.lib.format.write_array(made, values, version=version, allow_pickle=True)
+    return made.getvalue()
+
+
+def with_array(path, name, content, **options):
+    """Replace one member of the file of arrays, and make the digest fit."""
+    content = npy(content) if isinstance(content, np.ndarray) else content
+    said = json.loads(path.read_text())
+    arrays = path.with_name(said["arrays"]["file"])
+    packed = io.BytesIO()
+    with zipfile.ZipFile(arrays) as old, zipfile.ZipFile(packed, "w", **options) as new:
+        for member in old.namelist():
+            if member != f"{name}.npy":
+                new.writestr(member, old.read(member))
+        if content is not None:
+            new.writestr(f"{name}.npy", content)
+    with_packed(path, packed.getvalue())
+
+
+def with_packed(path, packed):
+    said = json.loads(path.read_text())
+    path.with_name(said["arrays"]["file"]).write_bytes(packed)
+    said["arrays"]["sha256"] = sha256(packed).hexdigest()
+    path.write_text(json.dumps(said))
+
+
+class Planted:
+    def __reduce__(self):
+        return (os.mkdir, ("code-ran",))
+
+
+CURVES = (LAYERS, HEADS, LAST + 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("score", None, "its arrays cannot be read: \"There is no item named 'score.npy' in the archive\""),
+        ("score", b"", "its arrays cannot be read: "),
+        ("score", npy(np.zeros(CURVES, np.float32))[:-1], "score has not the size that its shape requires"),
+        ("score", npy(np.zeros(CURVES, np.float32))[:9], "its arrays cannot be read: "),
+        ("score", npy(np.zeros(CURVES, np.float32), version=(2, 0)), "score is of another version of .npy"),
+        ("score", npy(np.zeros((1, 1), np.float32)).replace(b"(1, 1)", b"1" * 40), "its arrays cannot be read: "),
+        ("score", np.zeros(CURVES), "score has type 'float64', not float32"),
+        ("score", np.zeros(CURVES, ">f4"), "score has type '>f4', not float32"),
+        ("score", np.zeros((1, 1), np.float32), "score has shape (1, 1), not (2, 6, 65)"),
+        ("score", np.full(CURVES, np.inf, np.float32), "score has values that no model gives"),
+        ("inv_freq", np.full((KV_HEADS, 8), np.nan), "inv_freq has values that no model gives"),
+        ("pairs", np.full(LAST + 1, Planted(), object), "pairs has type 'object', not int64"),
+        ("pairs", pickle.dumps(Planted()), "its arrays cannot be read: "),
+        ("mass", np.zeros(CURVES, np.float32), "of mass and sink_mass it has only one"),
+        ("verified", np.zeros(CURVES, np.float32), "it has curves verified with bases, and no bases"),
+    ],
+)
+def test_arrays_that_cannot_be_used(name, content, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "decay.json"
+    made_decay().save(path)
+    with_array(path, name, content)
+    with pytest.raises(InputError, match=r"^[^\n]*decay\.json is not a usable decay file: ") as error:
+        Decay.load(path)
+    assert message in str(error.value)
+    assert not os.path.exists("code-ran")
+
+
+def test_archives_that_cannot_be_used(tmp_path):
+    path = tmp_path / "decay.json"
+    arrays = made_decay().save(path)
+    packed = arrays.read_bytes()
+    for wrong in (b"", b"PK", packed[:-30], packed[: len(packed) // 2], packed[:40] + b"x" * 40 + packed[80:]):
+        with_packed(path, wrong)
+        with pytest.raises(InputError, match="is not a usable decay file: its arrays cannot be read: "):
+            Decay.load(path)
+    with_packed(path, packed)
+    with_array(path, "score", np.zeros(CURVES, np.float32), compression=zipfile.ZIP_DEFLATED)
+    with pytest.raises(InputError, match="is compressed"):  # it could unfold without end
+        Decay.load(path)
 
 
 def test_texts_that_are_no_decay_files(tmp_path):

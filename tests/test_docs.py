@@ -74,6 +74,23 @@ def test_the_main_job_of_the_readme(tmp_path):
     assert printed[-bottom.count("\n") :] == bottom.splitlines()
 
 
+def test_the_evaluation_of_the_readme(console, tmp_path):
+    from test_evaluation import SENTENCES
+    from toys import reader_toy, word_tokenizer
+
+    from ropesearch import shipped_texts
+
+    (block,) = [block for block in blocks("sh") if "ropesearch evaluate" in block]
+    tokenizer = word_tokenizer(SENTENCES, *shipped_texts().values())
+    reader_toy(tokenizer).save_pretrained(tmp_path / "path" / "to" / "model")
+    tokenizer.save_pretrained(tmp_path / "path" / "to" / "model")
+    first, *others = block.splitlines()
+    assert "yarn:4" in console(f"{first} --limit 2 --pairs 8")
+    for line in others:
+        console(line)
+    assert (tmp_path / "recall.png").stat().st_size > 10_000
+
+
 def save_model(folder):
     """A model with a few heads of Llama-3-8B, and little else."""
     from toys import VOCABULARY, save_with_tokenizer
@@ -88,7 +105,7 @@ def test_the_other_commands_of_the_readme(console, tmp_path):
     console(blocks("sh")[0].strip().partition(" && ")[2])
     save_model(tmp_path / "path" / "to" / "model")
     for block in blocks("sh")[1:-1]:
-        if "ropesearch train" in block:  # on its own, below
+        if "ropesearch train" in block or "ropesearch evaluate" in block:  # on their own, below
             continue
         for line in block.replace("\\\n", "").splitlines():
             console(line)
@@ -124,7 +141,8 @@ def test_the_library_example_of_the_readme(tmp_path):
     (example,) = blocks("python")
     assert len(example.splitlines()) == 10
     (tmp_path / "example.py").write_text(example)
-    assert shell(f"'{sys.executable}' -P example.py", tmp_path) == blocks("text")[1]
+    for _ in range(2):  # also over the files of the first time
+        assert shell(f"'{sys.executable}' -P example.py", tmp_path) == blocks("text")[1]
 
 
 def test_the_test_command_of_the_readme_is_the_gate():

@@ -21,7 +21,7 @@ from toys import (
     word_tokenizer,
 )
 
-from ropesearch import EvaluationSpec, Results, apply_bases, evaluate, parse_scheme, shipped_texts
+from ropesearch import EvaluationSpec, Results, apply_bases, evaluate, load_model, parse_scheme, shipped_texts
 from ropesearch.evaluation import needle, perplexity, recall, spec, statistics
 from ropesearch.evaluation.reader import Reader
 from ropesearch.evaluation.self_extend import apply_self_extend
@@ -425,7 +425,7 @@ def test_requests_are_checked(model, tokenizer, options, message):
 
 
 def test_a_spec_survives_its_file():
-    own = EvaluationSpec(suite="perplexity", lengths=[512, 300], **spec.preset_options("govreport"))
+    own = EvaluationSpec(suite="perplexity", lengths=[512, 300], **spec.preset_options("proof-pile"))
     assert EvaluationSpec(**json.loads(json.dumps(own.to_dict()))) == own
     assert own.lengths == (300, 512)
 
@@ -459,3 +459,31 @@ def test_a_results_file_cut_off_is_named(tmp_path):
     path.write_text(path.read_text()[:-5])
     with pytest.raises(ValueError, match=r"r.json is not a results file: .* cut off"):
         Results.load(path)
+
+
+# Real weights
+
+
+@pytest.mark.slow
+def test_perplexity_of_smollm2_is_a_dense_sum(smollm2, tmp_path):
+    model, tokenizer = load_model(smollm2, dtype="float32")
+    path = tmp_path / "essay.txt"
+    path.write_text(shipped_texts()["essay"])
+    ids = torch.tensor([tokenizer(path.read_text()).input_ids[:2048]])
+    with torch.inference_mode():
+        dense = naive_log_probabilities(model(ids).logits.double(), ids)
+    found = evaluate(model, tokenizer, "perplexity", lengths=[2048], data=[path], truncate=True, chunk=512)
+    assert found.rows[0]["perplexity"] == pytest.approx(math.exp(-float(dense.mean())), abs=1e-4)
+
+
+@pytest.mark.slow
+def test_smollm2_finds_needles_and_values_where_it_was_trained(smollm2):
+    model, tokenizer = load_model(smollm2, dtype="float32")
+    found = evaluate(model, tokenizer, "needle", lengths=[512], depths=3, limit=2)
+    assert sum(row["accuracy"] * row["n"] for row in found.rows) >= 4
+    schemes = ["own", "abf:200", "self-extend:600,group=4"]
+    own, broken, extended = evaluate(model, tokenizer, "recall", lengths=[600], limit=2, schemes=schemes).rows
+    assert own["accuracy"] > 0.2  # guessing gives 0.03
+    assert broken["accuracy"] < own["accuracy"] / 2
+    assert broken["nats"] > own["nats"] + 1
+    assert extended == {**own, "scheme": extended["scheme"]}  # within its window it changes nothing

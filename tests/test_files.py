@@ -1,12 +1,19 @@
+import errno
 import io
 import os
 import resource
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
 
 import psutil
 import pytest
 
-from ropesearch.core import machine
-from ropesearch.core.files import check_output, new_folder, write_whole
+from ropesearch.core import files, machine
+from ropesearch.core.errors import InputError, printable
+from ropesearch.core.files import check_output, new_folder, read_file, read_json, write_whole
 from ropesearch.core.machine import available_memory, readable_size, require_memory
 
 
@@ -31,6 +38,173 @@ def test_permissions_are_those_of_any_new_file(tmp_path):
     write_whole(tmp_path / "a", b"")
     (tmp_path / "b").touch()
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path):
+    for mode in (0o600, 0o640, 0o666):
+        path = tmp_path / "a"
+        path.touch()
+        path.chmod(mode)
+        write_whole(path, "new", overwrite=True)
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_of_two_that_write_one_new_file_only_one_succeeds(tmp_path):
+    def meanwhile():
+        yield b"one"
+        write_whole(tmp_path / "file", "other")
+
+    with pytest.raises(FileExistsError, match="file already exists; `overwrite=True` replaces it"):
+        write_whole(tmp_path / "file", meanwhile())
+    assert (tmp_path / "file").read_text() == "other"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_without_hard_links_a_new_file_is_written_all_the_same(tmp_path, monkeypatch):
+    def no_links(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    write_whole(tmp_path / "file", "one")
+    assert (tmp_path / "file").read_text() == "one"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS])
+def test_errors_of_the_disk_name_the_file(tmp_path, monkeypatch, number):
+    def failing(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(OSError, match=f"^{tmp_path}/file cannot be written: {os.strerror(number)}$"):
+        write_whole(tmp_path / "file", "one")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_names_the_folder_that_is_written(tmp_path):
+    with pytest.raises(OSError, match=f"^{tmp_path}/out cannot be written: No space"), new_folder(tmp_path / "out"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(FileNotFoundError, match="input"), new_folder(tmp_path / "out"):
+        Path("input").read_text()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_surrogate_is_escaped(tmp_path):
+    write_whole(tmp_path / "file", "a\udcff.json\n")
+    assert (tmp_path / "file").read_bytes() == b"a\\udcff.json\n"
+
+
+WRITES_UNTIL_KILLED = """
+import sys, time
+from pathlib import Path
+from ropesearch.core.files import new_folder, write_whole
+
+def slowly():
+    yield b"half"
+    print("writing", flush=True)
+    time.sleep(60)
+
+if sys.argv[1] == "file":
+    write_whole("file", slowly())
+with new_folder("folder") as temporary:
+    (temporary / "half").write_bytes(b"half")
+    for part in slowly():
+        pass
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no locks there")
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path, what):
+    code = [sys.executable, "-P", "-c", WRITES_UNTIL_KILLED, what]
+    writers = [subprocess.Popen(code, cwd=tmp_path, stdout=subprocess.PIPE) for _ in range(2)]
+    try:
+        for writer in writers:
+            assert writer.stdout.readline() == b"writing\n"
+        (tmp_path / ".ropesearch-mine.tmp").touch()  # not a name of ours
+        (tmp_path / ".ropesearch-0123456789ab.tmp").symlink_to("elsewhere")
+        assert len(list(tmp_path.iterdir())) == 4
+        writers[0].send_signal(signal.SIGKILL)
+        writers[0].wait()
+        write_whole(tmp_path / "other", "content")
+        left = sorted(path.name for path in tmp_path.iterdir())
+        assert len(left) == 4  # that of the writer at work
+        assert {"other", ".ropesearch-mine.tmp", ".ropesearch-0123456789ab.tmp"} < set(left)
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.communicate()
+    with new_folder(tmp_path / "another"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        {"other", "another", ".ropesearch-mine.tmp", ".ropesearch-0123456789ab.tmp"}
+    )
+
+
+def test_a_leftover_that_is_removed_the_moment_it_is_made_is_made_again(tmp_path, monkeypatch):
+    held = files._hold
+    seen = []
+
+    def removed_once(temporary):
+        seen.append(temporary)
+        if len(seen) == 1:
+            temporary.unlink()
+        return held(temporary)
+
+    monkeypatch.setattr(files, "_hold", removed_once)
+    write_whole(tmp_path / "file", "one")
+    assert (tmp_path / "file").read_text() == "one"
+    assert len(seen) == 2
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_what_is_read_is_a_regular_file_of_a_bounded_size(tmp_path):
+    (tmp_path / "file").write_bytes(b"12345")
+    assert read_file(tmp_path / "file", 5) == read_file(tmp_path / "file", None) == b"12345"
+    with pytest.raises(InputError, match=r"file is too large: it may have at most 4 bytes$"):
+        read_file(tmp_path / "file", 4)
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero", "/dev/full"):
+        with pytest.raises(InputError, match=f"^{path} is not a regular file$"):
+            read_file(path)
+    for path, error in [(tmp_path, IsADirectoryError), (tmp_path / "none", FileNotFoundError)]:
+        with pytest.raises(error) as raised:
+            read_file(path)
+        assert raised.value.filename == path
+
+
+def test_a_pipe_of_the_shell_is_read_to_its_end(tmp_path):
+    code = "from ropesearch.core.files import read_file; print(read_file('/dev/stdin'))"
+    command = f'(sleep 0.3; echo one; sleep 0.3; echo two) | {sys.executable} -P -c "{code}"'
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("b'one\\ntwo\\n'\n", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('{"a": [1, {"b": 1e400}]}', "it holds '1e400', which JSON does not allow"),
+        ('{"a": -1e999}', "it holds '-1e999', which JSON does not allow"),
+        ('{"a": NaN}', "it holds NaN, which JSON does not allow"),
+        ('[{"a": 1, "b": 2, "a": 3}]', "it has the key 'a' twice"),
+        ("[" * 10**5, "it is not JSON, or it is cut off: "),
+        ("[" + "1," * 500_000 + "1]", "it holds more than 500000 values"),
+        ("9" * 5000, "it is not JSON, or it is cut off: "),
+    ],
+)
+def test_json_that_is_refused(text, why):
+    with pytest.raises(InputError) as raised:
+        read_json(text)
+    assert str(raised.value).startswith(why)
+    assert "\n" not in str(raised.value)
+
+
+def test_text_from_strangers_is_made_printable():
+    assert printable("plain – text, 漢字 with \\ and ' and $x$ [b]") == "plain – text, 漢字 with \\ and ' and $x$ [b]"
+    assert printable("a\nb\x1b[31m\r\t\x00\x7f\x9b") == r"a\nb\x1b[31m\r\t\x00\x7f\x9b"
+    assert printable("\ud800\udcff\u202e\u2028\ufeff") == r"\ud800\udcff\u202e\u2028\ufeff"
+    assert printable(Path("a\nb")) == r"a\nb"
+    assert str(InputError("two\nlines")) == r"two\nlines"
 
 
 def test_a_symbolic_link_stays_one(tmp_path):
@@ -175,3 +349,11 @@ def test_a_cgroup_whose_path_only_the_host_knows_is_the_root_here(in_cgroups):
     root = in_cgroups("0::/kubepods/pod1/abc")
     cgroup(root, cpu__max="100000 100000")
     assert machine.processors() == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems keep caches elsewhere")
+def test_an_empty_cache_home_counts_as_unset(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for unset in (lambda: monkeypatch.setenv("XDG_CACHE_HOME", ""), lambda: monkeypatch.delenv("XDG_CACHE_HOME")):
+        unset()
+        assert machine.user_cache_folder() == tmp_path / ".cache" / "ropesearch"

@@ -14,13 +14,17 @@ import torch
 from toys import (
     BASE,
     BASES,
+    HEAD_DIM,
+    SCALED,
     TOYS,
     VOCABULARY,
     WordTokenizer,
     base_set,
     naive_logits,
+    naive_scale,
     naive_window,
     save_with_tokenizer,
+    scaled_toy,
     sets,
     tokens,
     toy,
@@ -117,8 +121,13 @@ def test_every_array_is_what_the_twin_makes(name):
     own, other = sets(name)
     decay = measure_decay(model, None, texts, length=LENGTH, base_set=other, verify=True, softmax=True)
     assert decay.pairs.tolist() == [2 * len(naive.pairs(m, LENGTH)) for m in range(LAST + 1)]
-    group = 4 // TOYS[name][1]
-    for row, head, (queries, keys, scores, weights) in each_head(seen_by_the_twin(model, own.bases, texts)):
+    group, scale = 4 // TOYS[name][1], naive_scale(model.config) * HEAD_DIM**0.5
+    twin, changed_twin = (
+        [of_layers[layer] for layer in decay.layers]
+        for of_layers in (seen_by_the_twin(model, bases, texts) for bases in (own.bases, other.bases))
+    )
+    assert decay.layers == ((0, 2) if name == "smollm3" else (0, 1, 2))
+    for row, head, (queries, keys, scores, weights) in each_head(twin):
         of_head = {
             key: getattr(decay, key)[row, head] for key in ("score", "standard_error", "curve", "mass", "sink_mass")
         }
@@ -127,20 +136,28 @@ def test_every_array_is_what_the_twin_makes(name):
         expected = {
             "score": naive.mean_scores(scores, LAST),
             "standard_error": naive.standard_errors(scores, LAST),
-            "curve": naive.model_curve(queries, keys, BASE, LAST),
+            "curve": scale * np.array(naive.model_curve(queries, keys, BASE, LAST)),
             "mass": mass,
             "sink_mass": on_sinks,
         }
         for key, values in expected.items():
             np.testing.assert_allclose(of_head[key], values, rtol=0, atol=3e-5, err_msg=key)
         np.testing.assert_allclose(
-            predicted, naive.model_curve(queries, keys, other.bases[head // group], LAST), rtol=0, atol=3e-5
+            predicted,
+            scale * np.array(naive.model_curve(queries, keys, other.bases[head // group], LAST)),
+            rtol=0,
+            atol=3e-5,
         )
         for part, one in enumerate(scores):
             np.testing.assert_allclose(decay.parts[part, row, head], naive.mean_scores([one], LAST), rtol=0, atol=3e-5)
-    for row, head, (_, _, scores, _) in each_head(seen_by_the_twin(model, other.bases, texts)):
+    for row, head, (_, _, scores, _) in each_head(changed_twin):
         np.testing.assert_allclose(decay.verified[row, head], naive.mean_scores(scores, LAST), rtol=0, atol=3e-5)
     assert abs(decay.verified - decay.score).max() > 0.1  # another tolerance would let a stock model pass
+
+
+def test_layers_that_do_not_rotate_are_not_measured():
+    with pytest.raises(InputError, match="layer 1 of SmolLM3ForCausalLM does not rotate queries and keys"):
+        measure_decay(toy("smollm3"), None, passages(), length=LENGTH, layers=[0, 1])
 
 
 def test_a_window_is_in_the_mass_and_not_in_the_score():
@@ -468,7 +485,8 @@ def folder(tmp_path):
 def test_the_command_writes_and_prints(run, folder):
     options = ["--length", "96", "--bases", "bases.json", "--verify", "--softmax", "--layers", "0,2"]
     code, out, err = run("measure", "toy", *options, "-o", "decay.json")
-    assert (code, err) == (0, "wrote decay.json and decay.npz\n")
+    (arrays,) = folder.parent.glob("decay.*.npz")
+    assert (code, err) == (0, f"wrote decay.json and {arrays.name}\n")
     assert "toy: 96 tokens of 2 texts, distances to 48" in out
     assert "with the bases 20000, 5000000" in out
     decay = Decay.load("decay.json")
@@ -529,6 +547,57 @@ def test_the_command_refuses_in_one_line(run, folder, code, arguments, message):
     assert message in err.splitlines()[-1]
     assert sum(line.startswith("Error") for line in err.splitlines()) == 1
     assert sorted(parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize("rule", SCALED)
+def test_scaled_models_are_measured_and_predicted_with_their_factor_on_attention(rule, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model, own = scaled_toy(rule), sets("llama-grouped")[0]
+    options = {"length": LENGTH, "layers": [0]}  # whose queries and keys before rotation no rule changes
+    plain = measure_decay(toy("llama-grouped"), None, passages(), **options)
+    dropped = measure_decay(model, None, passages(), base_set=own, scaling="replace", verify=True, **options)
+    kept = measure_decay(model, None, passages(), base_set=own, scaling="keep", verify=True, **options)
+    np.testing.assert_allclose(dropped.prediction, plain.curve, atol=1e-5)
+    np.testing.assert_allclose(dropped.verified, plain.score, atol=1e-5)
+    np.testing.assert_allclose(kept.prediction, kept.curve, atol=1e-5)
+    np.testing.assert_array_equal(kept.verified, kept.score)
+    np.testing.assert_array_equal(kept.score, dropped.score)
+    assert np.abs(kept.curve - plain.curve).max() > 0.01
+    kept.save("decay.json")
+    np.testing.assert_array_equal(Decay.load("decay.json").prediction, kept.prediction)
+    with pytest.raises(ParameterError, match=r"scaling must be 'replace', to drop the rule '\w+' of the model"):
+        kept.predict(own)
+    with pytest.raises(InputError, match=r"by the rule '\w+', which .*`scaling=keep`"):
+        measure_decay(model, None, passages(), base_set=own, **options)
+
+
+def test_bases_with_a_rule_are_measured_with_its_factor():
+    model, ids = scaled_toy("yarn with a factor on attention"), passages()
+    expected = measure_decay(model, None, ids, length=LENGTH)
+    apply_bases(model, sets("llama-grouped")[0], scaling="keep")
+    found = measure_decay(model, None, ids, length=LENGTH)
+    np.testing.assert_array_equal(found.score, expected.score)
+    np.testing.assert_allclose(found.curve, expected.curve, atol=1e-6)
+    assert found.model["attention_factor"] == 1.25
+
+
+@pytest.mark.parametrize("buffers", [False, True])
+@pytest.mark.parametrize("carrying", [False, True])
+def test_weights_that_are_kept_elsewhere_until_they_are_needed(buffers, carrying):
+    from accelerate import cpu_offload
+
+    model, wanted = toy("llama-grouped"), sets("llama-grouped")[1]
+    if carrying:
+        apply_bases(model, wanted)
+    options = {"length": LENGTH} | ({} if carrying else {"base_set": wanted, "verify": True})
+    expected = measure_decay(model, None, passages(), **options)
+    cpu_offload(model, "cpu", offload_buffers=buffers)
+    assert model.model.embed_tokens.weight.is_meta
+    found = measure_decay(model, None, passages(), **options)
+    np.testing.assert_array_equal(found.score, expected.score)
+    np.testing.assert_array_equal(found.inv_freq, expected.inv_freq)
+    np.testing.assert_array_equal(found.verified, expected.verified)
+    assert (found.model["dtype"], found.made_by["device"]) == ("float32", "cpu")
 
 
 def test_memory_is_a_matter_of_the_machine(run, folder, monkeypatch):

@@ -1,10 +1,12 @@
 import copy
 import json
 
+import numpy as np
 import pytest
 
 from ropesearch.core.errors import InputError
 from ropesearch.core.model_config import ModelConfig, ModelShape
+from ropesearch.core.rope import scaled_inv_freq
 
 # The numbers that the published configurations hold, reduced to the keys that matter here.
 PUBLISHED = {
@@ -174,6 +176,34 @@ def test_the_two_places_of_rope_settings_are_merged_as_transformers_does(keys):
     assert (again.rope_rule, again.base) == (config.rope_rule, config.base)
 
 
+def test_frequencies_under_a_rule_are_those_of_transformers():
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    from toys import SCALED, scaled_toy
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    for rule, values in SCALED.items():
+        config = scaled_toy(rule).config
+        bases, found = [1e4, 5e6, 100.0], []
+        for base in bases:
+            config.rope_parameters["rope_theta"] = base
+            theta, factor = ROPE_INIT_FUNCTIONS[values["rope_type"]](config)
+            found.append(theta.numpy())
+        ours, own_factor = scaled_inv_freq(bases, 16, ModelConfig.of(config.to_dict()).rope_values)
+        np.testing.assert_allclose(ours, found, rtol=1e-6)
+        assert own_factor == pytest.approx(factor, rel=1e-12)
+
+
+def test_the_rule_of_a_model_without_its_base():
+    scaled = LLAMA | {"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 2.0}}
+    assert ModelConfig.of(scaled).rope_values == {"rope_type": "linear", "factor": 2.0}
+    assert ModelConfig.of(LLAMA).rope_values == {}
+    harpe = {"rope_type": "harpe", "rope_theta": 1e4, "bases": [2e4], "scaling": YARN}
+    carrying = {"model_type": "harpe_llama", "rope_parameters": harpe}
+    assert ModelConfig.of(carrying).rope_values == {"rope_type": "yarn", "factor": 4.0}
+    harpe.pop("scaling")
+    assert ModelConfig.of(carrying).rope_values == {}
+
+
 def test_rules_by_type_of_layer_and_rules_that_are_none():
     by_layer = {"full_attention": {"rope_type": "default"}, "sliding_attention": {"rope_type": "default"}}
     assert ModelConfig.of({"rope_parameters": by_layer}).rope_rule == "one for each type of layer"
@@ -211,3 +241,17 @@ def test_what_tells_one_model_from_another():
 def test_a_file_of_something_else(content, line):
     with pytest.raises(InputError, match=f"^{line}"):
         _ = ModelConfig.of(content, "its.json").shape
+
+
+def test_a_config_that_would_never_end_is_refused(tmp_path):
+    config = {"model_type": "llama", "num_attention_heads": 4, "hidden_size": 64}
+    for layers in (10**12, 10_001):
+        with pytest.raises(InputError, match=f"^c: num_hidden_layers must be at most 10000, not {layers}$"):
+            assert ModelConfig.of(config | {"num_hidden_layers": layers}, "c").shape
+    with pytest.raises(InputError, match=r"^c: head_dim must be at most 8192, not 200000000$"):
+        assert ModelConfig.of(config | {"head_dim": 200_000_000}, "c").shape
+    with pytest.raises(InputError, match=r"^/dev/zero is not a regular file$"):
+        ModelConfig.read("/dev/zero")
+    (tmp_path / "config.json").write_text("[" + " " * 4_000_000)
+    with pytest.raises(InputError, match=r"config.json is too large: it may have at most 4 MB$"):
+        ModelConfig.read(tmp_path)

@@ -171,7 +171,7 @@ def test_what_a_sweep_on_stdout_had_found_is_not_lost_with_its_workers(run_sweep
     def broken(*_):
         raise BrokenExecutor
 
-    monkeypatch.setattr("ropesearch.search.sweep.as_completed", broken)
+    monkeypatch.setattr("ropesearch.search.sweep.next_done", broken)
     code, out, err = run_sweep("-o", "-")
     assert (code, out) == (1, "")
     (folder,) = (tmp_path / "temporary").iterdir()
@@ -321,6 +321,42 @@ def test_brackets_in_names_are_no_markup(run):
     code, out, _ = run("show", name)
     assert code == 0
     assert "[bold]uniform[/]: 2 heads" in out
+
+
+HOSTILE = "a\nb\x1b[31m\u202e[/x]\udcff"
+PRINTED = r"a\nb\x1b[31m\u202e[/x]\udcff"
+
+
+def test_names_and_text_from_files_are_made_printable(run, tmp_path):
+    (tmp_path / (HOSTILE.rpartition("/")[0])).mkdir()
+    uniform_bases(1e4, 2e4, 2).save(HOSTILE)
+    code, out, err = run("compare", HOSTILE, "--max-distance", 900)
+    assert (code, err) == (0, "")
+    assert f" {PRINTED} " in out
+    assert run("compare", HOSTILE, "--max-distance", 900, "-o", "a.csv") == (0, "", "wrote a.csv\n")
+    assert len(Path("a.csv").read_text().splitlines()) == 3  # a line break within quotes
+    text = Path(HOSTILE).read_text()
+    Path("good.json").write_text(text.replace('"uniform"', json.dumps(HOSTILE), 1))
+    code, out, err = run("show", "good.json")
+    assert (code, err) == (0, "")
+    assert f"{PRINTED}: 2 heads" in out
+    for name in ("show", "export", "waveform", "extrema", "compare"):
+        code, out, err = run(name, HOSTILE + ".none")
+        assert (code, out) == (2, "")
+        assert err.startswith("Error: ")
+        assert err.isascii()
+        assert len(err.splitlines()) == 1
+    code, _, err = run("export", "good.json", "-o", HOSTILE + ".csv")
+    assert (code, err) == (0, f"wrote {PRINTED}.csv\n")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_what_the_encoding_of_the_terminal_lacks_is_escaped(tmp_path, encoding):
+    uniform_bases(1e4, 2e4, 2).save(tmp_path / "ä漢.json")
+    command = [sys.executable, "-P", "-m", "ropesearch", "compare", "ä漢.json", "--max-distance", "900"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, env=os.environ | {"PYTHONIOENCODING": encoding})
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert "ä漢.json".encode(encoding, "backslashreplace") in done.stdout
 
 
 def test_tables_in_a_pipe_are_not_folded(monkeypatch):

@@ -138,7 +138,7 @@ def test_title_legend_and_colours_say_whose_heads_they_are():
     assert figure.get_suptitle() == "Waveform coverage of 4 bases (uniform), head_dim 16"
     assert legend(figure)[:2] == ["mean of the heads", "best head"]
     assert bar.get_ylim() == pytest.approx((500, 20000))
-    assert [text.get_text() for text in bar.get_yticklabels()][-1] == "20k"
+    assert {"1k", "10k"} <= {text.get_text() for text in bar.get_yticklabels()}
 
 
 def test_colours_go_by_base_not_by_place():

@@ -123,7 +123,7 @@ def test_killed_at_any_line_of_writing_leaves_the_old_file_or_the_new(tmp_path):
 
 
 # Runs a command again and again, each time killed before the next of what it does to files in this folder (opening,
-# renaming, removing one), and once at the choice of bases; until it is not killed any more.
+# linking, renaming, removing one), and once at the choice of bases; until it is not killed any more.
 KILLED_AT_FILES = """
 import os, signal, sys
 import ropesearch.search.run
@@ -141,7 +141,7 @@ def killed_at_file(n):
     left, here = n, os.getcwd()
     def count(event, args):
         nonlocal left
-        if event not in ("open", "os.rename", "os.remove") or not isinstance(args[0], str | os.PathLike):
+        if event not in ("open", "os.link", "os.rename", "os.remove") or not isinstance(args[0], str | os.PathLike):
             return
         if os.path.dirname(os.path.abspath(args[0])) == here:
             left -= 1
@@ -180,5 +180,5 @@ def test_killed_at_any_step_of_a_search_there_is_no_file_or_a_whole_one(tmp_path
         assert all(name.startswith(".ropesearch-") and name.endswith(".tmp") for name in contents)
         assert killed == "True" or names == ["bases.json"]
         whole_and_hidden += small in contents.values()
-    assert whole_and_hidden == 1  # killed when all was written but the name
+    assert whole_and_hidden == 2  # killed when all was written but the name; and when it had both names
     assert "bases.json" not in steps[0]

@@ -315,7 +315,7 @@ def test_sums_that_would_overflow_are_refused(monkeypatch):
     ("arguments", "free", "message"),
     [
         ({"max_distance": 2**31 - 1}, 10**9, "a search over 2147482648 distances with 1 threads needs 17.4 GB"),
-        ({"bmax": 1e9, "stride": 1e-3}, 10**9, "a grid of 999990000000 candidates needs 200 TB"),
+        ({"bmax": 1e9, "stride": 1000}, 10**8, "a grid of 999990 candidates needs 200 MB"),
         ({"bmax": 1e5, "stride": 5, "extrema": "local"}, 10**7, "keeping the extrema of 18001 bases needs 18"),
         ({"strategy": "uniform", "heads": 10**9}, 10**9, "a set of 1000000000 bases needs 200 GB"),
     ],

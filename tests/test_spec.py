@@ -70,7 +70,12 @@ def test_presets_are_specs(name):
 def test_the_number_of_candidates_is_counted_and_not_made():
     with pytest.raises(ParameterError, match="heads must be at most 21, because `stride` 1000 gives 20 candidates"):
         SearchSpec(**SMALL | {"heads": 22})
-    assert SearchSpec(bmin=2, bmax=1e9, stride=1e-300, heads=32).stride == 1e-300
+    for stride in (1e-300, 1e-3):
+        with pytest.raises(
+            ParameterError, match=r"^stride must be at least 1000, which gives at most 1000000 candidates, not "
+        ):
+            SearchSpec(bmin=2, bmax=1e9, stride=stride, heads=32)
+    assert SearchSpec(bmin=2, bmax=1e6 + 2, stride=1, heads=32).stride == 1  # a million
 
 
 def test_reading_the_options_loads_nothing_heavy():

@@ -20,7 +20,9 @@ from ropesearch.cli import main
 
 from ropesearch import BaseSet, search_bases
 from ropesearch.core.errors import InputError, ParameterError
+from ropesearch.search.named import find_base_set
 from ropesearch.search.sweep import sweep, sweep_points
+from ropesearch.search.sweep_file import read_sweep
 from ropesearch.search.workers import process_pool
 
 FIXED = {"bmins": [10000], "bmaxs": [30000], "max_distances": [2000], "head_dim": 16}
@@ -57,12 +59,18 @@ def run(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr("ropesearch.cli.progress.LINES_AFTER", float("inf"))
     monkeypatch.setattr("ropesearch.search.workers.ProcessPoolExecutor", lambda *_, **__: Here())
 
-    def run(*args):
-        code = main(["sweep", *map(str, args)])
+    def run(*args, command="sweep"):
+        code = main([command, *map(str, args)])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture
+def show(run):
+    """Run `ropesearch show`."""
+    return lambda *args: run(*args, command="show")
 
 
 # Stops itself after a number of calls of fsync, of which there is one for each line of the file; with none, when every
@@ -86,7 +94,8 @@ at = int(sys.argv.pop(1))
 if at:
     os.fsync = stopping(os.fsync, at)
 else:
-    ropesearch.search.sweep.as_completed = stopping(ropesearch.search.sweep.as_completed, 1)
+    wait = ropesearch.search.sweep.next_done
+    ropesearch.search.sweep.next_done = lambda *args: (stopping(lambda: None, 1)(), wait(*args))[1]
 sys.exit(main(["sweep", *sys.argv[1:]]))
 """
 
@@ -155,7 +164,7 @@ def test_uniform_has_one_point_for_all_strides():
         ({"heads": [32], "kv_heads": 5}, "kv_heads must be a divisor of the 32 heads, not 5"),
         ({"bmaxs": [30000, 9000]}, "bmax must be greater than `bmin`, 10000, not 9000"),
         ({"strategies": ["best"]}, "strategy must be one of peak-valley, uniform, floor, ripple"),
-        ({"max_distances": [10]}, "min_distance must be less than `max_distance`, 10, not 1000"),
+        ({"max_distances": [10]}, "max_distance must be greater than `min_distance`, 1000, not 10"),
         ({"threads": 2}, "every key of a point must be an option of SearchSpec, not 'threads'"),
         ({"order": "random"}, "order must be one of ascending"),
     ],
@@ -237,6 +246,58 @@ def test_rows_of_a_dask_cluster(expected, tmp_path):
     assert unordered(lines(tmp_path / "a.jsonl")) == unordered(lines(expected[1]))
 
 
+IMPATIENT = """
+import sys
+import ropesearch.search.sweep, ropesearch.search.workers
+from ropesearch.cli import main
+ropesearch.search.sweep.ASK_EVERY = ropesearch.search.workers.ASK_EVERY = 1.0
+ropesearch.search.workers.SILENT_FOR = 6.0
+ropesearch.search.workers.CONNECT_WITHIN = 3.0
+sys.exit(main(["sweep", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("who", "how", "line"),
+    [
+        ("scheduler", signal.SIGSTOP, "the scheduler does not answer"),
+        ("worker", signal.SIGSTOP, "no worker gives a sign of life"),
+        ("worker", signal.SIGKILL, "no worker gives a sign of life"),
+    ],
+)
+def test_a_cluster_that_falls_silent_is_noted_and_then_exit_1(tmp_path, who, how, line):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    python = [sys.executable, "-P"]
+    commands = {
+        "scheduler": [*python, "-m", "distributed.cli.dask_scheduler", "--no-dashboard", "--host", f"tcp://{address}"],
+        "worker": [*python, "-m", "distributed.cli.dask_worker", "--no-nanny", "--no-dashboard", f"tcp://{address}"],
+    }
+    cluster = {}
+    try:
+        for (name, command), sign in zip(commands.items(), ("Scheduler at", "Registered to"), strict=True):
+            cluster[name] = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+            assert any(sign in line for line in cluster[name].stderr)
+        points = ["--bmin", "1e6", "--bmax", "5e6", "--strides", "1000,1001,1002", "--heads", "8"]
+        command = [*python, "-c", IMPATIENT, *points, "-o", "a.jsonl", "--scheduler", address]
+        sweeping = subprocess.Popen(command, cwd=tmp_path, stdout=-1, stderr=-1, text=True)
+        while not ((tmp_path / "a.jsonl").exists() and lines(tmp_path / "a.jsonl")):
+            assert sweeping.poll() is None, sweeping.communicate()
+        cluster[who].send_signal(how)
+        out, err = sweeping.communicate(timeout=60)
+    finally:
+        for process in cluster.values():
+            process.kill()
+            process.communicate()
+    assert (sweeping.returncode, out) == (1, "")
+    assert f"note: {line}; the sweep ends if the cluster stays silent for 6 s\n" in err
+    end = err.splitlines()[-1]
+    assert re.fullmatch(
+        rf"Error: the cluster at {address} has been silent for \d+ s: {line}; .*--resume continues.*", end
+    )
+
+
 def test_a_point_that_cannot_be_searched_is_a_row(run):
     # From 1000 to 1002 there is no peak and no valley.
     args = [*GRID, "--strides", "1000,2000", "--heads", 4, "-o", "a.jsonl", "--max-distances", "1002,2000"]
@@ -269,6 +330,21 @@ def test_an_executor_that_breaks_down_is_one_line(tmp_path, error):
     ):
         sweep(POINTS, tmp_path / "a.jsonl", executor=Fails(error))
     assert len(lines(tmp_path / "a.jsonl")) == 1
+
+
+def test_the_first_rows_do_not_wait_until_every_point_is_submitted(expected, tmp_path, monkeypatch):
+    monkeypatch.setattr("ropesearch.search.sweep.AHEAD", 2)
+    submitted, seen = [], []
+
+    class Counting(Here):
+        def submit(self, *args):
+            submitted.append(args)
+            return super().submit(*args)
+
+    take = lambda *step: seen.append((step[1], len(submitted)))  # noqa: E731
+    rows = sweep(POINTS, tmp_path / "a.jsonl", executor=Counting(), progress=take)
+    assert seen == [(1, 3), (2, 4), (3, 5), (4, 6), (5, 6), (6, 6)]
+    assert unordered(rows) == unordered(expected[0])
 
 
 # The file
@@ -311,6 +387,11 @@ def changed(content, **changes):
     return json.dumps(json.loads(header) | changes) + "\n" + rest
 
 
+def in_row(content, **changes):
+    header, first, *rest = content.splitlines()
+    return "\n".join([header, json.dumps(json.loads(first) | changes), *rest, ""])
+
+
 @pytest.mark.parametrize(
     ("edit", "line"),
     [
@@ -322,16 +403,31 @@ def changed(content, **changes):
         (lambda c: c + "{}\n", "line 8 is not one of its rows"),
         (lambda c: c.replace('"base_set"', '"set"', 1), "line 2 is not one of its rows"),
         (lambda c: c + "\0\n", "line 8 is not one of its rows"),
+        (lambda c: in_row(c, base_set={}), "line 2 is not one of its rows: its format must be 'ropesearch.base-set'"),
+        (lambda c: in_row(c, base_set=[]), "line 2 is not one of its rows: its format must be 'ropesearch.base-set'"),
+        (lambda c: in_row(c, error=1), "line 2 is not one of its rows: error must be a text, not 1"),
+        (lambda c: in_row(c, seconds=None), "line 2 is not one of its rows: seconds must be a number"),
+        (lambda c: in_row(c, seconds=float("nan")), "line 2 is not one of its rows: it holds NaN"),
+        (lambda c: in_row(c, seconds="x" * 40_000_000), "line 2 is not one of its rows"),
+        (lambda c: in_row(c, coverage=1), "line 2 is not one of its rows: coverage must be an object, not 1"),
+        (lambda c: in_row(c, coverage={"floor": 1}), "line 2 is not one of its rows: 'floor_distance'"),
+        (lambda c: c.replace('"floor": ', '"floor": 1e400, "x": '), "line 2 is not one of its rows: it holds '1e4"),
+        (lambda c: c.replace('"head_dim": 16, "b', '"head_dim": 18, "b'), "line 2 is not one of its rows: head_dim"),
+        (
+            lambda c: c.replace('"seconds"', '"point": 1, "seconds"'),
+            "line 2 is not one of its rows: it has the key 'po",
+        ),
+        (lambda c: c.partition("\n")[0] + "\n\udcff\n", "line 2 is not one of its rows: 'utf-8' codec can't decode"),
     ],
 )
 def test_a_file_that_cannot_be_resumed_is_exit_2_and_stays(run, expected, edit, line):
     text = edit(expected[1].read_text())
-    Path("a.jsonl").write_text(text)
+    Path("a.jsonl").write_text(text, errors="surrogateescape")
     code, out, err = run(*SMALL, "-o", "a.jsonl", "--resume")
     assert (code, out) == (2, "")
     assert err.startswith(f"Error: a.jsonl cannot be resumed by this sweep: {line}")
     assert err.count("\n") == 1
-    assert Path("a.jsonl").read_text() == text
+    assert Path("a.jsonl").read_text(errors="surrogateescape") == text
 
 
 def test_what_differs_from_the_sweep_of_the_file_is_named(run):
@@ -439,17 +535,94 @@ def test_a_worker_that_is_killed_is_exit_1_and_the_rest_can_be_resumed(expected,
 def test_the_table_and_the_rows(run, expected):
     code, out, err = run(*SMALL, "-o", "a.jsonl")
     assert (code, err) == (0, "wrote a.jsonl\n")
-    cells = [[cell.strip() for cell in line.split("│")[1:8]] for line in out.splitlines() if line.startswith("│")]
-    assert cells == [
-        [
-            "–" if p["stride"] is None else f"{p['stride']:.0f}",
-            "10000", "30000", str(p["heads"]), "2000", p["strategy"], str(p["heads"]),
-        ]
-        for p in POINTS
-    ]  # fmt: skip
+    title, *table = out.splitlines()
+    assert title.strip() == "6 points: bmin 10000, bmax 30000, max distance 2000"  # what all share
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in table if line.startswith("│")]
+    rows = read_sweep("a.jsonl")
+    assert [row[:4] for row in cells] == [
+        [str(i), "–" if p["stride"] is None else f"{p['stride']:.0f}", str(p["heads"]), p["strategy"]]
+        for i, p in enumerate((row["point"] for row in rows), start=1)
+    ]
+    floors = [f"{row['coverage']['floor']:.5f}" for row in rows]
+    assert [row[4] for row in cells] == [floor + "*" * (floor == max(floors, key=float)) for floor in floors]
     code, out, err = run(*SMALL, "-o", "a.jsonl", "--resume", "--json", "--quiet")
     assert (code, err) == (0, "")
     assert unordered(json.loads(out)) == unordered(expected[0])
+
+
+def test_rows_sorted_by_a_figure_keep_their_numbers(run, show, expected):
+    Path("a.jsonl").write_bytes(expected[1].read_bytes())
+    rows = read_sweep("a.jsonl")
+    by_floor = sorted(range(6), key=lambda i: -rows[i]["coverage"]["floor"])
+    printed = [
+        run(*SMALL, "-o", "a.jsonl", "--resume", "--sort", "floor", "--quiet"),
+        show("a.jsonl", "--sort", "floor"),
+    ]
+    for code, out, err in printed:
+        assert (code, err) == (0, "")
+        numbers = [int(line.split("│")[1]) for line in out.splitlines() if line.startswith("│")]
+        assert numbers == [i + 1 for i in by_floor]
+    ripples = [json.loads(show("a.jsonl", "--sort", sort, "--json")[1]) for sort in ("mean", "floor")]
+    assert [row["coverage"]["mean"] for row in ripples[0]] == sorted(
+        (r["coverage"]["mean"] for r in rows), reverse=True
+    )
+
+
+def test_a_row_is_a_base_set_wherever_one_is_wanted(expected, tmp_path, show):
+    Path("a.jsonl").write_bytes(expected[1].read_bytes())
+    for i, row in enumerate(read_sweep("a.jsonl"), start=1):
+        base_set = find_base_set(f"a.jsonl#{i}")
+        assert (
+            base_set.to_json()
+            == BaseSet.from_json(json.dumps(row["base_set"] | {"coverage": row["coverage"]})).to_json()
+        )
+    assert show("a.jsonl", "--pick", 3, "-o", "b.json") == (0, "", "wrote b.json\n")
+    assert BaseSet.load("b.json") == find_base_set("a.jsonl#3")
+    assert show("a.jsonl#3", "--json")[1] == Path("b.json").read_text()
+
+
+def test_a_sweep_that_was_stopped_can_be_read(expected, tmp_path):
+    data = expected[1].read_bytes()
+    (tmp_path / "cut.jsonl").write_bytes(data[:-10])
+    assert len(read_sweep(tmp_path / "cut.jsonl")) == 5
+    for content, line in [
+        (b"", "is not a sweep file: its first line"),
+        (b'{"format": "ropesearch.sweep"}\n', "is not a sweep file: its first line"),
+        (data.replace(b'"version": 1', b'"version": 2', 1), "has version 2, but this ropesearch reads only version 1"),
+        (data.replace(b'"point"', b'"paint"'), "is not a usable sweep file: line 2 is not a row"),
+    ]:
+        (tmp_path / "bad.jsonl").write_bytes(content)
+        with pytest.raises(InputError, match=line):
+            read_sweep(tmp_path / "bad.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (["a.jsonl", "--pick", "7"], "a.jsonl has rows 1 to 6, and no row 7"),
+        (["a.jsonl#0"], "a.jsonl has rows 1 to 6, and no row 0"),
+        (["a.jsonl", "--coverage"], "--coverage needs one base set: choose it by --pick"),
+        (["table2", "--pick", "1"], "--pick is for sweep files, and table2 is none"),
+        (["table2", "--sort", "floor"], "--sort is for sweep files, and table2 is none"),
+        (["a.jsonl", "--sort", "size"], "Invalid value for '--sort': 'size' is not one of 'floor', 'mean',"),
+    ],
+)
+def test_rows_that_cannot_be_shown(expected, show, args, line):
+    Path("a.jsonl").write_bytes(expected[1].read_bytes())
+    code, out, err = show(*args)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"Error: {line}")
+
+
+def test_ranges_and_letters_in_lists(run):
+    code, out, _ = run(*GRID, "--strides", "1k:3k:1k", "--heads", "2:4:2", "--json", "-o", "a.jsonl")
+    assert code == 0
+    assert [(row["point"]["stride"], row["point"]["heads"]) for row in json.loads(out)] == [
+        (stride, heads) for stride in (1000, 2000, 3000) for heads in (2, 4)
+    ]
+    code, _, err = run(*GRID, "--strides", "3k:1k:1k", "--heads", "4", "-o", "b.jsonl")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "'3k:1k:1k' is not a valid range: first:last:step, such as 10k:50k:10k" in err
 
 
 def test_half_a_line_is_noted(run, expected):

@@ -134,6 +134,7 @@ def test_every_kind_of_file_gives_its_documents(tmp_path, tokenizer):
 def test_sources_that_cannot_be_used(tmp_path, tokenizer):
     write(tmp_path)
     (tmp_path / "blank.jsonl").write_text(json.dumps({"text": " "}) + "\n")
+    (tmp_path / "nothing_in.jsonl").write_text("")
     (tmp_path / "cut.jsonl").write_text('{"text": "a"}\n{"text": "b')
     (tmp_path / "empty").mkdir()
     for name, message in [
@@ -151,7 +152,11 @@ def test_sources_that_cannot_be_used(tmp_path, tokenizer):
         texts(tmp_path / "a.jsonl", "n")
     with pytest.raises(InputError, match=r"cut\.jsonl cannot be read"):
         texts(tmp_path / "cut.jsonl")
-    for name, vocabulary, message in [("blank.jsonl", None, "has no text"), ("a.jsonl", 3, "do not belong together")]:
+    for name, vocabulary, message in [
+        ("blank.jsonl", None, "has no text"),
+        ("nothing_in.jsonl", None, "has no text"),
+        ("a.jsonl", 3, "do not belong together"),
+    ]:
         sources = find_sources([tmp_path / name])
         with pytest.raises(InputError, match=message):
             prepare_tokens(sources, tokenizer, tmp_path / "tokens", "", vocabulary=vocabulary)

@@ -20,7 +20,7 @@ from ropesearch.training.arguments import make_config, read_arguments
 from ropesearch.training.data import Rows, TokenFile
 from ropesearch.training.folder import COMPLETE, RunFolder
 from ropesearch.training.losses import LossByPosition, torch_loss
-from ropesearch.training.run import train_model
+from ropesearch.training.run import order_for_parts, train_model
 from ropesearch.training.spec import Stage, TrainSpec
 from ropesearch.training.trainer import Collator, DivergenceError, StageTrainer
 
@@ -306,6 +306,8 @@ def test_arguments_are_those_of_transformers(tmp_path):
         ("learning_rat: 1", "no training argument 'learning_rat'; did you mean learning_rate"),
         ("max_steps: 3", "max_steps is not for a file: it is set by --tokens"),
         ("packing: true", "it is set by train itself"),
+        ("parallelism_config: {}", "set by the configuration file of accelerate launch"),
+        ("model_init_kwargs: 3", "model_init_kwargs must be a mapping"),
         ("- a", "must hold training arguments"),
         ("a: [", "is not YAML"),
     ]:
@@ -314,6 +316,22 @@ def test_arguments_are_those_of_transformers(tmp_path):
             read_arguments(file)
     with pytest.raises(InputError, match="logging_steps: invalid float value: 'often'"):
         make_config({"logging_steps": "often"})
+
+
+def test_processes_that_share_rows_take_them_in_turn():
+    assert order_for_parts(6, 0, 2, 1, 1) == [0, 1, 2, 3, 4, 5]
+    assert order_for_parts(5, 3, 2, 1, 1) == [3, 4, 0, 1, 2, 3]
+    rows, parts, groups, at_once = 37, 2, 3, 2
+    read = order_for_parts(rows, 5, parts, groups, at_once)
+    batches = [read[i : i + at_once] for i in range(0, len(read), at_once)]
+    trained = []
+    for begin in range(0, len(batches), parts * groups):  # what each process reads in one round
+        own = batches[begin : begin + parts * groups]
+        for part in range(parts):
+            for group in range(groups):
+                trained += own[group * parts + part]
+    assert trained == [(i + 5) % rows for i in range(len(trained))]
+    assert len(trained) >= rows
 
 
 def test_the_model_is_loaded_as_asked(model, tmp_path, monkeypatch):

@@ -1,30 +1,44 @@
 """Small models of every family, and the slow and obvious twin of their forward pass with a base per KV head."""
 
+from functools import partial
+
 import numpy as np
 import torch
+import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
+from transformers import PreTrainedTokenizerFast
 
 from ropesearch import BaseSet
 
+STOCK = {
+    "llama": "Llama",
+    "mistral": "Mistral",
+    "ministral": "Ministral",
+    "mixtral": "Mixtral",
+    "qwen2": "Qwen2",
+    "qwen2_moe": "Qwen2Moe",
+    "qwen3": "Qwen3",
+    "qwen3_moe": "Qwen3Moe",
+    "gemma": "Gemma",
+    "gemma2": "Gemma2",
+    "granite": "Granite",
+    "olmo2": "Olmo2",
+    "smollm3": "SmolLM3",
+    "starcoder2": "Starcoder2",
+}
 CLASSES = {
-    "llama": (LlamaConfig, LlamaForCausalLM),
-    "mistral": (MistralConfig, MistralForCausalLM),
-    "qwen2": (Qwen2Config, Qwen2ForCausalLM),
-    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+    name: tuple(getattr(transformers, f"{stock}{kind}") for kind in ("Config", "ForCausalLM"))
+    for name, stock in STOCK.items()
 }
 HEADS, HEAD_DIM, BASE, VOCABULARY = 4, 16, 10000.0, 101
 BASES = {4: (20000.0, 150000.0, 1e6, 5e6), 2: (20000.0, 5e6), 1: (3e5,)}
+LAYER_TYPES = ["full_attention", "sliding_attention", "full_attention"]
+EXPERTS = {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "shared_expert_intermediate_size": 32,
+}
 # name: (family, KV heads, what else is particular)
 TOYS = {
     "llama-multi-head": ("llama", 4, {}),
@@ -35,6 +49,24 @@ TOYS = {
     "qwen2-multi-head": ("qwen2", 4, {"tie_word_embeddings": True}),
     "qwen3-grouped": ("qwen3", 2, {}),
     "qwen3-one-kv-head": ("qwen3", 1, {"attention_bias": True}),
+    "ministral": ("ministral", 2, {"sliding_window": 24, "layer_types": LAYER_TYPES}),
+    "mixtral": ("mixtral", 2, {"sliding_window": 24, "num_local_experts": 4}),
+    "qwen2_moe": ("qwen2_moe", 2, EXPERTS | {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1}),
+    "qwen3_moe": ("qwen3_moe", 2, EXPERTS),
+    "gemma": ("gemma", 1, {}),
+    "gemma2": (
+        "gemma2",
+        2,
+        {"sliding_window": 24, "layer_types": LAYER_TYPES, "query_pre_attn_scalar": 40, "attn_logit_softcapping": 3.0},
+    ),
+    "granite": (
+        "granite",
+        2,
+        {"attention_multiplier": 0.4, "embedding_multiplier": 1.5, "residual_multiplier": 0.8, "logits_scaling": 2.0},
+    ),
+    "olmo2": ("olmo2", 2, {}),
+    "smollm3": ("smollm3", 2, {"no_rope_layers": [1, 0, 1]}),
+    "starcoder2": ("starcoder2", 2, {"sliding_window": 24}),
 }
 
 
@@ -70,7 +102,7 @@ def word_tokenizer(*texts):
 
 def reader_toy(tokenizer):
     """A small Llama for the words of a tokenizer."""
-    config = LlamaConfig(
+    config = transformers.LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
         intermediate_size=48,
@@ -82,11 +114,14 @@ def reader_toy(tokenizer):
         initializer_range=0.2,
     )
     torch.manual_seed(3)
-    return LlamaForCausalLM(config).eval()
+    return transformers.LlamaForCausalLM(config).eval()
 
 
-def save_gguf(model, file):
-    """What llama.cpp makes of a Llama: other names, and the rows of q and k in the order in which it rotates them."""
+def save_gguf(model, file, scaling=None, divisors=()):
+    """What llama.cpp makes of a Llama: other names, and the rows of q and k in the order in which it rotates them.
+
+    `scaling` holds keys of a rule for the frequencies, and `divisors` the names of tensors with divisors of them.
+    """
     from gguf import GGUFWriter
 
     config, weights = model.config, {key: w.numpy() for key, w in model.state_dict().items()}
@@ -101,6 +136,10 @@ def save_gguf(model, file):
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
     writer.add_rope_dimension_count(config.head_dim)
     writer.add_vocab_size(config.vocab_size)
+    for key, value in (scaling or {}).items():
+        (writer.add_string if isinstance(value, str) else writer.add_float32)(f"llama.rope.{key}", value)
+    for key in divisors:
+        writer.add_tensor(key, np.ones(config.head_dim // 2, np.float32))
     parts = {"self_attn": "attn", "mlp": "ffn", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
     names = {"q_proj": "q", "k_proj": "k", "v_proj": "v", "o_proj": "output"}
     names |= {"gate_proj": "gate", "up_proj": "up", "down_proj": "down"}
@@ -134,12 +173,11 @@ def toy_config(name, attention="sdpa", **more):
         head_dim=HEAD_DIM,
         rope_parameters={"rope_type": "default", "rope_theta": BASE},
         initializer_range=0.15,  # large enough that attention prefers some positions to others
-        attn_implementation=attention,
+        attn_implementation="eager" if family == "gemma2" else attention,  # which caps scores, as sdpa cannot
         bos_token_id=None,
         eos_token_id=None,
         pad_token_id=0,
-        **particular,
-        **more,
+        **{"tie_word_embeddings": False} | particular | more,
     )
 
 
@@ -151,6 +189,46 @@ def toy(name, attention="sdpa", **more):
     for key, parameter in model.named_parameters():
         if key.endswith("bias"):  # zero, as transformers makes them
             torch.nn.init.normal_(parameter, std=0.5)
+    return model
+
+
+SCALED = {
+    "linear": {"rope_type": "linear", "factor": 3.0},
+    "llama3": {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 512,
+    },
+    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512},
+    "yarn in all its words": {
+        "rope_type": "yarn",
+        "factor": 16.0,
+        "original_max_position_embeddings": 128,
+        "beta_fast": 16,
+        "beta_slow": 2,
+        "mscale": 1.5,
+        "mscale_all_dim": 0.7,
+        "truncate": False,
+    },
+    "yarn with a factor on attention": {
+        "rope_type": "yarn",
+        "factor": 4.0,
+        "original_max_position_embeddings": 512,
+        "attention_factor": 1.25,
+    },
+}
+"""Rules of scaled models that bases can keep."""
+
+
+def scaled_toy(rule, attention="sdpa"):
+    """The toy llama-grouped with a rule, as long as it makes it."""
+    model = toy("llama-grouped", attention, max_position_embeddings=2048)
+    config = model.config
+    config.rope_parameters = SCALED[rule] | {"rope_theta": BASE}
+    config.standardize_rope_params()
+    model.model.rotary_emb = type(model.model.rotary_emb)(config)
     return model
 
 
@@ -169,42 +247,64 @@ def tokens(*shape, seed=0):
 
 
 def naive_logits(model, bases, ids, seen=None, distances=None):
-    """Logits of a stock causal model with a base per KV head: one head at a time, angles in float64.
+    """Logits of a causal model whose attention is that of `naive_attention`, with a base per KV head.
 
     `seen`, a list, gets of every head of every layer queries and keys before rotation, scores and weights. `distances`,
     (S, S), is what each query is to see as its distance from each key.
     """
-    config, layers = model.config, model.model.layers
-    size = config.head_dim
-    x = model.model.embed_tokens(ids)
-    for index, layer in enumerate(layers):
-        attention = layer.self_attn
-        y = layer.input_layernorm(x)
-        outputs = []
-        for head in range(config.num_attention_heads):
-            kv_head = head * config.num_key_value_heads // config.num_attention_heads
-            q = attention.q_proj(y)[..., head * size : (head + 1) * size]
-            k = attention.k_proj(y)[..., kv_head * size : (kv_head + 1) * size]
-            v = attention.v_proj(y)[..., kv_head * size : (kv_head + 1) * size]
-            if hasattr(attention, "q_norm"):
-                q, k = attention.q_norm(q), attention.k_norm(k)
-            before = q[0].detach().numpy(), k[0].detach().numpy()
-            if distances is not None:
-                scores = naive_scores(q, k, distances, bases[kv_head]) / size**0.5
-            else:
+    attentions = [layer.self_attn for layer in model.model.layers]
+    forwards = [vars(attention).get("forward") for attention in attentions]
+    for attention in attentions:
+        attention.forward = partial(naive_attention, attention, bases, seen, distances)
+    try:
+        return model(ids, use_cache=False).logits
+    finally:
+        for attention, forward in zip(attentions, forwards, strict=True):
+            del attention.forward
+            if forward is not None:
+                attention.forward = forward
+
+
+def naive_attention(attention, bases, seen, distances, hidden_states, **_):
+    """Attention of one layer: one head at a time, dense, angles in float64."""
+    config, size, y = attention.config, attention.head_dim, hidden_states
+    q_all, k_all = attention.q_proj(y), attention.k_proj(y)
+    if config.model_type.endswith("olmo2"):
+        q_all, k_all = attention.q_norm(q_all), attention.k_norm(k_all)
+    outputs = []
+    for head in range(config.num_attention_heads):
+        kv_head = head * config.num_key_value_heads // config.num_attention_heads
+        q = q_all[..., head * size : (head + 1) * size]
+        k = k_all[..., kv_head * size : (kv_head + 1) * size]
+        v = attention.v_proj(y)[..., kv_head * size : (kv_head + 1) * size]
+        if "qwen3" in config.model_type:
+            q, k = attention.q_norm(q), attention.k_norm(k)
+        before = q[0].detach().numpy(), k[0].detach().numpy()
+        if distances is not None:
+            scores = naive_scores(q, k, distances, bases[kv_head]) * naive_scale(config)
+        else:
+            if getattr(config, "no_rope_layers", None) is None or config.no_rope_layers[attention.layer_idx]:
                 q, k = naive_rotation(q, bases[kv_head]), naive_rotation(k, bases[kv_head])
-                scores = q @ k.transpose(-1, -2) / size**0.5
-            distance = torch.arange(ids.shape[1])[:, None] - torch.arange(ids.shape[1])[None, :]
-            hidden = distance < 0
-            if window := naive_window(config, index):
-                hidden |= distance >= window
-            weights = scores.masked_fill(hidden, float("-inf")).softmax(-1)
-            if seen is not None:
-                seen.append((*before, scores[0].detach().numpy(), weights[0].detach().numpy()))
-            outputs.append(weights @ v)
-        x = x + attention.o_proj(torch.cat(outputs, -1))
-        x = x + layer.mlp(layer.post_attention_layernorm(x))
-    return model.lm_head(model.model.norm(x))
+            scores = q @ k.transpose(-1, -2) * naive_scale(config)
+        distance = torch.arange(y.shape[1])[:, None] - torch.arange(y.shape[1])[None, :]
+        hidden = distance < 0
+        if window := naive_window(config, attention.layer_idx):
+            hidden |= distance >= window
+        capped = scores
+        if config.model_type.endswith("gemma2"):
+            capped = config.attn_logit_softcapping * (scores / config.attn_logit_softcapping).tanh()
+        weights = capped.masked_fill(hidden, float("-inf")).softmax(-1)
+        if seen is not None:
+            seen.append((*before, scores[0].detach().numpy(), weights[0].detach().numpy()))
+        outputs.append(weights @ v)
+    return attention.o_proj(torch.cat(outputs, -1)), None
+
+
+def naive_scale(config):
+    """What a product of query and key is multiplied by."""
+    if config.model_type.endswith("granite"):
+        return config.attention_multiplier
+    return getattr(config, "query_pre_attn_scalar", config.head_dim) ** -0.5
 
 
 def naive_rotation(x, base):
@@ -249,7 +349,7 @@ def naive_sliding_nats(model, documents, length, stride):
 
 def naive_window(config, layer):
     """Tokens that a layer looks back over, or None."""
-    if config.model_type == "mistral":
+    if config.model_type.removeprefix("harpe_") in ("mistral", "mixtral", "starcoder2"):
         return config.sliding_window
     kinds = getattr(config, "layer_types", None)
     return config.sliding_window if kinds and kinds[layer] == "sliding_attention" else None

@@ -1,10 +1,10 @@
 """A base set: one RoPE base per KV head, and the file that carries it."""
 
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 import numpy as np
@@ -12,16 +12,22 @@ import numpy.typing as npt
 
 from . import checks
 from .errors import InputError, ParameterError, shown
-from .files import read_versioned, write_whole
+from .files import check_versioned, read_file, read_json, write_whole
+from .frames import as_dataframe
+from .model_config import BY_LAYER_TYPE, ModelConfig
 from .progress import Progress
 from .rope import inv_freq
 from .spec import COVERED_TO
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from ropesearch.curves.coverage import Coverage
 
 FORMAT = "ropesearch.base-set"
 VERSION = 1
+MOST_BYTES = 4_000_000
+"""How large a base-set file may be; one of 1024 heads has less than 0.1 MB."""
 
 _KEYS = (
     "heads",
@@ -129,6 +135,27 @@ class BaseSet:
         n = len(values) if heads is None else heads
         return cls(n, len(values), head_dim, bases=values, selection=values, strategy=strategy)
 
+    @classmethod
+    def of_model(cls, config: ModelConfig) -> "BaseSet":
+        """Return the bases that a model carries; one with a single base for all heads gives that for every KV head.
+
+        Raises
+        ------
+        ValueError
+            If the model has no RoPE, rotates only part of each head, has a base for each type of layer, or says none.
+        """
+        shape = config.shape
+        if config.rope_rule == BY_LAYER_TYPE:
+            msg = f"{config.name} has a rotary embedding for each type of layer, and a base set one for all"
+            raise InputError(msg)
+        if config.bases is not None:
+            return cls.of(config.bases, heads=shape.heads, head_dim=shape.head_dim, strategy="carried by a model")
+        if config.base is None:
+            msg = f"{config.name}: it has no rope_theta"
+            raise InputError(msg)
+        one = [config.base] * shape.kv_heads
+        return cls.of(one, heads=shape.heads, head_dim=shape.head_dim, strategy="one base of a model")
+
     def __len__(self) -> int:
         """Return the number of KV heads."""
         return self.kv_heads
@@ -197,6 +224,22 @@ class BaseSet:
         """Return a copy that carries the figures of `coverage`."""
         return replace(self, coverage_figures=self.coverage(max_distance, progress=progress).to_dict())
 
+    def to_dataframe(self) -> "DataFrame":
+        """Return one row per KV head as a pandas data frame: kv_head, base and its place in the order of choice.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        left = list(self.selection)
+        rows = []
+        for head, base in enumerate(self.bases):
+            place = left.index(base)
+            left[place] = math.nan  # a base that was chosen twice has two places
+            rows.append((head, base, place + 1))
+        return as_dataframe(["kv_head", "base", "chosen"], rows)
+
     def to_json(self) -> str:
         """Return the text of the base-set file."""
         content = {"format": FORMAT, "version": VERSION} | {key: getattr(self, _attribute_name(key)) for key in _KEYS}
@@ -213,7 +256,12 @@ class BaseSet:
             If the text is not JSON, has another format or a newer version, lacks a key, or holds an invalid value or
             count; the message is one line.
         """
-        content = read_versioned(text, FORMAT, VERSION, _KEYS)
+        return cls.from_content(read_json(text))
+
+    @classmethod
+    def from_content(cls, content: Any) -> "BaseSet":
+        """Read the parsed content of a base-set file; raises as `from_json`."""
+        content = check_versioned(content, FORMAT, VERSION, _KEYS)
         return cls(**{_attribute_name(key): content[key] for key in _KEYS})
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -235,9 +283,9 @@ class BaseSet:
         OSError
             If the file does not exist or cannot be read.
         ValueError
-            If it is not a base-set file; the message names it and says why.
+            If it is not a base-set file, or has more than 4 MB; the message names it and says why.
         """
-        data = Path(path).read_bytes()
+        data = read_file(path, MOST_BYTES)
         try:
             return cls.from_json(data.decode())
         except ValueError as error:

@@ -3,11 +3,17 @@
 import math
 import operator
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar, cast
 
-from .errors import ParameterError
+from .errors import ArgumentTypeError, ParameterError
+
+T = TypeVar("T")
 
 LARGEST_INTEGER = 2**31 - 1
+LARGEST_HEAD_DIM = 2**13
+"""Far beyond any model's; a file that asks for more would keep a command busy for minutes."""
+DEFAULT_MIN_DISTANCE = 1000
+"""Of a search, in tokens."""
 
 
 def number(name: str, value: Any, requirement: str, *, above: float = -math.inf, least: float = -math.inf) -> float:
@@ -44,9 +50,16 @@ def base(name: str, value: Any) -> float:
     return number(name, value, "a finite number above 1", above=1.0)
 
 
+def instance(name: str, value: Any, kind: type[T] | tuple[type[Any], ...], requirement: str) -> T:
+    """Return `value` if it is of a type; the error says in words what it should be."""
+    if not isinstance(value, kind):
+        raise ArgumentTypeError(name, value, requirement)
+    return cast("T", value)
+
+
 def head_dim(value: Any) -> int:
     """Return `value` as the number of channels per head: even, at least 2."""
-    result = integer("head_dim", value, 2)
+    result = integer("head_dim", value, 2, LARGEST_HEAD_DIM)
     if result % 2:
         raise ParameterError("head_dim", value, "even")
     return result
@@ -67,6 +80,8 @@ def distances(min_distance: Any, max_distance: Any) -> tuple[int, int]:
     first = integer("min_distance", min_distance, 0)
     last = integer("max_distance", max_distance, 1)
     if first >= last:
+        if first == DEFAULT_MIN_DISTANCE:  # nobody gave that one
+            raise ParameterError("max_distance", last, f"greater than `min_distance`, {first}")
         raise ParameterError("min_distance", first, f"less than `max_distance`, {last}")
     return first, last
 

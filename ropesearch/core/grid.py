@@ -2,11 +2,15 @@
 
 import math
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 from . import checks
 from .errors import ParameterError, shown
 from .machine import require_memory
+
+MOST_CANDIDATES = 1_000_000
+"""How many bases a search chooses from at most; that many take hours."""
 
 
 def search_range(bmin: Any, bmax: Any) -> tuple[float, float]:
@@ -58,7 +62,11 @@ def count_candidates(bmin: float, bmax: float, stride: float) -> int:
     (first, last, s), _ = _to_integers(low, high, step)
     if s > last - first:
         raise ParameterError("stride", step, f"at most the width of the range, {shown(high - low)}")
-    return (last - first) // s
+    n = (last - first) // s
+    if n > MOST_CANDIDATES:
+        least = f"{(high - low) / MOST_CANDIDATES:.4g}"
+        raise ParameterError("stride", step, f"at least {least}, which gives at most {MOST_CANDIDATES} candidates")
+    return n
 
 
 def evenly_spaced_bases(bmin: float, bmax: float, n: int) -> list[float]:
@@ -99,6 +107,11 @@ def widest_stride(bmin: float, bmax: float, n: int) -> float:
 
 def _to_integers(*values: float) -> tuple[list[int], int]:
     """Return integers k and one n such that k / n are exactly the values as written in decimal."""
-    fractions = [Fraction(repr(value)) for value in values]
+    fractions = [_to_fraction(value) for value in values]
     unit = math.lcm(*(f.denominator for f in fractions))
     return [f.numerator * (unit // f.denominator) for f in fractions], unit
+
+
+@lru_cache(1000)  # a sweep asks for the same ones again and again
+def _to_fraction(value: float) -> Fraction:
+    return Fraction(repr(value))

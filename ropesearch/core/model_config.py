@@ -12,19 +12,44 @@ from typing import Any
 
 from . import checks
 from .errors import InputError, ParameterError, shown
+from .files import check_size_of_json, read_file
 
 # Any of these keys, even if null, means that a model rotates queries and keys.
 ROPE_KEYS = ("rope_theta", "rope_parameters", "rope_scaling", "rotary_emb_base", "rotary_pct", "rotary_dim")
-# Llama's first checkpoints have none of these keys.
-ROPE_MODEL_TYPES = ("llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "gemma", "gemma2")
 
-SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")
-"""Model types that can have a base per KV head."""
+SUPPORTED = (
+    "llama",
+    "mistral",
+    "ministral",
+    "mixtral",
+    "qwen2",
+    "qwen2_moe",
+    "qwen3",
+    "qwen3_moe",
+    "gemma",
+    "gemma2",
+    "granite",
+    "olmo2",
+    "smollm3",
+    "starcoder2",
+)
+"""Model types that can have a base per KV head; Llama's first checkpoints have none of the keys above."""
 MODEL_TYPES = tuple(f"harpe_{name}" for name in SUPPORTED)
 """The same types, once they have bases."""
 
+MOST_BYTES = 4_000_000
+"""How large a config.json may be."""
+MOST_VALUES = 200_000
+"""How many values it may hold."""
+MOST_LAYERS = 10_000
+"""How many layers a model may have; a config that asks for more would keep transformers busy for hours."""
+KEPT_RULES = ("linear", "llama3", "yarn")
+"""Rules of a scaled model that can be applied to every base of a set: they do not change with the length."""
+BY_LAYER_TYPE = "one for each type of layer"
+
 DEFAULT_BASE = 10000.0
-"""The default of transformers for `rope_theta`, for the types in SUPPORTED and for Phi-3."""
+"""The default of transformers for `rope_theta`, for Phi-3 and for the types in SUPPORTED, two aside."""
+OTHER_DEFAULT = ("mixtral", "smollm3")
 
 
 class PartialRotationError(InputError):
@@ -104,9 +129,11 @@ class ModelConfig:
         file = Path(path)
         if file.is_dir():
             file /= "config.json"
-        data = file.read_bytes()
+        data = read_file(file, MOST_BYTES)
         try:
-            content = json.loads(data.decode())
+            text = data.decode()
+            check_size_of_json(text, MOST_VALUES)
+            content = json.loads(text)
         except (ValueError, RecursionError) as error:
             msg = f"{file} is not JSON: {error}"
             raise InputError(msg) from None
@@ -133,6 +160,7 @@ class ModelConfig:
             Also for a model without RoPE, or one that rotates only part of each head.
         """
         self._require_full_rotation()
+        self._read_count("num_hidden_layers", MOST_LAYERS)  # whoever builds the model asks for its shape before
         with self._prefix_errors():
             config = self._language
             heads = checks.integer("num_attention_heads", self._require("num_attention_heads"), 1)
@@ -175,7 +203,16 @@ class ModelConfig:
     @property
     def num_hidden_layers(self) -> int | None:
         """Layers."""
-        return self._read_count("num_hidden_layers")
+        return self._read_count("num_hidden_layers", MOST_LAYERS)
+
+    @property
+    def rotating_layers(self) -> tuple[int, ...]:
+        """The layers that rotate queries and keys, counted from 0; SmolLM3 has others too."""
+        listed = self._language.get("no_rope_layers")  # in spite of its name, 1 for those that rotate
+        n_layers = self.num_hidden_layers or 0
+        if not isinstance(listed, list) or len(listed) != n_layers:
+            return tuple(range(n_layers))
+        return tuple(layer for layer in range(n_layers) if listed[layer])
 
     @property
     def vocab_size(self) -> int | None:
@@ -212,16 +249,28 @@ class ModelConfig:
         if not isinstance(rope, Mapping):
             return str(rope)
         if any(isinstance(value, Mapping) for value in rope.values()):
-            return "one for each type of layer"
+            return BY_LAYER_TYPE
         return str(rope.get("rope_type", rope.get("type", "default")))
+
+    @property
+    def rope_values(self) -> dict[str, Any]:
+        """The rule for the frequencies as transformers writes it, without its base; {} for plain RoPE.
+
+        Of a model that carries bases, it is the rule that is applied to every one of them.
+        """
+        rule = self._rope.get("scaling") or {} if self.bases is not None else self._rope
+        if self.rope_rule == "default" or not isinstance(rule, Mapping):
+            return {}
+        given = {key: value for key, value in rule.items() if key not in ("type", "rope_theta")}
+        return given | {"rope_type": str(rule.get("rope_type", rule.get("type")))} if given else {}
 
     @property
     def base(self) -> float | None:
         """RoPE base before any rule or base set; None if neither the file nor the model type gives one."""
         base = self._rope_value("rope_theta")
         if base is None:
-            known = (*SUPPORTED, *MODEL_TYPES)
-            return DEFAULT_BASE if self._language.get("model_type") in known else None
+            model_type = str(self._language.get("model_type")).removeprefix("harpe_")
+            return DEFAULT_BASE if model_type in SUPPORTED and model_type not in OTHER_DEFAULT else None
         with self._prefix_errors():
             return checks.base("rope_theta", base)
 
@@ -279,13 +328,13 @@ class ModelConfig:
 
     def identity(self) -> dict[str, Any]:
         """Return what tells models apart: type, sizes, heads and base; None for what the file does not say."""
-        sizes = {key: self._read_count(key) for key in ("num_hidden_layers", "hidden_size", "vocab_size")}
+        sizes = {key: getattr(self, key) for key in ("num_hidden_layers", "hidden_size", "vocab_size")}
         return {"model_type": self._language.get("model_type"), **sizes, **asdict(self.shape), "base": self.base}
 
     def _require_full_rotation(self) -> None:
         """Raise InputError unless the model rotates all channels of each head, each KV head separately."""
         config, model_type = self._language, self._language.get("model_type")
-        if config.get("alibi") or not (model_type in ROPE_MODEL_TYPES or any(key in config for key in ROPE_KEYS)):
+        if config.get("alibi") or not (model_type in SUPPORTED or any(key in config for key in ROPE_KEYS)):
             if model_type is not None:
                 msg = f"{self.name}: a model of type {shown(model_type)} has no rotary position embedding settings"
                 raise InputError(msg)
@@ -303,10 +352,10 @@ class ModelConfig:
                     msg = f"{self.name}: it rotates only part of each head ({key} {shown(value)})"
                     raise PartialRotationError(msg)
 
-    def _read_count(self, key: str) -> int | None:
+    def _read_count(self, key: str, most: int = checks.LARGEST_INTEGER) -> int | None:
         with self._prefix_errors():
             value = self._language.get(key)
-            return None if value is None else checks.integer(key, value, 1)
+            return None if value is None else checks.integer(key, value, 1, most)
 
     def _require(self, key: str) -> Any:
         if self._language.get(key) is None:

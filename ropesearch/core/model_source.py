@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +29,10 @@ COMPANIONS = (
     "NOTICE*",
 )
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+# What says in a .gguf file that frequencies are scaled: tensors of divisors, and keys with other values than these. A
+# factor without a type means linear scaling, which has an older key too.
+ROPE_TENSORS = ("rope_freqs.", "rope_factors_")
+ROPE_KEYS = {".rope.scaling.type": ("none",), ".rope.scaling.factor": (0, 1), ".rope.scale_linear": (0, 1)}
 FILE_SUFFIXES = (".gguf", ".json", ".safetensors", ".bin", ".pt")
 KINDS = "a model's folder, a .gguf file or a hub name such as org/name"
 
@@ -128,9 +134,32 @@ class ModelSource:
             msg = f"{file} cannot be read: {error.strerror or error}"
             raise InputError(msg) from None
 
+    def refuse_scaled_gguf(self) -> None:
+        """Raise InputError for a .gguf file whose rotary embedding is scaled: transformers would drop the rule.
+
+        The header says so, by a tensor of divisors or by a key, as llama.cpp reads them.
+        """
+        if self.gguf_file is None:
+            return
+        require_gguf()
+        from gguf import GGUFReader
+
+        try:
+            reader = GGUFReader(self.path)
+            scaled = [tensor.name for tensor in reader.tensors if tensor.name.startswith(ROPE_TENSORS)]
+            for name, field in reader.fields.items():
+                if any(name.endswith(key) and field.contents() not in plain for key, plain in ROPE_KEYS.items()):
+                    scaled.append(f"{name} {field.contents()}")
+        except Exception:  # of many classes, for a file that is not a model or is cut off
+            return  # transformers, which reads it next by the same class, says what is wrong
+        if scaled:
+            msg = f"{self.name} scales its rotary embedding ({scaled[0]}), and transformers drops the rule when it "
+            msg += "reads a .gguf file: use the model as transformers saves it"
+            raise InputError(msg)
+
     def _gguf_config(self) -> ModelConfig:
         require_extra("reading a .gguf file", "torch", "torch", "transformers")
-        require_gguf()
+        self.refuse_scaled_gguf()
         from transformers import AutoConfig
 
         try:
@@ -154,12 +183,10 @@ class ModelSource:
         require_extra(f"{self.name}, taken as a hub name,", "torch", "huggingface_hub")
         import huggingface_hub
         from huggingface_hub.errors import DisabledRepoError, RemoteEntryNotFoundError, RepositoryNotFoundError
-        from huggingface_hub.utils import logging
 
-        verbosity = logging.get_verbosity()
-        logging.set_verbosity_error()  # it warns at each of its tries, and our error says the same in the end
         try:
-            return Path(getattr(huggingface_hub, function)(self.name, **options))
+            with quiet_hub():
+                return Path(getattr(huggingface_hub, function)(self.name, **options))
         except RepositoryNotFoundError:
             msg = f"{self.name} is not a folder here, and the hub has no such model, or it requires a login"
             raise InputError(msg) from None
@@ -174,8 +201,19 @@ class ModelSource:
                 raise InputError(msg) from None
             msg = f"{self.name} is not a folder here, and could not be fetched from the hub: {first_line(cause)}"
             raise OSError(msg) from None
-        finally:
-            logging.set_verbosity(verbosity)
+
+
+@contextmanager
+def quiet_hub() -> Iterator[None]:
+    """Keep huggingface_hub from warning at each of its tries: the error in the end says the same."""
+    from huggingface_hub.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def find_config(model: str | os.PathLike[str]) -> ModelConfig:

@@ -85,7 +85,9 @@ class SearchSpec:
     heads: int = _option(_at_least_1, "Query heads of the model.")
     kv_heads: int | None = _option(_optional(_at_least_1), "KV heads; each gets one base.", None)
     head_dim: int = _option(_head_dim, "Channels per head, even.", 128)
-    min_distance: int = _option(_at_least_0, "First distance, in tokens.", 1000, strategy="peak-valley")
+    min_distance: int = _option(
+        _at_least_0, "First distance, in tokens.", checks.DEFAULT_MIN_DISTANCE, strategy="peak-valley"
+    )
     max_distance: int = _option(
         _at_least_1,
         "Last distance, in tokens, included; for floor and ripple, tokens of context.",
@@ -162,8 +164,8 @@ class SearchSpec:
 
     def __post_init__(self) -> None:
         """Check every option alone, then those that depend on each other."""
-        for option in fields(self):
-            object.__setattr__(self, option.name, self.checked(option.name, getattr(self, option.name)))
+        for name, option in self.__dataclass_fields__.items():
+            object.__setattr__(self, name, option.metadata["check"](name, getattr(self, name)))
         search_range(self.bmin, self.bmax)
         object.__setattr__(self, "kv_heads", checks.kv_heads(self.kv_heads, self.heads))
         if self.strategy == "uniform":
@@ -205,7 +207,7 @@ class SearchSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return every option by name: `SearchSpec(**spec.to_dict()) == spec`."""
-        return {option.name: getattr(self, option.name) for option in fields(self)}
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     def parameters(self) -> dict[str, Any]:
         """Return the options for the file's `parameters`: those with an effect and without a key of their own."""

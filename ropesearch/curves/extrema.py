@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ropesearch.core import checks
 from ropesearch.core.arrays import Distances, Flags, Floats, Positions, Words
-from ropesearch.core.errors import InputError, ParameterError
+from ropesearch.core.errors import ArgumentTypeError, InputError, ParameterError
 from ropesearch.core.spec import SearchSpec, extrema_options
 from ropesearch.kernels import extrema as _kernels
 from ropesearch.kernels.waveform import BLOCK
@@ -145,7 +145,10 @@ def find_extrema(
     published with Attention Buckets, arXiv:2312.04455.
     """
     given = locals()
-    curve = np.ascontiguousarray(values, dtype=np.float64)
+    try:
+        curve = np.ascontiguousarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ArgumentTypeError("values", values, "an array of numbers") from None
     if curve.ndim != 1:
         raise ParameterError("values", curve.shape, "one-dimensional")
     if np.isnan(curve).any():

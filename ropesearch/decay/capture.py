@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 class CapturedLayer:
     """Queries, (S, H, D), and keys, (S, K, D), of one layer, before and after rotation.
 
-    `row` counts the captured layers from 0. A product of query and key is multiplied by `scaling`, and a query sees
-    the last `window` keys, its own included, or all of them (None).
+    `row` counts the captured layers from 0. A product of query and key is multiplied by `scaling`, and before the
+    softmax capped at `cap`, if that is not None. A query sees the last `window` keys, its own included, or all of them
+    (None).
     """
 
     row: int
@@ -34,6 +35,7 @@ class CapturedLayer:
     rotated_key: "torch.Tensor"
     scaling: float
     window: int | None
+    cap: float | None
 
 
 def capture_layers(
@@ -55,7 +57,16 @@ def capture_layers(
                 hooks.callback(hook.remove)
         hooks.callback(decoder.layers[layers[-1]].self_attn.register_forward_hook(_stop).remove)
         with torch.no_grad(), suppress(_AllCapturedError):
-            decoder(input_ids=ids[None].to(decoder.embed_tokens.weight.device), use_cache=False)
+            decoder(input_ids=ids[None].to(device_of(decoder)), use_cache=False)
+
+
+def device_of(decoder: Any) -> "torch.device":
+    """Where a decoder runs; accelerate says so where it keeps weights elsewhere until they are needed."""
+    import torch
+
+    embeddings = decoder.embed_tokens
+    device = getattr(getattr(embeddings, "_hf_hook", None), "execution_device", None)
+    return embeddings.weight.device if device is None else torch.device(device)
 
 
 @contextmanager
@@ -73,9 +84,12 @@ def read_frequencies(decoder: Any, kv_heads: int) -> tuple[Floats, float]:
     """Return the frequencies of every KV head, (K, D/2), and the factor on cosine and sine."""
     rotary = decoder.rotary_emb
     if hasattr(rotary, "inv_freq"):
-        theta = rotary.inv_freq.double().cpu().numpy()
+        own = rotary.inv_freq
+        if own.is_meta:  # kept elsewhere by accelerate, as weights are
+            own = type(rotary)(decoder.config).inv_freq
+        theta = own.double().cpu().numpy()
         return np.tile(theta, (kv_heads, 1)), float(rotary.attention_scaling)
-    return rotary._inv_freq.double().cpu().numpy(), 1.0
+    return rotary._inv_freq.double().cpu().numpy(), float(rotary.attention_scaling)
 
 
 class _AllCapturedError(Exception):
@@ -101,7 +115,7 @@ class _AttentionCapture:
     def attach(self) -> "list[RemovableHandle]":
         attention = self._attention
         return [
-            # Qwen3 normalises after the projection.
+            # Some families normalise after the projection.
             getattr(attention, "q_norm", attention.q_proj).register_forward_hook(self._see_query),
             getattr(attention, "k_norm", attention.k_proj).register_forward_hook(self._see_key),
             attention.register_forward_pre_hook(self._see_tables, with_kwargs=True),
@@ -134,15 +148,17 @@ class _AttentionCapture:
             group = query.shape[1] // key.shape[1]
             cos, sin = (table.repeat_interleave(group, dim=1) for table in (cos, sin))
         rotated_query = rotate(query, cos, sin)
-        scaling, window = self._attention.scaling, _window(self._attention)
-        self._take(CapturedLayer(self._row, query, key, rotated_query, rotated_key, scaling, window))
+        attention = self._attention
+        cap = getattr(attention, "attn_logit_softcapping", None)
+        rotated = rotated_query, rotated_key
+        self._take(CapturedLayer(self._row, query, key, *rotated, attention.scaling, _window(attention), cap))
         self._report()
 
 
 def _window(attention: Any) -> int | None:
     """How many keys a query of this layer sees, its own included, or None for all."""
-    from ropesearch.model.modeling_harpe import FAMILIES
+    from ropesearch.model.modeling_harpe import family_of
 
-    per_head = FAMILIES[attention.config.model_type.removeprefix("harpe_")][2]
-    window: int | None = per_head._window(attention)  # which knows where each family, stock or not, keeps it
+    per_head = family_of(attention.config).attention  # whose methods know stock attention too
+    window: int | None = getattr(per_head, "_window_of_mask", per_head._window)(attention)
     return window

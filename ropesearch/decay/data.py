@@ -1,24 +1,32 @@
 """What was measured of a model's attention over distance, and what it predicts for other bases."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ropesearch.core import checks
 from ropesearch.core.arrays import Complexes, Counts, Curves, Distances, Floats
 from ropesearch.core.base_set import BaseSet
-from ropesearch.core.errors import InputError, ParameterError
-from ropesearch.core.rope import inv_freq
+from ropesearch.core.errors import ArgumentTypeError, InputError, ParameterError
+from ropesearch.core.frames import as_dataframe
+from ropesearch.core.model_config import KEPT_RULES
+from ropesearch.core.rope import scaled_inv_freq
 from ropesearch.curves.waveforms import waveform_of
 
 from .figures import compute_figures, mean_slopes, slope_errors, summarize
 from .file import decay_json, read_fields, write_decay
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 FIT_POINTS = 60
+DISTANCES_AT_ONCE = 2**14
+"""For the model curve: that of a million distances would need gigabytes at once."""
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no one truth of ==
@@ -32,7 +40,8 @@ class Decay:
     ----------
     model : mapping
         The model: `name`, model_type, num_hidden_layers, hidden_size, vocab_size, heads, kv_heads, head_dim, base,
-        bases (None if it carries none), max_position_embeddings, dtype.
+        bases (None if it carries none), max_position_embeddings, dtype; of a scaled model its rule as transformers
+        writes it, `rope`, its `attention_factor`, and what becomes of the rule under `bases`, `scaling`.
     texts : tuple of mapping
         For each passage read: `name` of its text, `tokens` in the whole text, and `from`, the first token read.
     length : int
@@ -108,15 +117,18 @@ class Decay:
     @cached_property
     def prediction(self) -> Curves | None:
         """`predict(bases)`, or None if there are no bases to predict for."""
-        return None if self.bases is None else self.predict(self.bases)
+        return None if self.bases is None else self.predict(self.bases, scaling=self.model.get("scaling"))
 
-    def predict(self, bases: Any) -> Curves:
+    def predict(self, bases: Any, *, scaling: str | None = None) -> Curves:
         """Return the model curve with other bases, without running the model.
 
         Parameters
         ----------
         bases : BaseSet or sequence of float, length K
             One per KV head.
+        scaling : {"replace", "keep"}, optional
+            What becomes of the rule of a scaled model, its attention factor included: it is dropped, or applied to
+            every base. Needed for such a model, and without meaning for others.
 
         Returns
         -------
@@ -125,9 +137,17 @@ class Decay:
         Raises
         ------
         ValueError
-            If the number of bases is not that of the KV heads, or a base set is for other heads.
+            If the number of bases is not that of the KV heads, a base set is for other heads, or `scaling` is missing
+            or not possible.
         """
-        return self._model_curve(inv_freq(self.fitting_bases(bases), self.model["head_dim"]))
+        values, rule = self.fitting_bases(bases), self.model.get("rope") or {}
+        if rule and (scaling is None or (scaling == "keep" and rule["rope_type"] not in KEPT_RULES)):
+            hint = "'replace', to drop the rule {!r} of the model, or for {}, 'keep'"
+            raise ParameterError("scaling", scaling, hint.format(rule["rope_type"], ", ".join(KEPT_RULES)))
+        theta, factor = scaled_inv_freq(values, self.model["head_dim"], rule if scaling == "keep" else {})
+        curve = self._model_curve(theta)
+        curve *= (factor / self.model.get("attention_factor", 1.0)) ** 2
+        return curve
 
     def _model_curve(self, theta: Floats) -> Curves:
         """The model curve at the frequencies `theta`, (K, d/2)."""
@@ -136,8 +156,10 @@ class Decay:
         for kv_head, frequencies in enumerate(theta):
             of_group = slice(kv_head * self.group, (kv_head + 1) * self.group)
             c = self.coefficients[:, of_group] / np.sqrt(2 * half)
-            turns = np.arange(self.max_distance + 1) * frequencies[:, None]  # (d/2, M + 1)
-            out[:, of_group] = c.real @ np.cos(turns) - c.imag @ np.sin(turns)
+            for first in range(0, self.max_distance + 1, DISTANCES_AT_ONCE):
+                m = np.arange(first, min(first + DISTANCES_AT_ONCE, self.max_distance + 1))
+                turns = m * frequencies[:, None]  # (d/2, distances)
+                out[:, of_group, m] = c.real @ np.cos(turns) - c.imag @ np.sin(turns)
         return out
 
     def unit_waveforms(self) -> Floats:
@@ -155,6 +177,8 @@ class Decay:
         if isinstance(bases, BaseSet):
             self.check_heads(bases.heads, bases.kv_heads, bases.head_dim)
             return bases.bases
+        if isinstance(bases, str) or not isinstance(bases, Iterable):
+            raise ArgumentTypeError("bases", bases, "a BaseSet or a list of bases")
         values = tuple(checks.base("every one of bases", base) for base in bases)
         if len(values) != self.model["kv_heads"]:
             raise ParameterError("bases", list(values), f"one per KV head: {self.model['kv_heads']}")
@@ -187,12 +211,35 @@ class Decay:
         """Return the standard errors of those means, between layers, shape (K,); NaN for a single layer."""
         return slope_errors(self)
 
+    def to_dataframe(self) -> "DataFrame":
+        """Return one row per head as a pandas data frame: layer, head, kv_head and the figures of `figures`.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        heads = range(self.model["heads"])
+        rows = [
+            (layer, head, head // self.group, *(float(values[row, head]) for values in self.figures.values()))
+            for row, layer in enumerate(self.layers)
+            for head in heads
+        ]
+        return as_dataframe(["layer", "head", "kv_head", *self.figures], rows)
+
     def to_json(self, arrays: Mapping[str, str] | None = None) -> str:
         """Return the text of the decay file; `arrays` says which file holds the arrays."""
         return decay_json(self, arrays)
 
-    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write the decay file, `path`, and its arrays beside it, with the suffix .npz; each whole or not at all.
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write the decay file, `path`, and beside it a .npz file with its arrays, which it names.
+
+        Both are there in the end, or neither. An existing pair is replaced as a whole.
+
+        Returns
+        -------
+        Path
+            The file of the arrays.
 
         Raises
         ------
@@ -201,7 +248,7 @@ class Decay:
         OSError
             If a file cannot be written, or exists and `overwrite` is false.
         """
-        write_decay(self, path, overwrite=overwrite)
+        return write_decay(self, path, overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Decay":

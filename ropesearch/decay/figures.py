@@ -84,7 +84,7 @@ def slope_errors(decay: "Decay") -> Floats:
 
 def null_for_nan(value: float) -> float | None:
     """Return a figure as a JSON file holds it."""
-    return None if np.isnan(value) else value
+    return value if np.isfinite(value) else None
 
 
 def _slopes_by_layer(decay: "Decay") -> Floats:

@@ -2,18 +2,20 @@
 
 import io
 import json
+import math
 import os
+import re
+import zipfile
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from ropesearch.core import checks
-from ropesearch.core.errors import InputError
-from ropesearch.core.files import check_output, read_versioned, write_whole
+from ropesearch.core.errors import InputError, ParameterError, first_line, shown
+from ropesearch.core.files import check_output, read_file, read_versioned, remove_leftovers, write_whole, written
 
 from .figures import null_for_nan
 
@@ -22,6 +24,12 @@ if TYPE_CHECKING:
 
 FORMAT = "ropesearch.decay"
 VERSION = 1
+MOST_BYTES = 32_000_000
+"""How large the .json file may be; that of 200 layers of 128 heads has half of it."""
+SHORTEST = 8
+"""Tokens of the shortest text whose figures mean something."""
+LARGEST_VALUE = 1e30
+"""Beyond it, figures would overflow."""
 
 # Fields of a Decay in the .json file, and in the .npz file.
 _FACTS = ("model", "texts", "length", "layers", "agreement_to", "bases", "made_by")
@@ -39,26 +47,49 @@ _ARRAYS = (
 _OPTIONAL = ("verified", "mass", "sink_mass")
 
 
-def check_decay_path(path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-    """Raise the error that `Decay.save` would end with for this path; returns the path of the arrays."""
+def check_decay_path(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Raise the error that `Decay.save` would end with for this path."""
     checks.choice("the suffix of the decay file", Path(path).suffix, (".json",))
-    arrays = Path(path).with_suffix(".npz")
-    for file in (path, arrays):
-        check_output(file, overwrite=overwrite)
-    return arrays
+    check_output(path, overwrite=overwrite)
 
 
-def write_decay(decay: "Decay", path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-    """Write both files, each whole or not at all; raises as `Decay.save`."""
-    arrays_path = check_decay_path(path, overwrite=overwrite)
+def write_decay(decay: "Decay", path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """Write both files and return the path of the arrays; raises as `Decay.save`.
+
+    The arrays come first, under a name of their own; then the .json file is switched, which names them; then those that
+    it named before are removed. A kill in between leaves a pair, the old or the new, and at most a file of arrays too
+    many, which the next writer of the pair removes.
+    """
+    check_decay_path(path, overwrite=overwrite)
+    path = Path(path)
     packed = _pack_arrays(decay)
-    text = decay_json(decay, {"file": arrays_path.name, "sha256": sha256(packed).hexdigest()})
-    write_whole(arrays_path, packed, overwrite=overwrite)
+    digest = sha256(packed).hexdigest()
+    arrays_path = path.with_name(f"{path.stem}.{digest[:16]}.npz")
+    before = _named_arrays(path)
+    with written(arrays_path, packed, overwrite=True):
+        try:
+            write_whole(path, decay_json(decay, {"file": arrays_path.name, "sha256": digest}), overwrite=overwrite)
+        except BaseException:
+            if arrays_path.name not in (before, _named_arrays(path)):
+                arrays_path.unlink()  # of no use alone
+            raise
+    if before is not None and before != arrays_path.name:
+        path.with_name(before).unlink(missing_ok=True)
+    own = re.compile(re.escape(path.stem) + r"\.[0-9a-f]{16}\.npz")
+    remove_leftovers(path.parent, own, lambda name: name == _named_arrays(path))
+    return arrays_path
+
+
+def _named_arrays(path: Path) -> str | None:
+    """Return the name of the file of arrays that belongs to a decay file; None if there is none, or it is another's."""
     try:
-        write_whole(path, text, overwrite=overwrite)
-    except BaseException:
-        arrays_path.unlink()  # of no use alone
-        raise
+        content = read_versioned(read_file(path, MOST_BYTES).decode(), FORMAT, VERSION, (*_FACTS, "arrays"))
+        named = content["arrays"]
+        _read_arrays(named, path, _check_facts({key: content[key] for key in _FACTS}))
+    except (OSError, ValueError, MemoryError):
+        return None
+    name = Path(named["file"]).name
+    return name if name.startswith(f"{path.stem}.") and name.endswith(".npz") else None
 
 
 def decay_json(decay: "Decay", arrays: Mapping[str, str] | None = None) -> str:
@@ -81,10 +112,11 @@ def decay_json(decay: "Decay", arrays: Mapping[str, str] | None = None) -> str:
 
 def read_fields(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read both files and return the fields of the Decay that was written; raises as `Decay.load`."""
-    data = Path(path).read_bytes()
+    data = read_file(path, MOST_BYTES)
     try:
         content = read_versioned(data.decode(), FORMAT, VERSION, (*_FACTS, "arrays"))
-        return _fields(content, _read_arrays(content["arrays"], Path(path)))
+        facts = _check_facts({key: content[key] for key in _FACTS})
+        return facts | _unpack_arrays(_read_arrays(content["arrays"], Path(path), facts), facts)
     except ValueError as error:
         msg = f"{path} is not a usable decay file: {error}"
         raise InputError(msg) from None
@@ -109,7 +141,7 @@ def _head_rows(decay: "Decay") -> list[dict[str, Any]]:
     ]
 
 
-def _read_arrays(named: Any, path: Path) -> bytes:
+def _read_arrays(named: Any, path: Path, facts: Mapping[str, Any]) -> bytes:
     """Content of the .npz file that the decay file names, if it is the one written with it."""
     try:
         beside = path.with_name(Path(named["file"]).name)
@@ -117,9 +149,10 @@ def _read_arrays(named: Any, path: Path) -> bytes:
     except (KeyError, TypeError, ValueError):
         raise InputError("it names no file of arrays: it was printed, not saved") from None
     try:
-        packed = beside.read_bytes()
-    except OSError as error:
-        msg = f"the file of its arrays, {beside.name}, cannot be read: {error.strerror or error}"
+        packed = read_file(beside, _most_bytes(facts))
+    except (OSError, ValueError) as error:  # ValueError: another kind of file, or a name that no file can have
+        why = getattr(error, "strerror", None) or error
+        msg = f"the file of its arrays, {beside.name}, cannot be read: {why}"
         raise InputError(msg) from None
     if sha256(packed).hexdigest() != digest:
         msg = f"{beside.name} beside it is not the file that was written with it"
@@ -127,36 +160,116 @@ def _read_arrays(named: Any, path: Path) -> bytes:
     return packed
 
 
-def _fields(content: Mapping[str, Any], packed: bytes) -> dict[str, Any]:
-    """Facts and arrays together, once their shapes have been checked."""
+def _check_facts(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return what the .json file says, checked; lists become tuples."""
     try:
-        with np.load(io.BytesIO(packed), allow_pickle=False) as loaded:
-            arrays = {name: loaded[name] for name in _ARRAYS if name in loaded or name not in _OPTIONAL}
-        facts = {key: content[key] for key in _FACTS}
-        for key in ("texts", "layers", "bases"):
-            facts[key] = None if facts[key] is None else tuple(facts[key])
-        _check_shapes(facts, arrays)
-    except (KeyError, TypeError, ValueError, BadZipFile) as error:
+        return _checked_facts(facts)
+    except (KeyError, ValueError) as error:
         msg = f"its values do not fit together: {error}"
         raise InputError(msg) from None
-    return facts | arrays
 
 
-def _check_shapes(facts: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
+def _checked_facts(facts: dict[str, Any]) -> dict[str, Any]:
+    model, texts, layers, bases = (facts[key] for key in ("model", "texts", "layers", "bases"))
+    for name, value in (("model", model), ("made_by", facts["made_by"])):
+        if not isinstance(value, dict):
+            raise ParameterError(name, value, "an object")
+    heads = _integer(model, "heads", 1)
+    kv_heads = checks.kv_heads(_integer(model, "kv_heads", 1), heads)
+    checks.head_dim(model["head_dim"])
+    if not isinstance(model["name"], str):
+        raise ParameterError("name", model["name"], "the name of the model")
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, dict) for text in texts):
+        raise ParameterError("texts", texts, "a list of objects")
+    if not isinstance(layers, list) or not layers:
+        raise ParameterError("layers", layers, "a list of layers")
+    numbers = [checks.integer("every layer", layer, 0) for layer in layers]
+    if numbers != sorted(set(numbers)):
+        raise ParameterError("layers", layers, "in ascending order, each once")
+    checks.integer("agreement_to", facts["agreement_to"], 1, _integer(facts, "length", SHORTEST) // 2)
+    if bases is not None:
+        if not isinstance(bases, list) or len(bases) != kv_heads:
+            raise ParameterError("bases", bases, f"one per KV head: {kv_heads}")
+        bases = tuple(checks.base("every one of bases", base) for base in bases)
+    return facts | {"texts": tuple(texts), "layers": tuple(layers), "bases": bases}
+
+
+def _integer(values: Mapping[str, Any], key: str, least: int) -> int:
+    return checks.integer(key, values[key], least)
+
+
+def _unpack_arrays(packed: bytes, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arrays of the .npz file, whose types, shapes and values have been checked."""
+    expected = _expected_arrays(facts)
+    arrays = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+            names = set(archive.namelist())
+            for name, (kind, shape) in expected.items():
+                if f"{name}.npy" in names or name not in _OPTIONAL:
+                    arrays[name] = _read_array(archive, name, np.dtype(kind), shape)
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # zipfile and numpy raise errors of many classes
+        msg = f"its arrays cannot be read: {first_line(error)}"
+        raise InputError(msg) from None
+    if "verified" in arrays and facts["bases"] is None:
+        raise InputError("it has curves verified with bases, and no bases")
+    if ("mass" in arrays) != ("sink_mass" in arrays):
+        raise InputError("of mass and sink_mass it has only one")
+    return arrays
+
+
+def _expected_arrays(facts: Mapping[str, Any]) -> dict[str, tuple[type, tuple[int, ...]]]:
+    """Types and shapes of the arrays."""
     heads, kv_heads, head_dim = (facts["model"][key] for key in ("heads", "kv_heads", "head_dim"))
     by_head = (len(facts["layers"]), heads)
-    curves = (*by_head, arrays["pairs"].size)
-    expected = {
-        "inv_freq": (kv_heads, head_dim // 2),
-        "coefficients": (*by_head, head_dim // 2),
+    points = facts["length"] // 2 + 1
+    curves = (np.float32, (*by_head, points))
+    return {
+        "inv_freq": (np.float64, (kv_heads, head_dim // 2)),
+        "coefficients": (np.complex128, (*by_head, head_dim // 2)),
+        "pairs": (np.int64, (points,)),
         "score": curves,
         "standard_error": curves,
-        "parts": (len(arrays["parts"]), *curves),
+        "parts": (np.float32, (max(len(facts["texts"]), 2), *by_head, points)),
         "verified": curves,
         "mass": curves,
-        "sink_mass": by_head,
+        "sink_mass": (np.float32, by_head),
     }
-    for name, shape in expected.items():
-        if name in arrays and arrays[name].shape != shape:
-            msg = f"{name} has shape {arrays[name].shape}, not {shape}"
-            raise ValueError(msg)
+
+
+def _most_bytes(facts: Mapping[str, Any]) -> int:
+    """Return how large the file of the arrays may be: those read, curve, prediction, distances and headers."""
+    expected = _expected_arrays(facts)
+    kinds = [*expected.values(), expected["score"], expected["score"], expected["pairs"]]
+    return 100_000 + sum(math.prod(shape) * np.dtype(kind).itemsize for kind, shape in kinds)
+
+
+def _read_array(archive: zipfile.ZipFile, name: str, kind: np.dtype[Any], shape: tuple[int, ...]) -> Any:
+    """Read one array, once its header has been found to say what it must."""
+    member = archive.getinfo(f"{name}.npy")
+    if member.compress_type != zipfile.ZIP_STORED:
+        msg = f"{name} is compressed"  # as never by us: it could grow without end
+        raise InputError(msg)
+    with archive.open(member) as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            msg = f"{name} is of another version of .npy"
+            raise InputError(msg)
+        found_shape, _, found_kind = np.lib.format.read_array_header_1_0(file)
+        begin = file.tell()
+    if found_shape != shape:
+        msg = f"its values do not fit together: {name} has shape {shown(found_shape)}, not {shape}"
+        raise InputError(msg)
+    if found_kind != kind:
+        msg = f"{name} has type {shown(str(found_kind))}, not {kind}"
+        raise InputError(msg)
+    if begin + math.prod(shape) * kind.itemsize != member.file_size:
+        msg = f"{name} has not the size that its shape requires"
+        raise InputError(msg)
+    with archive.open(member) as file:
+        values = np.lib.format.read_array(file, allow_pickle=False)
+    if (np.abs(values) > LARGEST_VALUE).any() or (name == "inv_freq" and not np.isfinite(values).all()):
+        msg = f"{name} has values that no model gives"
+        raise InputError(msg)
+    return values

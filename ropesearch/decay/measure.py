@@ -18,7 +18,7 @@ from ropesearch.core.progress import Progress, counter
 from ropesearch.model.apply import apply_bases, find_decoder
 from ropesearch.model.change import check_fit
 
-from .capture import capture_layers, evaluating, read_frequencies
+from .capture import capture_layers, device_of, evaluating, read_frequencies
 from .data import Decay
 from .memory import SHORTEST, Demand, explaining_lack, require_memory
 from .passages import read_passages, shipped_texts
@@ -36,6 +36,7 @@ def measure_decay(
     length: int = 2048,
     layers: Sequence[int] | None = None,
     base_set: BaseSet | None = None,
+    scaling: str | None = None,
     verify: bool = False,
     softmax: bool = False,
     name: str | None = None,
@@ -48,7 +49,7 @@ def measure_decay(
     Parameters
     ----------
     model : transformers.PreTrainedModel, or a module around one
-        Of type llama, mistral, qwen2 or qwen3, stock or with bases.
+        Of a type that docs/models.md lists, stock or with bases.
     tokenizer : transformers tokenizer, optional
         Not needed where `texts` are token ids.
     texts : mapping of str to str or to a sequence of int, optional
@@ -57,9 +58,11 @@ def measure_decay(
     length : int
         Tokens to read of each text, at least 64; distances go up to half of them.
     layers : sequence of int, optional
-        The layers to measure, counted from 0; all if left out.
+        The layers to measure, counted from 0; all that rotate queries and keys if left out.
     base_set : BaseSet, optional
         Bases to predict for.
+    scaling : {"replace", "keep"}, optional
+        What becomes of the rule of a scaled model under these bases, as for `apply_bases`.
     verify : bool
         Whether to run the model again with the bases, to see how good the prediction is.
     softmax : bool
@@ -97,12 +100,12 @@ def measure_decay(
     decoder = find_decoder(model)
     called = name or getattr(decoder.config, "_name_or_path", "") or type(model).__name__
     config = ModelConfig.of(decoder.config.to_dict(), called)
-    identity, measured = check_model(config, layers, base_set)
+    identity, measured = check_model(config, layers, base_set, scaling)
     given = shipped_texts() if texts is None else texts
     passages = read_passages(tokenizer, given, n, decoder.embed_tokens.num_embeddings)
-    weight = next(decoder.parameters())
+    device = device_of(decoder)
     counts = {"n_layers": len(measured), "n_passages": len(passages)}
-    require_memory(Demand.of_decoder(decoder, identity, **counts, softmax=softmax, verify=verify), n, weight.device)
+    require_memory(Demand.of_decoder(decoder, identity, **counts, softmax=softmax, verify=verify), n, device)
 
     report = counter(progress, "layers", len(passages) * len(measured) * (2 if verify else 1))
 
@@ -119,7 +122,7 @@ def measure_decay(
         del sums  # before those of the second run
         verified = None
         if verify and base_set is not None:
-            with apply_bases(model, base_set):
+            with apply_bases(model, base_set, scaling=scaling):
                 verified = add_up(softmax=False).score()
 
     return Decay(
@@ -128,7 +131,10 @@ def measure_decay(
             **identity,
             "bases": None if config.bases is None else list(config.bases),
             "max_position_embeddings": config.max_position_embeddings,
-            "dtype": str(weight.dtype).removeprefix("torch."),
+            "rope": config.rope_values,
+            "attention_factor": scale,
+            "scaling": scaling if config.rope_values else None,
+            "dtype": str(decoder.embed_tokens.weight.dtype).removeprefix("torch."),
         },
         texts=tuple({"name": p.name, "tokens": p.tokens, "from": p.start} for p in passages),
         length=n,
@@ -142,20 +148,27 @@ def measure_decay(
             "ropesearch": __version__,
             "torch": torch.__version__,
             "transformers": transformers.__version__,
-            "device": _device_name(weight.device),
+            "device": _device_name(device),
         },
         **curves,
     )
 
 
-def check_request(source: ModelSource, *, length: int, layers: Sequence[int] | None, base_set: BaseSet | None) -> None:
+def check_request(
+    source: ModelSource,
+    *,
+    length: int,
+    layers: Sequence[int] | None,
+    base_set: BaseSet | None,
+    scaling: str | None = None,
+) -> None:
     """Raise, before the weights are loaded, what `measure_decay` would raise over the config of a model on disk."""
     checks.integer("length", length, SHORTEST)
-    check_model(source.config(), layers, base_set)
+    check_model(source.config(), layers, base_set, scaling)
 
 
 def check_model(
-    config: ModelConfig, layers: Sequence[int] | None, base_set: BaseSet | None
+    config: ModelConfig, layers: Sequence[int] | None, base_set: BaseSet | None, scaling: str | None = None
 ) -> tuple[dict[str, Any], tuple[int, ...]]:
     """Return what tells a model apart and the layers to measure; raises ValueError as `measure_decay`."""
     name = config.name
@@ -163,23 +176,28 @@ def check_model(
         msg = f"{name} is a model of type {config.model_type}; only {', '.join(SUPPORTED)} can be measured"
         raise InputError(msg)
     if base_set is not None:
-        check_fit(base_set, config)
+        check_fit(base_set, config, scaling)
     if config.num_hidden_layers is None:
         msg = f"{name}: it has no num_hidden_layers"
         raise InputError(msg)
-    return config.identity(), _check_layers(layers, config.num_hidden_layers, name)
+    turning = config.rotating_layers
+    return config.identity(), _check_layers(layers, config.num_hidden_layers, turning, name)
 
 
-def _check_layers(layers: Sequence[int] | None, n_layers: int, name: str) -> tuple[int, ...]:
+def _check_layers(layers: Sequence[int] | None, n_layers: int, turning: Sequence[int], name: str) -> tuple[int, ...]:
     """The layers to measure, in ascending order, each once."""
     if layers is None:
-        return tuple(range(n_layers))
+        return tuple(turning)
     wanted = sorted({checks.integer("every layer", layer, 0) for layer in layers})
     if not wanted:
         raise ParameterError("layers", layers, "at least one layer")
     if wanted[-1] >= n_layers:
         msg = f"layer {wanted[-1]} does not exist: {name} has {n_layers} layers, 0 to {n_layers - 1}"
         raise InputError(msg)
+    for layer in wanted:
+        if layer not in turning:
+            msg = f"layer {layer} of {name} does not rotate queries and keys: there is no base to measure"
+            raise InputError(msg)
     return tuple(wanted)
 
 

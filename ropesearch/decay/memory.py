@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ropesearch.core.machine import available_memory, readable_size
 
+from .capture import device_of
 from .sums import BLOCKS, rows_at_once
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Demand:
         cls, decoder: Any, identity: Mapping[str, Any], *, n_layers: int, n_passages: int, softmax: bool, verify: bool
     ) -> "Demand":
         """Return the demand of a model in memory; `identity` as of `ModelConfig.identity`."""
-        weight, config = next(decoder.parameters()), decoder.config
+        weight, config = decoder.embed_tokens.weight, decoder.config
         eager = config._attn_implementation == "eager"
         return cls(
             **{key: identity[key] for key in ("heads", "kv_heads", "head_dim", "hidden_size")},
@@ -65,7 +66,7 @@ class Demand:
             n_layers=n_layers,
             n_passages=n_passages,
             width=weight.element_size(),
-            device_type=weight.device.type,
+            device_type=device_of(decoder).type,
             softmax=softmax,
             verify=verify,
             eager=eager,

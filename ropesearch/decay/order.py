@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ropesearch.core import checks
 from ropesearch.core.base_set import BaseSet
 from ropesearch.core.errors import InputError
 from ropesearch.core.model_config import ModelConfig
@@ -39,6 +40,8 @@ def order_by_decay(base_set: BaseSet, decay: Decay, config: Mapping[str, Any] | 
     ValueError
         If `decay` was measured on another model, on other heads, or on a model that already carries bases.
     """
+    checks.instance("base_set", base_set, BaseSet, "a BaseSet")
+    checks.instance("decay", decay, Decay, "a Decay")
     decay.check_heads(base_set.heads, base_set.kv_heads, base_set.head_dim)
     check_order(decay, config)
     slopes = decay.kv_head_slopes()
@@ -64,12 +67,12 @@ def order_by_decay(base_set: BaseSet, decay: Decay, config: Mapping[str, Any] | 
 def check_order(decay: Decay, config: Mapping[str, Any] | ModelConfig | None = None) -> None:
     """Raise ValueError unless `decay` can order the bases of the model with this config, as in `order_by_decay`."""
     model = decay.model
-    if str(model["model_type"]).startswith("harpe_"):
+    if str(model.get("model_type")).startswith("harpe_"):
         msg = f"the decay was measured on {model['name']}, which carries bases already; slopes depend on the bases, so "
         msg += "order by a decay of the model before it got them"
         raise InputError(msg)
     for key, value in {} if config is None else ModelConfig.of(config).identity().items():
-        if value is not None and model[key] is not None and value != model[key]:
+        if value is not None and model.get(key) is not None and value != model[key]:
             msg = f"the decay is of another model: {model['name']} has {key} {model[key]}, this one has {value}"
             raise InputError(msg)
     if np.isnan(decay.kv_head_slopes()).any():

@@ -52,11 +52,12 @@ class PairSums:
         group = layer.query.shape[1] // kv_heads
         for kv_head in range(kv_heads):
             heads = slice(kv_head * group, (kv_head + 1) * group)
-            self._query[row, heads] += _complex_mean(layer.query[:, heads]) / self._n_passages
+            mean_query = _complex_mean(layer.query[:, heads]) * (layer.scaling * math.sqrt(self._head_dim))
+            self._query[row, heads] += mean_query / self._n_passages
             self._key[row, kv_head] += _complex_mean(layer.key[:, kv_head]) / self._n_passages
             query = layer.rotated_query[:, heads].transpose(0, 1)  # (G, S, D)
             key = layer.rotated_key[:, kv_head]  # (S, D)
-            blocks = correlate(query, key, self._last).cpu().numpy() / math.sqrt(self._head_dim)  # (G, blocks, M + 1)
+            blocks = correlate(query, key, self._last).cpu().numpy() * layer.scaling  # (G, blocks, M + 1)
             self._squares[row, heads] += (blocks * blocks).sum(1)
             self._products[row, heads] += (blocks * self._pairs).sum(1)
             if self._n_passages > 1:
@@ -64,7 +65,7 @@ class PairSums:
             else:
                 self._parts[:, row, heads] = blocks.reshape(group, 2, -1, self._last + 1).sum(2).swapaxes(0, 1)
             if self._mass is not None:
-                mass, sinks = softmax_mass(query, key, self._last, layer.scaling, layer.window)
+                mass, sinks = softmax_mass(query, key, self._last, layer.scaling, layer.window, layer.cap)
                 self._mass[row, heads] += mass.cpu().numpy() / self._n_passages
                 self._sink_mass[row, heads] += sinks.cpu().numpy() / self._n_passages
 
@@ -173,7 +174,7 @@ def correlate(query: "torch.Tensor", key: "torch.Tensor", last: int) -> "torch.T
 
 
 def softmax_mass(
-    query: "torch.Tensor", key: "torch.Tensor", last: int, scale: float, window: int | None
+    query: "torch.Tensor", key: "torch.Tensor", last: int, scale: float, window: int | None, cap: float | None = None
 ) -> "tuple[torch.Tensor, torch.Tensor]":
     """Sum attention after the softmax by distance, and average the share of the first four keys.
 
@@ -188,6 +189,8 @@ def softmax_mass(
         Factor on each product of query and key.
     window : int or None
         How many keys a query sees, its own included.
+    cap : float or None
+        What the scores approach and do not exceed, by cap·tanh(score/cap).
 
     Returns
     -------
@@ -204,7 +207,7 @@ def softmax_mass(
     n_rows = rows_at_once(length, query.device.type)
     for start in range(SINKS, length, n_rows):
         stop = min(start + n_rows, length)
-        of_rows, of_sinks = _mass_of_rows(query[:, start:stop], key[:stop], last, window)
+        of_rows, of_sinks = _mass_of_rows(query[:, start:stop], key[:stop], last, window, cap)
         mass += of_rows
         sinks += of_sinks
     return mass, sinks / (length - SINKS)
@@ -216,7 +219,7 @@ def rows_at_once(length: int, device_type: str) -> int:
 
 
 def _mass_of_rows(
-    query: "torch.Tensor", key: "torch.Tensor", last: int, window: int | None
+    query: "torch.Tensor", key: "torch.Tensor", last: int, window: int | None, cap: float | None
 ) -> "tuple[torch.Tensor, torch.Tensor]":
     """Sums over the last R queries, (G, R, D), of a passage whose keys are `key`, (stop, D)."""
     import torch
@@ -228,7 +231,10 @@ def _mass_of_rows(
     hidden = apart < 0
     if window is not None:
         hidden |= apart >= window
-    scores = (query @ key.T).masked_fill_(hidden, -torch.inf)  # (G, R, stop)
+    scores = query @ key.T  # (G, R, stop)
+    if cap is not None:
+        scores.div_(cap).tanh_().mul_(cap)
+    scores.masked_fill_(hidden, -torch.inf)
     of_sinks = scores[..., :SINKS].logsumexp(-1)
     scores[..., :SINKS] = -torch.inf
     highest = scores.amax(-1, keepdim=True)

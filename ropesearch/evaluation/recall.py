@@ -23,7 +23,7 @@ CONTEXTS = 20
 """Contexts, where no limit is given."""
 BANDS = 8
 """Equal bands of distance, from 1 to the length."""
-PAIR = "\nThe code of {key} is"
+PAIR = "\n{key}:"
 KEYS = (
     "Anna", "Ben", "Carla", "David", "Emma", "Frank", "Grace", "Henry", "Irene", "James", "Karen", "Leo", "Maria",
     "Nick", "Olivia", "Peter", "Rachel", "Simon", "Tina", "Victor", "Walter", "Alice", "Brian", "Chloe", "Daniel",

@@ -79,6 +79,9 @@ def apply_self_extend(model: "nn.Module", scheme: SelfExtend) -> AppliedSelfExte
     if "sliding_attention" in kinds or (not kinds and getattr(own.config, "sliding_window", None)):
         msg = f"{config.name} has layers that see a window only, and {scheme.name} is for full attention"
         raise InputError(msg)
+    if not all(getattr(own.config, "no_rope_layers", None) or [True]):
+        msg = f"{config.name} has layers without positions, which {scheme.name} would give some"
+        raise InputError(msg)
     applied = AppliedSelfExtend(own, scheme.name)
     name = "ropesearch_" + re.sub(r"\W", "_", scheme.name)  # a colon or a slash would mean a name on the hub
     ALL_ATTENTION_FUNCTIONS.register(name, _attention(scheme))
@@ -97,6 +100,7 @@ def _attention(scheme: SelfExtend) -> Any:
         value: "torch.Tensor",
         attention_mask: "torch.Tensor | None",  # (B, 1, Q, S), true where a query sees a key
         scaling: float | None = None,
+        softcap: float | None = None,
         **_: Any,
     ) -> "tuple[torch.Tensor, None]":
         import torch
@@ -122,6 +126,8 @@ def _attention(scheme: SelfExtend) -> Any:
             near = query[:, :, own] @ near_key.transpose(2, 3)
             far = far_query[:, :, own] @ far_key.transpose(2, 3)
             scores = torch.where((distance < scheme.window)[:, None], near, far) * scale
+            if softcap is not None:
+                scores = softcap * (scores / softcap).tanh()
             seen = (distance >= 0)[:, None] if attention_mask is None else attention_mask[:, :, own]
             weights = scores.masked_fill(~seen, torch.finfo(scores.dtype).min).softmax(-1, torch.float32)
             out[:, :, own] = weights.to(value.dtype) @ value

@@ -25,10 +25,11 @@ HARNESS = ("niah", "ruler", "short")
 """Suites whose tasks are lm-eval's."""
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "proof-pile": {"stride": 256, "truncate": True, "min_tokens": 131072, "limit": 10},
-    "govreport": {"stride": 256, "truncate": True, "min_tokens": 16384, "limit": 50},
+    "govreport": {"stride": 256, "min_tokens": 16384, "limit": 50},
 }
-"""Protocols of perplexity as YaRN (arXiv:2309.00071, sections 4.3.1 and 4.3.2) prints them: ten documents of Proof-pile
-with 128k tokens and more, fifty of GovReport with 16k and more, each cut to the length that is evaluated."""
+"""Protocols of perplexity as YaRN (arXiv:2309.00071) and its evaluation script have them: the first ten documents of
+Proof-pile with 128k tokens and more, each cut to the length that is evaluated; the first fifty of GovReport with 16k
+and more, in whole."""
 
 
 def _option(check: Check, default: Any, help_text: str, suites: Iterable[str] = SUITES) -> Any:

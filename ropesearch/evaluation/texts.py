@@ -34,7 +34,7 @@ class Texts:
             yield from shipped_texts().items()
         for source in self.sources:
             found = 0
-            for text in source.texts(self.text_key):
+            for text, _ in source.documents(self.text_key):
                 yield f"{Path(source.name).name} {found}", text
                 found += 1
             if not found:

@@ -8,13 +8,14 @@ from ropesearch.core import checks
 from ropesearch.core.base_set import BaseSet
 from ropesearch.core.files import check_output, write_whole
 
-from .table import to_csv, to_markdown
+from .table import to_csv, to_latex, to_markdown
 from .tensors import npz_bytes, pt_bytes, safetensors_bytes, to_tensors
 
 TEXT_FORMATS: dict[str, Callable[[BaseSet], str]] = {
     "json": BaseSet.to_json,
     "csv": to_csv,
     "md": to_markdown,
+    "tex": to_latex,
 }
 TENSOR_FORMATS = {"safetensors": safetensors_bytes, "npz": npz_bytes, "pt": pt_bytes}
 
@@ -26,8 +27,9 @@ def export(base_set: BaseSet, path: str | os.PathLike[str], *, dtype: str = "flo
     ----------
     base_set : BaseSet
     path : path-like
-        Ends in .json (the base-set file), .csv or .md (its table), .safetensors (tensors for
-        `safetensors.torch.load_file`), .npz (for `numpy.load`) or .pt (for `torch.load`; only this needs torch).
+        Ends in .json (the base-set file), .csv, .md or .tex (its table; LaTeX with the package booktabs), .safetensors
+        (tensors for `safetensors.torch.load_file`), .npz (for `numpy.load`) or .pt (for `torch.load`; only this needs
+        torch).
     dtype : {'float32', 'float64'}
         Type of the frequencies in a tensor file; see `to_tensors`.
     overwrite : bool
@@ -42,6 +44,7 @@ def export(base_set: BaseSet, path: str | os.PathLike[str], *, dtype: str = "flo
     ImportError
         If `path` ends in .pt and torch is not installed; the message names the extra that brings it.
     """
+    checks.instance("base_set", base_set, BaseSet, "a BaseSet")
     known = [*TEXT_FORMATS, *TENSOR_FORMATS]
     suffix = checks.choice("the suffix of the file", Path(path).suffix, [f".{name}" for name in known])
     check_output(path, overwrite=overwrite)

@@ -4,6 +4,7 @@ import csv
 import io
 import math
 
+from ropesearch.core import checks
 from ropesearch.core.base_set import BaseSet
 from ropesearch.core.errors import shown
 
@@ -17,12 +18,13 @@ COLUMNS = {
 """Column names by key: the key heads a column in CSV, the name in tables for people."""
 
 
-def rows(base_set: BaseSet) -> list[tuple[str, ...]]:
-    """Return one row of text per KV head, in head order, in the columns of `COLUMNS`.
+def rows(base_set: BaseSet, *, digits: int | None = None) -> list[tuple[str, ...]]:
+    """Return one row of text per KV head, in head order, in the columns of `COLUMNS`; bases to some digits, or all.
 
     The columns are the KV head, from 0; the query heads that share it, as first-last; its base; its place in the
     order of choice, from 1; and the wavelength of its slowest frequency, 2π/θ, in tokens, rounded.
     """
+    checks.instance("base_set", base_set, BaseSet, "a BaseSet")
     group = base_set.heads // base_set.kv_heads
     places: dict[float, list[int]] = {}
     for place, base in enumerate(base_set.selection, start=1):
@@ -34,7 +36,7 @@ def rows(base_set: BaseSet) -> list[tuple[str, ...]]:
             (
                 str(head),
                 str(first) if group == 1 else f"{first}-{last}",
-                shown(base),
+                shown(base) if digits is None else f"{base:.{digits}g}",
                 str(places[base].pop(0)),
                 str(round(2 * math.pi / float(theta))),
             )
@@ -53,5 +55,23 @@ def to_csv(base_set: BaseSet) -> str:
 
 def to_markdown(base_set: BaseSet) -> str:
     """Return the table as Markdown."""
-    lines = [tuple(COLUMNS.values()), ("---:",) * len(COLUMNS), *rows(base_set)]
+    lines = [tuple(COLUMNS.values()), ("---:",) * len(COLUMNS), *rows(base_set, digits=12)]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def to_latex(base_set: BaseSet) -> str:
+    """Return the table as LaTeX, for the package booktabs."""
+    head, *lines = [tuple(COLUMNS.values()), *rows(base_set, digits=12)]
+    text = [" & ".join(line).replace("-", "--") + r" \\" for line in (head, *lines)]
+    return "\n".join(
+        [
+            rf"\begin{{tabular}}{{{'r' * len(COLUMNS)}}}",
+            r"\toprule",
+            text[0],
+            r"\midrule",
+            *text[1:],
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )

@@ -32,6 +32,7 @@ def to_tensors(base_set: BaseSet, dtype: str = "float32") -> dict[str, npt.NDArr
     ValueError
         If `dtype` is neither of the two.
     """
+    checks.instance("base_set", base_set, BaseSet, "a BaseSet")
     checks.choice("dtype", dtype, DTYPES)
     return {"inv_freq": base_set.inv_freq().astype(dtype), "bases": np.array(base_set.bases, dtype=np.float64)}
 
@@ -61,6 +62,7 @@ def cos_sin_tables(base_set: BaseSet, length: int, dtype: str = "float32") -> tu
     ----------
     HARPE, arXiv:2412.07171, Eq. 5; Su et al., arXiv:2104.09864, section 3.4.2.
     """
+    checks.instance("base_set", base_set, BaseSet, "a BaseSet")
     checks.choice("dtype", dtype, DTYPES)
     positions = np.arange(checks.integer("length", length, 1), dtype=np.float64)
     angles = positions[:, None, None] * base_set.inv_freq()

@@ -8,12 +8,15 @@ from typing import Any
 from ropesearch.core import checks
 from ropesearch.core.base_set import BaseSet
 from ropesearch.core.errors import InputError, ParameterError, shown
-from ropesearch.core.model_config import MODEL_TYPES, SUPPORTED, ModelConfig
+from ropesearch.core.model_config import BY_LAYER_TYPE, KEPT_RULES, MODEL_TYPES, SUPPORTED, ModelConfig
 from ropesearch.schemes.grammar import parse_scheme
 from ropesearch.schemes.rules import HeadBases, MultiScale, Scheme, SelfExtend
 
 Wanted = BaseSet | Scheme | str
 """What a model can be given: a base set, a scheme, or the text of one."""
+
+SCALING = ("replace", "keep")
+"""What becomes of the rule of a scaled model that gets bases: it is dropped, or applied to every base."""
 
 # What of a config.json says how queries and keys turn.
 ROPE_KEYS = ("rope_parameters", "rope_scaling", "rope_theta", "original_max_position_embeddings")
@@ -37,6 +40,11 @@ class RopeChange:
         What the config then says, in tokens; None where it goes on saying nothing.
     length_from : str
         Where that comes from.
+    scaling : str or None
+        What became of the rule of a scaled model: 'replace' where it was dropped, 'keep' where it is applied to every
+        base; None for other models.
+    left_behind : tuple of str
+        A line for each way in which the model names code of its own that a copy of it does not have.
     """
 
     name: str
@@ -44,11 +52,14 @@ class RopeChange:
     base_set: BaseSet | None
     max_position_embeddings: int | None
     length_from: str
+    scaling: str | None = None
+    left_behind: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Say in one line which rule it is, which length was taken, and from where."""
         if self.rope_parameters is None:
             rule = f"rope_type harpe, {len(self.base_set or ())} bases"
+            rule += ", each scaled by the model's own rule" if self.scaling == "keep" else ""
         else:
             values = {key: value for key, value in self.rope_parameters.items() if not isinstance(value, list)}
             rule = ", ".join(f"{key} {_brief(value)}" for key, value in values.items())
@@ -59,7 +70,7 @@ class RopeChange:
         from . import modeling_harpe
 
         if self.base_set is not None:
-            changed = modeling_harpe.with_bases(stock, self.base_set.bases)
+            changed = modeling_harpe.with_bases(stock, self.base_set.bases, keep_rule=self.scaling == "keep")
         else:
             changed = copy.deepcopy(stock)
             changed.rope_parameters = copy.deepcopy(self.rope_parameters)
@@ -88,20 +99,24 @@ class RopeChange:
         return kept
 
 
-def rope_change(wanted: Wanted, model: ModelConfig, max_position_embeddings: int | None = None) -> RopeChange:
+def rope_change(
+    wanted: Wanted, model: ModelConfig, max_position_embeddings: int | None = None, scaling: str | None = None
+) -> RopeChange:
     """Change that a base set, a scheme or the text of one makes of a model; InputError where it can take none."""
     if max_position_embeddings is not None:
         checks.integer("max_position_embeddings", max_position_embeddings, 1)
+    done = None if model.rope_rule == "default" else scaling
     if isinstance(wanted, BaseSet):
-        check_fit(wanted, model)
-        return RopeChange("a base set", None, wanted, *_length(None, model, max_position_embeddings))
+        check_fit(wanted, model, scaling)
+        return RopeChange("a base set", None, wanted, *_length(None, model, max_position_embeddings), done)
     if not isinstance(wanted, Scheme | str):
         raise ParameterError("scheme", wanted, "a text such as 'yarn:32', or a Scheme")
-    check_model(model, wanted if isinstance(wanted, str) else wanted.name, "a scheme")
+    check_model(model, wanted if isinstance(wanted, str) else wanted.name, "a scheme", scaling)
     scheme = _read(wanted, model)
     scheme.check_fit(model)
     if isinstance(scheme, SelfExtend):
-        msg = "self-extend changes distances, which no config holds: it cannot be put into a model"
+        msg = "self-extend changes distances, which no config holds: no checkpoint can carry it, "
+        msg += "but `ropesearch evaluate` can put it into a model in memory"
         raise InputError(msg)
     if isinstance(scheme, MultiScale):
         msg = "ms-poe divides the positions of every KV head, which no config holds: it cannot be put into a model"
@@ -109,7 +124,10 @@ def rope_change(wanted: Wanted, model: ModelConfig, max_position_embeddings: int
     length, length_from = _length(scheme, model, max_position_embeddings)
     if isinstance(scheme, HeadBases):
         base_set = BaseSet.of(scheme.bases, heads=model.heads, head_dim=scheme.head_dim, strategy=scheme.name)
-        return RopeChange(scheme.name, None, base_set, length, length_from)
+        return RopeChange(scheme.name, None, base_set, length, length_from, done)
+    if done == "keep":
+        msg = f"{scheme.name} is a rule itself and needs `scaling=replace`: `scaling=keep` is for bases of KV heads"
+        raise InputError(msg)
     rule = scheme.rope_parameters()
     if rule is None:
         msg = f"{scheme.name} has an attention factor for each of two ranges, and transformers has no such rule"
@@ -119,7 +137,7 @@ def rope_change(wanted: Wanted, model: ModelConfig, max_position_embeddings: int
             hint = f"{scheme.original} for {scheme.name}, since the rule takes its trained length from there"
             raise ParameterError("max_position_embeddings", max_position_embeddings, hint)
         length, length_from = scheme.original, "the trained length, which the rule takes from there"
-    return RopeChange(scheme.name, rule, None, length, length_from)
+    return RopeChange(scheme.name, rule, None, length, length_from, done)
 
 
 def _brief(value: object) -> str:
@@ -148,24 +166,38 @@ def _length(scheme: Scheme | None, model: ModelConfig, asked: int | None) -> tup
     return model.max_position_embeddings, "the model's own"
 
 
-def check_model(model: ModelConfig, what: str = "a base per head", kind: str = "bases") -> None:
-    """Raise InputError unless the model is of a type that bases and schemes can be given to, with plain RoPE."""
-    name, model_type = model.name, model.model_type
+def check_model(
+    model: ModelConfig, what: str = "a base per head", kind: str = "bases", scaling: str | None = None
+) -> None:
+    """Raise InputError unless bases and schemes can be given to the model, with `scaling` if it is a scaled one."""
+    if scaling is not None:
+        checks.choice("scaling", scaling, SCALING)
+    name, model_type, rule = model.name, model.model_type, model.rope_rule
     if model_type in MODEL_TYPES:
         msg = f"{name} already carries bases ({model_type}), which {what} would silently undo: "
         msg += "apply it to the model that it was made from"
         raise InputError(msg)
     if model_type not in SUPPORTED:
         raise InputError(unsupported(name, model_type, kind))
-    if model.rope_rule != "default":
-        msg = f"{name} scales its rotary embedding by the rule {model.rope_rule!r}, which {what} would "
-        msg += "silently undo: the rule must be 'default'"
+    if rule == BY_LAYER_TYPE:
+        msg = f"{name} has a rotary embedding for each type of layer, and {what} would be given to all"
+        raise InputError(msg)
+    if rule == "default":
+        return
+    can_keep = rule in KEPT_RULES
+    if scaling is None:
+        msg = f"{name} scales its rotary embedding by the rule {rule!r}, which {what} would silently undo: give "
+        msg += "`scaling=replace` to drop the rule" + can_keep * ", or `scaling=keep` to apply it to every base"
+        raise InputError(msg)
+    if scaling == "keep" and not can_keep:
+        msg = f"the rule {rule!r} of {name} changes with the length and cannot be applied to every base: only "
+        msg += f"{', '.join(KEPT_RULES)} can, and `scaling=replace` drops the rule"
         raise InputError(msg)
 
 
-def check_fit(base_set: BaseSet, config: ModelConfig) -> None:
+def check_fit(base_set: BaseSet, config: ModelConfig, scaling: str | None = None) -> None:
     """Raise InputError unless the model of this config can take the bases."""
-    check_model(config)
+    check_model(config, scaling=scaling)
     name, shape = config.name, config.shape
     if base_set.kv_heads == base_set.heads == shape.heads != shape.kv_heads:
         msg = f"the base set has one base per query head ({base_set.heads}), but the query heads of {name} share "

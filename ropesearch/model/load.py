@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from ropesearch.core.errors import InputError, first_line
 from ropesearch.core.files import new_folder
 from ropesearch.core.machine import readable_size, user_cache_folder
-from ropesearch.core.model_source import ModelSource, require_gguf
+from ropesearch.core.model_source import ModelSource
 from ropesearch.core.progress import Progress
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def load_model(
     Raises
     ------
     ValueError
-        If the model does not exist, cannot be read, or lacks weights.
+        If the model does not exist, cannot be read, or lacks weights, or is a .gguf file whose rotary embedding is
+        scaled.
     OSError
         If the hub cannot be reached.
     MemoryError
@@ -73,7 +74,7 @@ def load_model(
     options = {"dtype": "auto", "trust_remote_code": False} | options
     packed = source.gguf_file is not None
     if packed:
-        require_gguf()
+        source.refuse_scaled_gguf()
         options |= {"gguf_file": source.gguf_file} | _unpacking()
     tell = progress if packed and progress else lambda *_: None
     tell(f"unpacking {source.name}", 0, 1)
@@ -121,7 +122,8 @@ def kept_folder(source: ModelSource) -> Path | None:
         return None
     file = source.path.resolve()
     state = file.stat()
-    made_of = (state.st_size, state.st_mtime_ns, version("transformers"))
+    # The last word parts the copies made since scaled files are refused from older ones.
+    made_of = (state.st_size, state.st_mtime_ns, version("transformers"), "plain")
     digests = [sha256(repr(what).encode()).hexdigest()[:12] for what in (str(file), made_of)]
     return place / "models" / "-".join([file.stem, *digests])
 

@@ -1,4 +1,4 @@
-"""Llama, Mistral, Qwen2 and Qwen3 with a RoPE base of its own for every KV head (HARPE, arXiv:2412.07171).
+"""Llama and its relatives with a RoPE base of its own for every KV head (HARPE, arXiv:2412.07171).
 
 `ropesearch apply` copies this file into every checkpoint that it writes, where `trust_remote_code=True` loads it. It
 needs only torch and transformers. Shapes: B sequences, S tokens, H query heads, K KV
@@ -6,50 +6,58 @@ heads, G = H / K query heads to a KV head, D channels per head.
 """
 
 import copy
+import importlib
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    LlamaModel,
-    MistralConfig,
-    MistralForCausalLM,
-    MistralModel,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen2Model,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-    Qwen3Model,
-)
+
+if int(transformers.__version__.partition(".")[0]) < 5:  # whose configs and rotary embeddings are others
+    _msg = f"modeling_harpe.py needs transformers 5.0 or newer, not {transformers.__version__}"
+    raise ImportError(_msg)
+
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.llama.modeling_llama import LlamaAttention, eager_attention_forward
-from transformers.models.mistral.modeling_mistral import MistralAttention
-from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention
-from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
 # Stock classes raise on this unknown type, but would ignore extra keys: never register it.
 ROPE_TYPE = "harpe"
+# Rules of a scaled model that can be applied to every base; others change with the length of the sequence.
+KEPT_RULES = ("linear", "llama3", "yarn")
 
 
 class PerHeadConfig:
     """What a family's config gains: `rope_parameters` = {"rope_type": "harpe", "bases": [one per KV head], ...}.
 
-    `rope_theta` records the base that the model had before; nothing here reads it.
+    `scaling` in it, if there, is the rule of a scaled model, as transformers writes it, that is applied to every base.
+
+    `rope_theta` records the base that the model had before; nothing here reads it. A file says the same under
+    `rope_scaling` once more, for transformers 4: it does not know `rope_parameters`, and its stock classes would load
+    the model with a base of 10000. So they raise on the unknown type.
     """
 
     # Tensor parallelism would give a device some of the KV heads, but the tables of all of them.
     base_model_tp_plan = None
+
+    def convert_rope_params_to_dict(self, *args, **kwargs):
+        """Read the file as transformers does, without what `to_dict` adds to it."""
+        others = super().convert_rope_params_to_dict(*args, **kwargs)
+        self.rope_parameters.pop("type", None)
+        return others
 
     def _validate_harpe_rope_parameters(self, rope_parameters, ignore_keys=None):
         # transformers finds this method by the name of the rope type.
         bases = rope_parameters.get("bases")
         if not isinstance(bases, list) or len(bases) != self.num_key_value_heads:
             msg = f"rope_parameters must hold 'bases', one per KV head: {self.num_key_value_heads}, not {bases!r}"
+            raise ValueError(msg)
+        rule = rope_parameters.get("scaling")
+        if rule is not None and (not isinstance(rule, dict) or rule.get("rope_type") not in KEPT_RULES):
+            msg = f"scaling in rope_parameters must be a rule of rope_type {', '.join(KEPT_RULES)}, not {rule!r}"
             raise ValueError(msg)
         for base in bases:
             if isinstance(base, bool) or not isinstance(base, int | float) or not (math.isfinite(base) and base > 1):
@@ -61,6 +69,8 @@ class PerHeadConfig:
         family = type(self).__name__.removesuffix("Config")
         classes = {"AutoConfig": "Config", "AutoModel": "Model", "AutoModelForCausalLM": "ForCausalLM"}
         values = super().to_dict()
+        if values.get("rope_parameters"):
+            values["rope_scaling"] = {"type": ROPE_TYPE} | values["rope_parameters"]
         values["auto_map"] = {auto: f"modeling_harpe.{family}{suffix}" for auto, suffix in classes.items()}
         # A stock model that got bases in memory would save its stock class name.
         ours = {f"{family}{suffix}" for suffix in classes.values()}
@@ -79,46 +89,66 @@ class PerHeadRope(nn.Module):
             msg = f"a {type(config).__name__} needs rope_parameters of rope_type {ROPE_TYPE!r} with 'bases'"
             raise ValueError(msg)
         config.validate_rope()  # transformers does so only for a config that it loads
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        # The same operations as in transformers, in the same order, in float32 on the CPU: with the model's own base
-        # the frequencies are equal to the last bit. Not a buffer: `.to(bfloat16)` would round it, and from_pretrained,
-        # which first builds models without memory, would fill it with garbage.
-        exponents = torch.arange(0, head_dim, 2, dtype=torch.float, device="cpu") / head_dim
-        self._inv_freq = torch.stack([1.0 / (base**exponents) for base in rope["bases"]])  # (K, D/2)
+        # Not a buffer: `.to(bfloat16)` would round it, and from_pretrained, which first builds models without memory,
+        # would fill it with garbage.
+        self._inv_freq, self.attention_scaling = _frequencies(config)  # (K, D/2)
+        self._in_float = family_of(config).rotates_in_float
 
     @torch.no_grad()
     def forward(self, x, position_ids):
-        """Compute tables for `position_ids`, (B, S) or (1, S): two tensors (B or 1, S, K, D/2) in the dtype of `x`."""
+        """Compute tables for `position_ids`, (B, S) or (1, S): two tensors (B or 1, S, K, D/2).
+
+        They are in the dtype of `x`, or in float32 in families that rotate in it.
+        """
         if self._inv_freq.device != x.device:
             self._inv_freq = self._inv_freq.to(x.device)
         angles = position_ids[..., None, None].to(x.device, torch.float) * self._inv_freq
-        return angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+        scale, dtype = self.attention_scaling, torch.float if self._in_float else x.dtype
+        return (angles.cos() * scale).to(dtype), (angles.sin() * scale).to(dtype)
+
+
+def _frequencies(config):
+    """Return the frequencies of every base, (K, D/2), and the factor on cosines and sines.
+
+    The same operations as in transformers, in the same order, in float32 on the CPU: with the model's own base the
+    frequencies are equal to the last bit.
+    """
+    rope = config.rope_parameters
+    rule = rope.get("scaling")
+    if rule is None:
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        exponents = torch.arange(0, head_dim, 2, dtype=torch.float, device="cpu") / head_dim
+        return torch.stack([1.0 / (base**exponents) for base in rope["bases"]]), 1.0
+    rows, factor = [], 1.0
+    with torch.device("cpu"):
+        for base in rope["bases"]:
+            with_one = copy.copy(config)
+            with_one.rope_parameters = {**rule, "rope_theta": base}
+            row, factor = ROPE_INIT_FUNCTIONS[rule["rope_type"]](with_one, "cpu")
+            rows.append(row)
+    return torch.stack(rows), factor
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Rotate the channel pairs (i, i + D/2) of `x`, (..., D), by tables that broadcast to (..., D/2)."""
     a, b = x.chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
 
 
 class PerHeadAttention:
-    """The forward pass of all families: each KV head and the query heads that share it have their own tables."""
+    """The forward pass of all families: each KV head and the query heads that share it have their own tables.
+
+    What some families do otherwise is in the methods below it, which the classes after this one override.
+    """
 
     def forward(self, hidden_states, position_embeddings=None, attention_mask=None, past_key_values=None, **kwargs):
         """Return what the stock attention returns; `position_embeddings` comes from `PerHeadRope`."""
-        cos, sin = position_embeddings  # (B or 1, S, K, D/2)
         shape = (*hidden_states.shape[:-1], -1, self.head_dim)
-        query, key = self._normalized(self.q_proj(hidden_states).view(shape), self.k_proj(hidden_states).view(shape))
+        query, key = self._split(self.q_proj(hidden_states), self.k_proj(hidden_states), shape)
         value = self.v_proj(hidden_states).view(shape).transpose(1, 2)  # (B, K, S, D)
-
-        kv_heads = cos.shape[2]
-        if key.shape[2] != kv_heads:
-            msg = f"{key.shape[2]} KV heads, but bases for {kv_heads}: a layer cannot be split over devices"
-            raise ValueError(msg)
         # Before heads and positions are transposed, so that the attention gets the memory layout of stock models.
-        groups = query.unflatten(2, (kv_heads, -1))  # (B, S, K, G, D)
-        query = rotate(groups, cos.unsqueeze(3), sin.unsqueeze(3)).flatten(2, 3).transpose(1, 2)  # (B, H, S, D)
-        key = rotate(key, cos, sin).transpose(1, 2)  # (B, K, S, D)
+        query, key = self._turned(query, key, *position_embeddings)
+        query, key = query.transpose(1, 2), key.transpose(1, 2)  # (B, H, S, D), (B, K, S, D)
 
         if past_key_values is not None:
             # The first 5.x releases pass the position in a static cache along; later ones keep it in the cache.
@@ -127,7 +157,12 @@ class PerHeadAttention:
             key, value = past_key_values.update(key, value, self.layer_idx, *extra)
 
         name = self.config._attn_implementation
-        attend = eager_attention_forward if name in (None, "eager") else ALL_ATTENTION_FUNCTIONS[name]
+        if name == "sdpa" and attention_mask is None and past_key_values is not None:
+            _refuse_packing(kwargs.get("position_ids"))
+        # In this form, as transformers' own models have it: vLLM reads the source for it before it takes a model.
+        attend = self.family.eager
+        if name not in (None, "eager"):
+            attend = ALL_ATTENTION_FUNCTIONS[name]
         output, weights = attend(
             self,
             query,
@@ -137,15 +172,103 @@ class PerHeadAttention:
             dropout=self.attention_dropout if self.training else 0.0,
             scaling=self.scaling,
             sliding_window=self._window(),
+            **self._more_for_attention(),
             **kwargs,
         )
-        return self.o_proj(output.reshape(*hidden_states.shape[:-1], -1).contiguous()), weights
+        output = self.o_proj(output.reshape(*hidden_states.shape[:-1], -1).contiguous())
+        return self._finished(output), weights
 
-    def _normalized(self, query, key):
-        return query, key
+    def _split(self, query, key, shape):
+        """Queries (B, S, H, D) and keys (B, S, K, D) of what the projections give."""
+        return query.view(shape), key.view(shape)
+
+    def _turned(self, query, key, cos, sin):
+        """Rotate queries and keys by tables (B or 1, S, K, D/2)."""
+        kv_heads = cos.shape[2]
+        if key.shape[2] != kv_heads:
+            msg = f"{key.shape[2]} KV heads, but bases for {kv_heads}: a layer cannot be split over devices"
+            raise ValueError(msg)
+        groups = query.unflatten(2, (kv_heads, -1))  # (B, S, K, G, D)
+        query = rotate(groups, cos.unsqueeze(3), sin.unsqueeze(3)).flatten(2, 3)
+        return query, rotate(key, cos, sin)
 
     def _window(self):
+        """Tokens that the layer looks back over, or None; the attention functions that make no masks are told."""
         return None
+
+    def _more_for_attention(self):
+        return {}
+
+    def _finished(self, output):
+        return output
+
+
+class WindowOfModel:
+    """The config says the window for all layers."""
+
+    def _window(self):
+        return self.config.sliding_window
+
+
+class WindowOfLayer:
+    """Each layer has a window or none."""
+
+    def _window(self):
+        return self.sliding_window
+
+
+class WindowInMaskAlone:
+    """Some layers have a window, and the stock model tells the attention functions nothing of it."""
+
+    def _window_of_mask(self):
+        return getattr(self, "sliding_window", None)
+
+
+class NormOfHeads:
+    """Queries and keys are normalised head by head."""
+
+    def _split(self, query, key, shape):
+        return self.q_norm(query.view(shape)), self.k_norm(key.view(shape))
+
+
+class NormBeforeHeads:
+    """Queries and keys are normalised over all heads together."""
+
+    def _split(self, query, key, shape):
+        return self.q_norm(query).view(shape), self.k_norm(key).view(shape)
+
+
+class LayersWithoutRope:
+    """Some layers do not rotate, and stay so."""
+
+    def _turned(self, query, key, cos, sin):
+        return super()._turned(query, key, cos, sin) if self.use_rope else (query, key)
+
+
+class CappedScores:
+    """Scores are capped before the softmax, by the attention functions that can."""
+
+    def _more_for_attention(self):
+        return {"softcap": self.attn_logit_softcapping}
+
+
+class DropoutAtTheEnd:
+    """There is a dropout behind the last projection."""
+
+    def _finished(self, output):
+        return nn.functional.dropout(output, p=self.residual_dropout, training=self.training)
+
+
+def _refuse_packing(position_ids):
+    """Raise ValueError for packed sequences beside a cache, with which transformers does not look for them.
+
+    Each would see those before it. Padded batches have a mask, and a compiled model cannot look at values.
+    """
+    if position_ids is None or torch.compiler.is_compiling() or position_ids.is_meta:
+        return
+    if (position_ids[..., 1:] < position_ids[..., :-1]).any():
+        msg = "position_ids start again in the middle: packed sequences need use_cache=False to be kept apart"
+        raise ValueError(msg)
 
 
 class PerHeadModel:
@@ -162,164 +285,128 @@ class PerHeadModel:
         put_bases(self.base_model, config)
 
 
-class HarpeLlamaConfig(PerHeadConfig, LlamaConfig):
-    """Llama's config with a base per KV head."""
+@dataclass(frozen=True)
+class Family:
+    """The classes of one family, stock and ours, and how its rotary embedding differs from Llama's."""
 
-    model_type = "harpe_llama"
-
-
-class HarpeLlamaAttention(PerHeadAttention, LlamaAttention):
-    """Llama's attention with a base per KV head."""
-
-
-class HarpeLlamaModel(PerHeadModel, LlamaModel):
-    """Llama with a base per KV head."""
-
-    config_class = HarpeLlamaConfig
+    stock_attention: Any
+    eager: Any
+    config: Any
+    attention: Any
+    model: Any
+    causal_lm: Any
+    rotates_in_float: bool
 
 
-class HarpeLlamaForCausalLM(PerHeadModel, LlamaForCausalLM):
-    """Llama with a base per KV head, and its language model's head."""
-
-    config_class = HarpeLlamaConfig
+FAMILIES: dict[str, Family] = {}
+"""By the stock model type."""
 
 
-class HarpeMistralConfig(PerHeadConfig, MistralConfig):
-    """Mistral's config with a base per KV head."""
+def _add_family(model_type: str, stock: str, *differences: type, rotates_in_float: bool = False) -> None:
+    """Make our classes for a family whose stock classes begin with `stock`; its attention gets the differences.
 
-    model_type = "harpe_mistral"
+    The classes stand in this module, as HarpeLlamaConfig and so on, where a checkpoint's auto_map looks for them.
+    """
+    if not hasattr(transformers, f"{stock}Config"):
+        return  # of a later transformers
+    module = importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
 
+    def ours(suffix: str, *bases: type, **attributes: Any) -> Any:
+        name = f"Harpe{stock}{suffix}"
+        attributes |= {"__module__": __name__, "__doc__": f"{stock}{suffix} with a base per KV head."}
+        globals()[name] = type(name, bases, attributes)
+        return globals()[name]
 
-class HarpeMistralAttention(PerHeadAttention, MistralAttention):
-    """Mistral's attention with a base per KV head; the window is the model's."""
-
-    def _window(self):
-        return self.config.sliding_window
-
-
-class HarpeMistralModel(PerHeadModel, MistralModel):
-    """Mistral with a base per KV head."""
-
-    config_class = HarpeMistralConfig
-
-
-class HarpeMistralForCausalLM(PerHeadModel, MistralForCausalLM):
-    """Mistral with a base per KV head, and its language model's head."""
-
-    config_class = HarpeMistralConfig
-
-
-class HarpeQwen2Config(PerHeadConfig, Qwen2Config):
-    """Qwen2's config with a base per KV head."""
-
-    model_type = "harpe_qwen2"
-
-
-class HarpeQwen2Attention(PerHeadAttention, Qwen2Attention):
-    """Qwen2's attention with a base per KV head; the window is the layer's."""
-
-    def _window(self):
-        return self.sliding_window
-
-
-class HarpeQwen2Model(PerHeadModel, Qwen2Model):
-    """Qwen2 with a base per KV head."""
-
-    config_class = HarpeQwen2Config
-
-
-class HarpeQwen2ForCausalLM(PerHeadModel, Qwen2ForCausalLM):
-    """Qwen2 with a base per KV head, and its language model's head."""
-
-    config_class = HarpeQwen2Config
-
-
-class HarpeQwen3Config(PerHeadConfig, Qwen3Config):
-    """Qwen3's config with a base per KV head."""
-
-    model_type = "harpe_qwen3"
-
-
-class HarpeQwen3Attention(PerHeadAttention, Qwen3Attention):
-    """Qwen3's attention with a base per KV head; queries and keys are normalised before rotation."""
-
-    def _normalized(self, query, key):
-        return self.q_norm(query), self.k_norm(key)
-
-    def _window(self):
-        return self.sliding_window
-
-
-class HarpeQwen3Model(PerHeadModel, Qwen3Model):
-    """Qwen3 with a base per KV head."""
-
-    config_class = HarpeQwen3Config
-
-
-class HarpeQwen3ForCausalLM(PerHeadModel, Qwen3ForCausalLM):
-    """Qwen3 with a base per KV head, and its language model's head."""
-
-    config_class = HarpeQwen3Config
-
-
-# By the stock model type: config, stock attention, attention, model, causal language model.
-FAMILIES: dict[str, tuple[Any, ...]] = {
-    "llama": (HarpeLlamaConfig, LlamaAttention, HarpeLlamaAttention, HarpeLlamaModel, HarpeLlamaForCausalLM),
-    "mistral": (
-        HarpeMistralConfig,
-        MistralAttention,
-        HarpeMistralAttention,
-        HarpeMistralModel,
-        HarpeMistralForCausalLM,
-    ),
-    "qwen2": (HarpeQwen2Config, Qwen2Attention, HarpeQwen2Attention, HarpeQwen2Model, HarpeQwen2ForCausalLM),
-    "qwen3": (HarpeQwen3Config, Qwen3Attention, HarpeQwen3Attention, HarpeQwen3Model, HarpeQwen3ForCausalLM),
-}
-
-for _config, _, _, _model, _causal_lm in FAMILIES.values():
+    old = {suffix: getattr(module, f"{stock}{suffix}") for suffix in ("Attention", "Model", "ForCausalLM")}
+    config = ours("Config", PerHeadConfig, getattr(transformers, f"{stock}Config"), model_type=f"harpe_{model_type}")
+    attention = ours("Attention", *differences, PerHeadAttention, old["Attention"])
+    model = ours("Model", PerHeadModel, old["Model"], config_class=config)
+    causal_lm = ours("ForCausalLM", PerHeadModel, old["ForCausalLM"], config_class=config)
+    family = Family(
+        old["Attention"], module.eager_attention_forward, config, attention, model, causal_lm, rotates_in_float
+    )
+    attention.family = FAMILIES[model_type] = family
     # Makes save_pretrained copy this file beside the weights.
-    _config.register_for_auto_class()
-    _model.register_for_auto_class("AutoModel")
-    _causal_lm.register_for_auto_class("AutoModelForCausalLM")
+    config.register_for_auto_class()
+    model.register_for_auto_class("AutoModel")
+    causal_lm.register_for_auto_class("AutoModelForCausalLM")
+    # Mixtures of experts have other weights in memory than in files.
+    conversion = get_checkpoint_conversion_mapping(model_type)
+    if conversion is not None:
+        register_checkpoint_conversion_mapping(config.model_type, conversion, overwrite=True)
 
 
-def with_bases(config: Any, bases: Iterable[float]) -> Any:
-    """Copy a stock config as this file's class for it, with one base per KV head; raise ValueError if invalid."""
+_add_family("llama", "Llama")
+_add_family("mistral", "Mistral", WindowOfModel)
+_add_family("ministral", "Ministral", WindowOfLayer)
+_add_family("mixtral", "Mixtral", WindowOfModel)
+_add_family("qwen2", "Qwen2", WindowOfLayer)
+_add_family("qwen2_moe", "Qwen2Moe", WindowInMaskAlone)
+_add_family("qwen3", "Qwen3", WindowOfLayer, NormOfHeads)
+_add_family("qwen3_moe", "Qwen3Moe", WindowOfLayer, NormOfHeads)
+_add_family("gemma", "Gemma")
+_add_family("gemma2", "Gemma2", WindowOfLayer, CappedScores)
+_add_family("granite", "Granite")
+_add_family("olmo2", "Olmo2", NormBeforeHeads, rotates_in_float=True)
+_add_family("smollm3", "SmolLM3", WindowOfLayer, LayersWithoutRope)
+_add_family("starcoder2", "Starcoder2", WindowOfModel, DropoutAtTheEnd)
+
+
+def family_of(config: Any) -> Family:
+    """Return the family of a config, stock or ours."""
+    return FAMILIES[config.model_type.removeprefix("harpe_")]
+
+
+def with_bases(config: Any, bases: Iterable[float], *, keep_rule: bool = False) -> Any:
+    """Copy a stock config as this file's class for it, with one base per KV head; raise ValueError if invalid.
+
+    `keep_rule` applies the rule of a scaled model to every base; without, it is dropped.
+    """
     result = copy.deepcopy(config)
-    result.__class__ = FAMILIES[config.model_type][0]
+    result.__class__ = family_of(config).config
     result.__dict__.pop("model_type", None)  # set from a file, it would hide that of the class
-    rope_theta = config.rope_parameters["rope_theta"]
-    result.rope_parameters = {"rope_type": ROPE_TYPE, "rope_theta": rope_theta, "bases": list(bases)}
+    rule = dict(config.rope_parameters)
+    result.rope_parameters = {"rope_type": ROPE_TYPE, "rope_theta": rule.pop("rope_theta"), "bases": list(bases)}
+    if keep_rule and rule["rope_type"] != "default":
+        result.rope_parameters["scaling"] = rule
     result.validate_rope()
     return result
 
 
-def put_bases(model: Any, config: Any) -> list[tuple[Any, str, Any]]:
+def put_bases(model: Any, config: Any) -> Callable[[], None]:
     """Make the layers of a stock base model, such as a LlamaModel, rotate by the bases of `config`.
 
     Weights stay: attention modules change their class, and the rotary embedding is replaced.
 
     Returns
     -------
-    list of (object, attribute name, old value)
-        Setting these in reverse order restores the model.
+    callable
+        Restores classes and rotary embedding, and nothing else.
     """
-    _, stock, per_head, _, _ = FAMILIES[config.model_type.removeprefix("harpe_")]
-    attentions = [layer.self_attn for layer in model.layers]
+    family = family_of(config)
+    stock, per_head = family.stock_attention, family.attention
+    attentions, rotary = [layer.self_attn for layer in model.layers], model.rotary_emb
     for attention in attentions:
         # A forward set on the instance would take precedence over that of the new class.
-        if type(attention) is not stock or ("forward" in vars(attention) and not hasattr(attention, "_hf_hook")):
+        forward = vars(attention).get("_old_forward" if hasattr(attention, "_hf_hook") else "forward")
+        if type(attention) is not stock or not (forward is None or _is_bound(forward, stock)):
             msg = f"the attention of this model is a {type(attention).__name__} that other code has changed"
             raise TypeError(msg)
-    undo: list[tuple[Any, str, Any]] = []
 
-    def put(owner: Any, name: str, value: Any) -> None:
-        undo.append((owner, name, getattr(owner, name)))
-        setattr(owner, name, value)
+    def put(new_rotary: Any, old: Any, new: Any) -> None:
+        model.rotary_emb = new_rotary
+        for attention in attentions:
+            attention.__class__ = new
+            # Accelerate's hooks, for models spread over devices, call a forward that they found in the class and put on
+            # the instance. It stays there when they go, and they may come and go at any time.
+            for name in ("forward", "_old_forward"):
+                if _is_bound(vars(attention).get(name), old):
+                    setattr(attention, name, new.forward.__get__(attention))
 
-    put(model, "rotary_emb", PerHeadRope(config))
-    for attention in attentions:
-        put(attention, "__class__", per_head)
-        if "_old_forward" in vars(attention):  # accelerate's hooks for models spread over devices call this one
-            put(attention, "_old_forward", per_head.forward.__get__(attention))
-    return undo
+    put(PerHeadRope(config), stock, per_head)
+    return lambda: put(rotary, per_head, stock)
+
+
+def _is_bound(method: Any, of: Any) -> bool:
+    """Whether this is the forward method of the class `of`, bound to an instance."""
+    return getattr(method, "__func__", None) is of.forward

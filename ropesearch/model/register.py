@@ -7,7 +7,7 @@ from .modeling_harpe import FAMILIES
 
 def register() -> None:
     """Make AutoConfig, AutoModel and AutoModelForCausalLM know the model types harpe_llama and so on."""
-    for config, _, _, model, causal_lm in FAMILIES.values():
-        AutoConfig.register(config.model_type, config, exist_ok=True)
-        AutoModel.register(config, model, exist_ok=True)
-        AutoModelForCausalLM.register(config, causal_lm, exist_ok=True)
+    for family in FAMILIES.values():
+        AutoConfig.register(family.config.model_type, family.config, exist_ok=True)
+        AutoModel.register(family.config, family.model, exist_ok=True)
+        AutoModelForCausalLM.register(family.config, family.causal_lm, exist_ok=True)

@@ -1,9 +1,8 @@
 """Write a model that carries a base set or a position scheme, as a checkpoint."""
 
-import json
 import os
-import shutil
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +11,20 @@ from safetensors import SafetensorError
 from ropesearch.core.errors import InputError, first_line
 from ropesearch.core.files import check_new_folder, new_folder
 from ropesearch.core.model_config import ModelConfig
-from ropesearch.core.model_source import COMPANIONS, WEIGHTS, ModelSource
+from ropesearch.core.model_source import WEIGHTS, ModelSource
 from ropesearch.core.progress import Progress
 
 from .apply import put_rope
 from .change import RopeChange, Wanted, rope_change
+from .companions import (
+    TOKENIZER_CONFIG,
+    check_links,
+    code_left_behind,
+    copy_file,
+    find_companions,
+    read_json,
+    write_json,
+)
 from .load import as_kept, keep, load_model, load_tokenizer, require_room, some
 
 if TYPE_CHECKING:
@@ -29,27 +37,30 @@ def apply_to_checkpoint(
     output: str | os.PathLike[str],
     *,
     max_position_embeddings: int | None = None,
+    scaling: str | None = None,
     progress: Progress | None = None,
 ) -> RopeChange:
     """Write a checkpoint of a model that rotates by a base set or a position scheme.
 
     Weights and tokenizer are copied as they are; those of a .gguf file are unpacked, and kept so in the user's cache
-    folder, as by `load_model(FILE, keep_unpacked=True)`. A rule that transformers has, such as YaRN's, is written into
-    the config alone, and the checkpoint is a stock one. Bases per KV head come with a code file: where
-    `ropesearch.model` is imported, the Auto classes of transformers load the folder; elsewhere they do with
-    `trust_remote_code=True`.
+    folder, as by `load_model(FILE, keep_unpacked=True)`. Code of the model's own is left behind. A rule that
+    transformers has, such as YaRN's, is written into the config alone, and the checkpoint is a stock one. Bases per KV
+    head come with a code file: where `ropesearch.model` is imported, the Auto classes of transformers load the folder;
+    elsewhere they do with `trust_remote_code=True`.
 
     Parameters
     ----------
     model : path-like, str or ModelSource
         Folder of a model as transformers saves it, a .gguf file or a folder with one, or a hub name such as org/name;
-        of type llama, mistral, qwen2 or qwen3.
+        of a type that docs/models.md lists.
     base_set_or_scheme : BaseSet, Scheme or str
         A base set made for the model's heads, KV heads and head_dim, or a scheme as for `apply_scheme`.
     output : path-like
         The new folder; written whole or not at all.
     max_position_embeddings : int, optional
         As for `apply_scheme`; a base set leaves the model's.
+    scaling : {"replace", "keep"}, optional
+        As for `apply_bases`.
     progress : callable, optional
         Called while a .gguf file is unpacked, as by `load_model`.
 
@@ -57,12 +68,13 @@ def apply_to_checkpoint(
     -------
     RopeChange
         What the config says now; as a text, one line with the rule, the length, and where that comes from.
+        `left_behind` names code of the model's own that is not in the copy.
 
     Raises
     ------
     ValueError
-        If there is no such model, or it has no weights or not those that its config speaks of, or it cannot take the
-        bases or the scheme: see `apply_bases` and `apply_scheme`.
+        If there is no such model, it has no weights or not those that its config speaks of, one of its files is a link
+        out of its folder, or it cannot take the bases or the scheme: see `apply_bases` and `apply_scheme`.
     OSError
         If `output` exists or cannot be written, the disk has no room, or the hub cannot be reached.
     ImportError
@@ -71,52 +83,57 @@ def apply_to_checkpoint(
     check_new_folder(output)
     source = as_kept(ModelSource.find(model))
     config = source.config()
-    rope_change(base_set_or_scheme, config, max_position_embeddings)  # refused before weights are fetched
+    asked = _Asked(base_set_or_scheme, max_position_embeddings, scaling)
+    asked.change_of(config)  # refused before weights are fetched
     if config.quantized:
         msg = f"the weights of {source.name} are quantized; bases and schemes can be given to one whose are not"
         raise InputError(msg)
     if source.gguf_file is None:
-        return _copy(source, base_set_or_scheme, max_position_embeddings, Path(output))
-    return _unpack(source, base_set_or_scheme, max_position_embeddings, Path(output), progress)
+        return _copy(source, asked, Path(output))
+    return _unpack(source, asked, Path(output), progress)
 
 
-def _copy(source: ModelSource, wanted: Wanted, max_position_embeddings: int | None, output: Path) -> RopeChange:
+@dataclass(frozen=True)
+class _Asked:
+    """What a model is to be given."""
+
+    wanted: Wanted
+    max_position_embeddings: int | None
+    scaling: str | None
+
+    def change_of(self, config: ModelConfig) -> RopeChange:
+        """Return what it makes of a model."""
+        return rope_change(self.wanted, config, self.max_position_embeddings, self.scaling)
+
+
+def _copy(source: ModelSource, asked: _Asked, output: Path) -> RopeChange:
     folder = source.folder
     weights = _weight_files(folder)
-    change, changed = _changed_model(source, wanted, max_position_embeddings)
+    change, changed = _changed_model(source, asked)
     _check_weights(weights, changed, source.name)
 
-    companions = {file for pattern in COMPANIONS for file in folder.glob(pattern) if file.is_file()}
-    files = sorted({*weights, *companions})
-    templates = [file for file in (folder / "additional_chat_templates").glob("*") if file.is_file()]
-    require_room(sum(file.stat().st_size for file in [*files, *templates]), output)
+    files = sorted({*weights, *find_companions(folder)})
+    check_links([folder / "config.json", *files], folder)
+    require_room(sum(file.stat().st_size for file in files), output)
     with new_folder(output) as temporary:
-        for file in [*files, *templates]:
-            copy = temporary / file.relative_to(folder)
-            copy.parent.mkdir(exist_ok=True)
-            shutil.copyfile(file, copy)
+        for file in files:
+            copy_file(file, temporary / file.relative_to(folder))
         if change.base_set is None:
             _write_stock_config(folder / "config.json", change, temporary)
         else:
             changed.config.save_pretrained(temporary)  # and the code file with it
             _keep_tokenizer_class(source, temporary)
-    return change
+    return replace(change, left_behind=tuple(code_left_behind(folder)))
 
 
-def _unpack(
-    source: ModelSource,
-    wanted: Wanted,
-    max_position_embeddings: int | None,
-    output: Path,
-    progress: Progress | None,
-) -> RopeChange:
-    _, changed = _changed_model(source, wanted, max_position_embeddings)
+def _unpack(source: ModelSource, asked: _Asked, output: Path, progress: Progress | None) -> RopeChange:
+    _, changed = _changed_model(source, asked)
     require_room(sum(p.numel() * p.element_size() for p in changed.parameters()), output)
     kept = keep(source, progress)
     if kept.gguf_file is None:
-        return _copy(kept, wanted, max_position_embeddings, output)
+        return _copy(kept, asked, output)
     model, tokenizer = load_model(source, progress=progress)
-    change = put_rope(model, wanted, max_position_embeddings).change
+    change = put_rope(model, asked.wanted, asked.max_position_embeddings, asked.scaling).change
     with new_folder(output) as temporary:
         try:
             model.save_pretrained(temporary)
@@ -132,8 +149,7 @@ def _unpack(
 
 def _write_stock_config(own: Path, change: RopeChange, folder: Path) -> None:
     """Write the model's own config.json with another rule in it, and all else that it says."""
-    text = json.dumps(change.stock_content(_read_json(own)), indent=2, ensure_ascii=False)
-    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    write_json(folder / "config.json", change.stock_content(read_json(own)))
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -144,7 +160,7 @@ def _weight_files(folder: Path) -> list[Path]:
             continue
         if file.suffix != ".json":
             return [file]
-        shards = _read_json(file).get("weight_map")
+        shards = read_json(file).get("weight_map")
         if not isinstance(shards, dict):
             msg = f"{file} has no weight_map to say where the weights are"
             raise InputError(msg)
@@ -158,9 +174,7 @@ def _weight_files(folder: Path) -> list[Path]:
     raise InputError(msg)
 
 
-def _changed_model(
-    source: ModelSource, wanted: Wanted, max_position_embeddings: int | None
-) -> tuple[RopeChange, "PreTrainedModel"]:
+def _changed_model(source: ModelSource, asked: _Asked) -> tuple[RopeChange, "PreTrainedModel"]:
     """The change, and the model that comes of it, without memory for its weights."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -171,12 +185,12 @@ def _changed_model(
     try:
         config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False, **options)
         # Once more, with what transformers fills in.
-        change = rope_change(wanted, ModelConfig.of(config.to_dict(), source.name), max_position_embeddings)
+        change = asked.change_of(ModelConfig.of(config.to_dict(), source.name))
         changed = change.config(config)
         with torch.device("meta"):
             if change.base_set is None:
                 return change, AutoModelForCausalLM.from_config(changed)
-            return change, modeling_harpe.FAMILIES[config.model_type][-1](changed)
+            return change, modeling_harpe.family_of(config).causal_lm(changed)
     except InputError:
         raise
     except Exception as error:  # invalid values and cut-off files raise errors of many classes
@@ -187,7 +201,7 @@ def _changed_model(
 def _check_weights(files: Iterable[Path], model: "PreTrainedModel", name: str) -> None:
     """Raise InputError unless the names and shapes in the files are those of the model."""
     found = {key: shape for file in files if file.suffix != ".json" for key, shape in _shapes(file)}
-    needed = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    needed = {key: tuple(tensor.shape) for key, tensor in _as_in_files(model).items()}
     prefix = f"{model.base_model_prefix}."
     without_head = not any(key.startswith(prefix) for key in found)
     if without_head:  # saved from an AutoModel: the names have no prefix
@@ -202,6 +216,14 @@ def _check_weights(files: Iterable[Path], model: "PreTrainedModel", name: str) -
         if found[key] != shape:
             msg = f"{key} in {name} has the shape {found[key]}, but its config requires {shape}"
             raise InputError(msg)
+
+
+def _as_in_files(model: "PreTrainedModel") -> dict[str, Any]:
+    """Weights under the names that files have; mixtures of experts have others in memory."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    weights: dict[str, Any] = revert_weight_conversion(model, model.state_dict())
+    return weights
 
 
 def _shapes(file: Path) -> list[tuple[str, tuple[int, ...]]]:
@@ -226,22 +248,6 @@ def _keep_tokenizer_class(source: ModelSource, copy: Path) -> None:
     tokenizer = load_tokenizer(source)
     if tokenizer is None:
         return
-    file = copy / "tokenizer_config.json"
-    config = _read_json(file) if file.exists() else {}
-    config["tokenizer_class"] = type(tokenizer).__name__
-    file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_bytes())
-    except OSError as error:
-        msg = f"{file} cannot be read: {error.strerror or error}"
-        raise InputError(msg) from None
-    except (ValueError, RecursionError) as error:
-        msg = f"{file} is not JSON: {error}"
-        raise InputError(msg) from None
-    if not isinstance(content, dict):
-        msg = f"{file} is not a JSON object"
-        raise InputError(msg)
-    return content
+    file = copy / TOKENIZER_CONFIG
+    config = read_json(file) if file.exists() else {}
+    write_json(file, config | {"tokenizer_class": type(tokenizer).__name__})

@@ -5,8 +5,9 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, as_completed
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from contextlib import ExitStack
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,22 @@ from ropesearch.core.spec import SearchSpec
 
 from .run import check_device, run_search
 from .sweep_file import Row, open_sweep_file
-from .workers import interrupts_held, process_pool
+from .workers import ASK_EVERY, DaskExecutor, interrupts_held, process_pool
 
 Point = dict[str, Any]
+
+AHEAD = 2000
+"""How many points are with the executor at a time: enough for any cluster, and the first row does not wait for all."""
+
+_LISTS = {
+    "strides": "stride",
+    "bmins": "bmin",
+    "bmaxs": "bmax",
+    "heads": "heads",
+    "max_distances": "max_distance",
+    "strategies": "strategy",
+}
+"""What the lists of values are called, and the option of a search that each is for."""
 
 
 def sweep_points(
@@ -57,20 +71,26 @@ def sweep_points(
         value.
     """
     lists = {
-        "stride": _check_list("strides", strides),
-        "bmin": _check_list("bmins", bmins),
-        "bmax": _check_list("bmaxs", bmaxs),
-        "heads": _check_list("heads", heads),
-        "max_distance": _check_list("max_distances", max_distances),
-        "strategy": _check_list("strategies", strategies),
+        "strides": strides,
+        "bmins": bmins,
+        "bmaxs": bmaxs,
+        "heads": heads,
+        "max_distances": max_distances,
+        "strategies": strategies,
     }
-    combinations = itertools.product(*lists.values())
-    specs = _check_points(fixed | dict(zip(lists, values, strict=True)) for values in combinations)
-    return [spec.to_dict() for spec in specs.values()]
+    return [spec.to_dict() for spec in sweep_specs({**fixed, **lists})]
+
+
+def sweep_specs(options: Mapping[str, Any]) -> list[SearchSpec]:
+    """Return the points of `sweep_points`, whose arguments `options` holds, as specs."""
+    lists = {option: _check_list(name, options[name]) for name, option in _LISTS.items()}
+    fixed = {name: value for name, value in options.items() if name not in _LISTS}
+    points = (fixed | dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values()))
+    return list(_check_points(points).values())
 
 
 def sweep(
-    points: Iterable[Mapping[str, Any]],
+    points: Iterable[Mapping[str, Any] | SearchSpec],
     path: str | os.PathLike[str],
     *,
     executor: Executor | None = None,
@@ -93,7 +113,7 @@ def sweep(
 
     Parameters
     ----------
-    points : iterable of mapping
+    points : iterable of mapping or SearchSpec
         Options of `SearchSpec`, as `sweep_points` gives them; equal points are searched once.
     path : path
         The file.
@@ -182,12 +202,23 @@ def run_points(
 ) -> Iterator[tuple[str, Row]]:
     """Submit the search of every point, and yield the rows as the searches end."""
     futures: dict[Future[Row], str] = {}
-    try:
-        for key, spec in specs.items():
+    done: SimpleQueue[Future[Row]] = SimpleQueue()
+    left = iter(specs.items())
+
+    def submit(n: int) -> None:
+        for key, spec in itertools.islice(left, n):
             with interrupts_held():
-                futures[executor.submit(search_point, spec, coverage, device)] = key
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+                future = executor.submit(search_point, spec, coverage, device)
+                futures[future] = key
+            future.add_done_callback(done.put)
+
+    try:
+        submit(AHEAD)
+        while futures:
+            future = next_done(done, executor)
+            key = futures.pop(future)
+            submit(1)
+            yield key, future.result()
     except (BrokenExecutor, CancelledError) as error:
         why = f": {str(error).rstrip('.')}" if str(error) else ""
         msg = f"the sweep lost its workers{why}; {path} keeps the finished rows, and `resume` continues from there"
@@ -195,6 +226,17 @@ def run_points(
     finally:
         for future in futures:
             future.cancel()
+
+
+def next_done(done: "SimpleQueue[Future[Row]]", executor: Executor) -> Future[Row]:
+    """Wait for a search to end; a cluster is asked from time to time whether it is still there."""
+    if not isinstance(executor, DaskExecutor):
+        return done.get()
+    while True:
+        try:
+            return done.get(timeout=ASK_EVERY)
+        except Empty:
+            executor.check_alive()
 
 
 def _check_list(name: str, values: Any) -> list[Any]:
@@ -206,14 +248,16 @@ def _check_list(name: str, values: Any) -> list[Any]:
     return found
 
 
-def _check_points(points: Iterable[Mapping[str, Any]]) -> dict[str, SearchSpec]:
+def _check_points(points: Iterable[Mapping[str, Any] | SearchSpec]) -> dict[str, SearchSpec]:
     """Check points and key them by their text, which is equal for equal searches."""
     specs = map(_check_point, points)
     return {json.dumps(spec.to_dict()): spec for spec in specs}
 
 
-def _check_point(point: Mapping[str, Any]) -> SearchSpec:
+def _check_point(point: Mapping[str, Any] | SearchSpec) -> SearchSpec:
     """Check a point; `refine`, common to all points of a sweep, is dropped for `peak-valley`."""
+    if isinstance(point, SearchSpec):
+        return point
     for name in point:
         if name not in SearchSpec.__dataclass_fields__:
             msg = f"every key of a point must be an option of SearchSpec, not {name!r}"

@@ -5,17 +5,25 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from io import FileIO
-from pathlib import Path
 from typing import Any
 
-from ropesearch.core.errors import InputError, shown
-from ropesearch.core.files import check_output
+from ropesearch.core import checks
+from ropesearch.core.base_set import BaseSet
+from ropesearch.core.errors import InputError, ParameterError, shown
+from ropesearch.core.files import check_output, naming, read_file, read_json
 
 FORMAT = "ropesearch.sweep"
 VERSION = 1
+MOST_BYTES = 32_000_000
+"""How long a line may be; a row of 128 heads has 0.01 MB, and a header 20 bytes for each value of a list."""
+COVERAGE = ("floor", "floor_distance", "mean", "quantile_01", "ripple")
+"""The figures of a row that are numbers."""
+
+ORDER = ("stride", "bmin", "bmax", "heads", "max_distance", "strategy")
+"""The options that a sweep can vary, from the one that changes slowest to the one that changes fastest."""
 
 Row = dict[str, Any]
 
@@ -34,11 +42,89 @@ def open_sweep_file(
     `points` are keyed by their text, `json.dumps` of each.
     """
     check_output(path, overwrite=resume or overwrite)
-    with open(path, "r+b" if os.path.exists(path) else "x+b", buffering=0) as file:
+    with ExitStack() as stack:
+        with naming(path):
+            file = stack.enter_context(open(path, "r+b" if os.path.exists(path) else "x+b", buffering=0))
         _lock(file, path)
         if overwrite:
             file.truncate(0)
         yield SweepFile(path, file, points, coverage)
+
+
+def is_sweep_file(path: str | os.PathLike[str]) -> bool:
+    """Whether the first line of a file is the header of a sweep."""
+    with open(path, "rb") as file:
+        return _header_of(file.readline(1_000_000)) is not None
+
+
+def read_sweep(path: str | os.PathLike[str]) -> list[Row]:
+    """Read the rows of a sweep file, also of one that was stopped.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    list of dict
+        As `sweep` returns them, sorted by stride, bmin, bmax, heads, max_distance and strategy, each in the order in
+        which the sweep had them.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If it is not a sweep file, or a line of it is no row.
+    """
+    header, *lines = read_file(path, None).split(b"\n")
+    found = _header_of(header)
+    if found is None:
+        msg = f"{path} is not a sweep file: its first line is not the header of a sweep"
+        raise InputError(msg)
+    if found.get("version") != VERSION:
+        msg = f"{path} has version {shown(found.get('version'))}, but this ropesearch reads only version {VERSION}"
+        raise InputError(msg)
+    rows = []
+    for number, line in enumerate(lines[:-1], start=2):  # what follows the last line end was cut off
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if (
+            not isinstance(row, dict)
+            or not isinstance(row.get("point"), dict)
+            or not row.keys() & {"base_set", "error"}
+        ):
+            msg = f"{path} is not a usable sweep file: line {number} is not a row"
+            raise InputError(msg)
+        _forget_device(row["point"])
+        rows.append(row)
+    varied = found["sweep"].get("varied")
+    return sorted(rows, key=lambda row: _place(row["point"], varied if isinstance(varied, dict) else {}))
+
+
+def _header_of(line: bytes) -> Row | None:
+    """Return the header, if the first line of a file is that of a sweep."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    ours = isinstance(found, dict) and found.get("format") == FORMAT and isinstance(found.get("sweep"), dict)
+    return found if ours else None
+
+
+def _forget_device(point: Row) -> None:
+    """Drop what older versions wrote."""
+    if point.get("device") == "cpu":
+        del point["device"]
+
+
+def _place(point: Mapping[str, Any], varied: Mapping[str, Any]) -> list[int]:
+    """Return a key that sorts points."""
+    names = [*(name for name in ORDER if name in varied), *(name for name in varied if name not in ORDER)]
+    values = [(varied[name], point.get(name)) for name in names]
+    return [found.index(value) if value in found else len(found) for found, value in values]
 
 
 class SweepFile:
@@ -55,17 +141,34 @@ class SweepFile:
 
     def read_or_start(self, note: Callable[[str], None]) -> dict[str, Row]:
         """Return the rows in the file, keyed by the text of their points; write the header to an empty file."""
-        data = Path(self._path).read_bytes() if os.fstat(self._file.fileno()).st_size else b""
-        whole = data.rfind(b"\n") + 1
-        if not whole and not _to_line(self._header).startswith(data):
-            raise self._unusable("its first line is not the header of a sweep")
-        rows = self._read_rows(data[:whole].split(b"\n")[:-1])
-        if whole < len(data):
-            note(f"{self._path} ended in half a line, which was dropped")
-            self._file.truncate(whole)
+        rows: dict[str, Row] = {}
+        whole = 0  # bytes of whole lines
+        with open(self._path, "rb") as lines:
+            number = 0
+            while line := lines.readline(MOST_BYTES):
+                number += 1
+                if not line.endswith(b"\n"):
+                    self._check_torn(line, number)
+                    note(f"{self._path} ended in half a line, which was dropped")
+                    self._file.truncate(whole)
+                    break
+                whole += len(line)
+                if number == 1:
+                    self._check_header(line)
+                else:
+                    key, row = self._check_row(line, number)
+                    rows[key] = row
         if not whole:
             self.append(self._header)
         return rows
+
+    def _check_torn(self, line: bytes, number: int) -> None:
+        """Raise unless the last line, which has no end, may be the beginning of one of this sweep."""
+        if number == 1 and not _to_line(self._header).startswith(line):
+            raise self._unusable("its first line is not the header of a sweep")
+        if len(line) == MOST_BYTES:
+            why = f"line {number} is not one of its rows"
+            raise self._unusable(why)
 
     def append(self, content: Row) -> None:
         """Write one line and wait until it is on the disk; if it does not fit, write nothing."""
@@ -80,28 +183,27 @@ class SweepFile:
             msg = f"{self._path} cannot be written: {error.strerror or error}; all earlier rows are complete"
             raise type(error)(msg) from None
 
-    def _read_rows(self, lines: Sequence[bytes]) -> dict[str, Row]:
-        """Check the whole lines of the file and return its rows."""
-        rows: dict[str, Row] = {}
-        for number, line in enumerate(lines, start=1):
-            try:
-                content = json.loads(line)
-            except (ValueError, RecursionError):
-                content = None
-            if number == 1:
-                self._check_header(content)
-                continue
+    def _check_row(self, line: bytes, number: int) -> tuple[str, Row]:
+        """Return a row of the file, and the text of its point."""
+        try:
+            content = _parse(line)
             point = content.get("point") if isinstance(content, dict) else None
-            if isinstance(point, dict) and point.get("device") == "cpu":  # written by older versions
-                del point["device"]
+            if isinstance(point, dict):
+                _forget_device(point)
             key = json.dumps(point)
-            if key not in self._points or not content.keys() & {"base_set", "error"}:
-                why = f"line {number} is not one of its rows"
-                raise self._unusable(why)
-            rows[key] = content
-        return rows
+            if key not in self._points:
+                raise InputError("it is of no point of this sweep")
+            _check_result(content, self._points[key])
+        except (InputError, KeyError) as error:
+            why = f"line {number} is not one of its rows: {error}"
+            raise self._unusable(why) from None
+        return key, content
 
-    def _check_header(self, found: Any) -> None:
+    def _check_header(self, line: bytes) -> None:
+        try:
+            found = _parse(line)
+        except InputError:
+            found = None
         if not isinstance(found, dict) or found.get("format") != FORMAT or not isinstance(found.get("sweep"), dict):
             raise self._unusable("its first line is not the header of a sweep")
         version = found.get("version")
@@ -118,6 +220,33 @@ class SweepFile:
     def _unusable(self, why: str) -> InputError:
         msg = f"{self._path} cannot be resumed by this sweep: {why}"
         return InputError(msg)
+
+
+def _parse(line: bytes) -> Any:
+    """Parse a line; raise InputError if it is not JSON."""
+    try:
+        return read_json(line.decode())
+    except UnicodeDecodeError as error:
+        raise InputError(str(error)) from None
+
+
+def _check_result(row: Row, point: Mapping[str, Any]) -> None:
+    """Raise InputError or KeyError unless a row holds what a search of the point gives."""
+    if "error" in row:
+        if not isinstance(row["error"], str):
+            raise ParameterError("error", row["error"], "a text")
+        return
+    base_set = BaseSet.from_content(row["base_set"])
+    for name in ("heads", "kv_heads", "head_dim", "strategy"):
+        if getattr(base_set, name) != point[name]:
+            raise ParameterError(name, getattr(base_set, name), f"{shown(point[name])}, as in its point")
+    checks.number("seconds", row["seconds"], "a number of at least 0", least=0.0)
+    figures = row["coverage"]
+    if not isinstance(figures, dict):
+        raise ParameterError("coverage", figures, "an object")
+    for name in COVERAGE if figures else ():
+        if name != "ripple" or figures[name] is not None:
+            checks.number(name, figures[name], "a finite number")
 
 
 def _identity(points: Mapping[str, Mapping[str, Any]], coverage: bool) -> dict[str, Any]:
@@ -144,7 +273,10 @@ def _differing_options(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> s
         groups = [sweep.get(group) for group in ("fixed", "varied")]
         fixed, varied = (group if isinstance(group, dict) else {} for group in groups)
         lists = {name: [value] for name, value in fixed.items()} | varied
-        return {name: {json.dumps(value) for value in values} for name, values in lists.items()}
+        return {
+            name: {json.dumps(value) for value in (values if isinstance(values, list) else [values])}
+            for name, values in lists.items()
+        }
 
     theirs, ours = options(found), options(wanted)
     names = [name for name in ours if theirs.get(name) != ours[name]]

@@ -33,6 +33,7 @@ OWN_KEYS = {
     "save_strategy": "--save-every",
     "save_total_limit": "--keep",
     "resume_from_checkpoint": "--resume",
+    "parallelism_config": "the configuration file of accelerate launch",
     **dict.fromkeys(
         (
             "packing", "packing_strategy", "eval_packing", "padding_free", "dataset_text_field", "dataset_kwargs",
@@ -52,7 +53,7 @@ NOT_SHAPING = (
     "report_to", "run_name", "project", "logging_dir", "logging_steps", "logging_first_step", "log_level",
     "log_level_replica", "disable_tqdm", "dataloader_num_workers", "dataloader_pin_memory",
     "dataloader_persistent_workers", "dataloader_prefetch_factor", "ddp_timeout", "ddp_backend", "use_cpu", "fsdp",
-    "fsdp_config", "deepspeed", "parallelism_config", "per_device_train_batch_size", "activation_checkpointing",
+    "fsdp_config", "deepspeed", "per_device_train_batch_size", "activation_checkpointing",
     "gradient_checkpointing", "activation_checkpointing_kwargs", "gradient_checkpointing_kwargs",
     "activation_offloading", "save_on_each_node", "torch_empty_cache_steps", "include_num_input_tokens_seen",
     "skip_memory_metrics", "trackio_space_id", "hub_token", "model_init_kwargs",
@@ -97,6 +98,9 @@ def checked_keys(arguments: Mapping[str, Any]) -> dict[str, Any]:
         if key in OWN_KEYS:
             msg = f"the training argument {key} is not for a file: it is set by {OWN_KEYS[key]}"
             raise InputError(msg)
+    if not isinstance(arguments.get("model_init_kwargs") or {}, Mapping):
+        msg = "training arguments: model_init_kwargs must be a mapping, such as {attn_implementation: sdpa}"
+        raise InputError(msg)
     return dict(arguments)
 
 
@@ -128,7 +132,7 @@ def make_config(arguments: Mapping[str, Any], **own: Any) -> Any:
         return SFTConfig(**{key: given[key] for key in arguments if arguments[key] is not None}, **own)
     except InputError:
         raise
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, ImportError) as error:
         msg = f"training arguments: {' '.join(str(error).split())}"
         raise InputError(msg) from None
 

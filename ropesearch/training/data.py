@@ -142,7 +142,7 @@ def prepare_tokens(
                 parts = _write_parts(encoded(source), out, temporary if source_key else None)
                 if len(parts) > PARTS:
                     msg = f"{source.name}: {source_key!r} has more than {PARTS} values, too many for sources"
-                    msg += " (source_key)"
+                    msg += " (`source_key`)"
                     raise InputError(msg)
                 if not parts:
                     msg = f"{source.name} has no text in it"

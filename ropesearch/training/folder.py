@@ -118,6 +118,8 @@ def _check_new(path: Path) -> None:
     try:
         check_new_folder(path)
     except FileExistsError:
+        if not (path / "settings.json").exists():
+            raise
         msg = f"{path} exists already: `resume=True` goes on with the run in it"
         raise FileExistsError(msg) from None
 

@@ -91,4 +91,11 @@ def check_scheme(source: ModelSource, scheme: str | None, length: int) -> None:
 
 def scheme_bases(source: ModelSource, scheme: str | None) -> list[float] | None:
     """Bases that a scheme stands for in a model: a base-set file may change under its name."""
-    return None if scheme is None else list(parse_scheme(scheme, model=source.config()).bases)
+    if scheme is None:
+        return None
+    config = source.config()
+    try:
+        return list(parse_scheme(scheme, model=config).bases)
+    except OSError as error:
+        msg = f"the scheme {scheme} cannot be used: {error.filename} cannot be read: {error.strerror or error}"
+        raise InputError(msg) from None

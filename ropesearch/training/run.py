@@ -1,6 +1,7 @@
 """Train a model in stages, in one run folder that a crash cannot break."""
 
 import copy
+import errno
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ropesearch._version import __version__
 from ropesearch.core import checks
-from ropesearch.core.errors import InputError, require_extra
+from ropesearch.core.errors import InputError, first_line, require_extra
 from ropesearch.core.machine import available_memory
 from ropesearch.core.model_config import ModelConfig
 from ropesearch.core.model_source import ModelSource
@@ -107,7 +108,7 @@ def train_model(
 
     if not torch.accelerator.is_available():
         # Told to use the CPU, transformers would start no DeepSpeed; that finds out for itself, but for the backend.
-        arguments |= {"ddp_backend": "gloo"} if _by_deepspeed() else {"use_cpu": True}
+        arguments |= {"ddp_backend": "gloo"} if _by_deepspeed(arguments) else {"use_cpu": True}
     # Sets up processes and devices as transformers does, and checks the arguments before anything is written.
     others = {key: value for key, value in arguments.items() if key not in SPEC_KEYS | dict.fromkeys(CHECKPOINTING)}
     make_config(others, output_dir=os.fspath(output), activation_checkpointing=False, bf16=False)
@@ -147,9 +148,12 @@ def train_model(
                     progress=progress,
                 )
             run.prepare_rows(TokenFile.open(place))
-        except BaseException:
+        except BaseException as error:
             if is_new:  # a run that has not begun leaves nothing
                 shutil.rmtree(run.folder.path)
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # which does not say where
+                msg = f"there is no space for the tokens in {place.parent}"
+                raise OSError(msg) from None
             raise
     for path in (place, *map(run.folder.order, range(len(spec.stages)))):
         _wait_for(path)
@@ -189,7 +193,7 @@ class _Run:
         for number, stage in enumerate(spec.stages):
             done = folder.checkpoint(number)
             if done is None or done[1] < spec.steps(stage):
-                if begun and _by_deepspeed():  # which sets itself up, for one batch size, once
+                if begun and _by_deepspeed(self.arguments):  # which sets itself up, for one batch size, once
                     msg = f"stage {begun} is done; with DeepSpeed each stage takes a launch of its own: "
                     msg += "the same command with `resume=True` goes on"
                     raise OSError(msg)
@@ -239,31 +243,38 @@ class _Run:
         spec = self.spec
         stage = spec.stages[number]
         args = self._config(number)  # before the model: it sets up the devices that the model is loaded for
-        order = list(range(len(rows)))
-        if _parts("SP") > 1:  # what shards rows for Ulysses cannot skip any: those of the steps to come are put first
+        order: Sequence[int] = range(len(rows))
+        if (parts := _parts("SP")) > 1:
+            # What shards rows for Ulysses cannot skip those that are done: it begins with the first of the next step.
             args.ignore_data_skip = True
-            first = done * spec.rows_per_step(stage)
-            order = order[first:] + order[:first]
+            groups = args.world_size // parts
+            order = order_for_parts(
+                len(rows), done * spec.rows_per_step(stage), parts, groups, args.per_device_train_batch_size
+            )
         # The weights of the stage before under the configuration from before it: a stage's scheme is put once.
         config = None if weights is source else models.stock_config(source)
         loaded = models.load_for_training(weights, config, **(self.arguments.get("model_init_kwargs") or {}))
         models.put_scheme(loaded, stage.scheme, stage.length)
         self._note_liger(loaded)
-        return StageTrainer(
-            loaded,
-            args,
-            tokenizer=copy.deepcopy(tokenizer),
-            file=file,
-            rows=rows,
-            order=order,
-            folder=self.folder,
-            number=number,
-            mask_documents=spec.mask_documents,
-            keep=self.keep,
-            before=before,
-            log_line=lambda line: self._log(number, before, line),
-            step_done=lambda step: self._tell(number, before + step),
-        )
+        try:
+            return StageTrainer(
+                loaded,
+                args,
+                tokenizer=copy.deepcopy(tokenizer),
+                file=file,
+                rows=rows,
+                order=order,
+                folder=self.folder,
+                number=number,
+                mask_documents=spec.mask_documents,
+                keep=self.keep,
+                before=before,
+                log_line=lambda line: self._log(number, before, line),
+                step_done=lambda step: self._tell(number, before + step),
+            )
+        except (ValueError, ImportError) as error:  # such as a logger that is not installed
+            msg = f"training arguments: {first_line(error)}"
+            raise InputError(msg) from None
 
     def require_fit(self, source: ModelSource, number: int) -> None:
         """Refuse, before the weights are loaded, what certainly does not fit, with the length that would."""
@@ -284,7 +295,7 @@ class _Run:
                 replace(self.spec, stages=(stage,)),
                 gpu="h100" if on_gpu else None,  # only that it computes in bfloat16; the memory is this device's
                 devices=processes,
-                sharded=_shards_itself(self.arguments) or _by_deepspeed(),
+                sharded=_shards_itself(self.arguments) or _by_deepspeed(self.arguments),
                 sequence_parallel=_processes_to_a_row(),
                 rows=self.arguments.get("per_device_train_batch_size", 1),
                 checkpointed=self.arguments.get("activation_checkpointing"),
@@ -407,6 +418,20 @@ def _processes_to_a_row() -> int:
     return _parts("TP") * _parts("CP") * _parts("SP")
 
 
+def order_for_parts(rows: int, first: int, parts: int, groups: int, at_once: int) -> list[int]:
+    """Order of a data set from which groups of `parts` processes train on the rows in turn, beginning with `first`.
+
+    Every process reads `at_once` rows of its own, and those of a group are then trained on one process's after the
+    other's: where there are several groups, the rows of a step would not be those that come next.
+    """
+    import numpy as np
+
+    rounds = -(-rows // (parts * groups * at_once))
+    wanted = np.resize((np.arange(rows) + first) % rows, (rounds, parts, groups, at_once))
+    read: list[int] = wanted.transpose(0, 2, 1, 3).ravel().tolist()
+    return read
+
+
 def _check_parts(spec: TrainSpec, stage: Stage, config: ModelConfig) -> None:
     """Raise ValueError where the processes that are to share a row cannot."""
     context, sequence = _parts("CP"), _parts("SP")
@@ -428,5 +453,5 @@ def _shards_itself(arguments: Mapping[str, Any]) -> bool:
     return bool(arguments.get("fsdp")) or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
-def _by_deepspeed() -> bool:
-    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+def _by_deepspeed(arguments: Mapping[str, Any]) -> bool:
+    return bool(arguments.get("deepspeed")) or os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"

@@ -3,13 +3,14 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ropesearch.core import checks
 from ropesearch.core.errors import InputError, first_line
+from ropesearch.core.model_source import quiet_hub
 
 BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".txt": "text", ".md": "text"}
 COMPRESSED = (".gz", ".zst")
@@ -58,10 +59,11 @@ class Source:
 
         Dots in `source_key` lead into columns that have columns. Raises ValueError if a file cannot be read.
         """
-        for file, dataset in self._datasets():
+        for file in self.files or (Path(self.name),):
             is_text = _builder(file) == "text"
+            rows = self._rows(file) if self.files else self._hub()
             try:
-                for row in dataset:
+                for row in rows:
                     text = _value(file, row, "text" if is_text else text_key, "text_key")
                     if text and not text.isspace():
                         # A text file has no columns: it is one source.
@@ -83,22 +85,23 @@ class Source:
             whole.update(repr(sorted(map(str, self._hub().cache_files[0].items()))).encode())
         return whole.hexdigest()
 
-    def _datasets(self) -> Iterator[tuple[Path, Iterable[dict[str, Any]]]]:
+    def _rows(self, file: Path) -> Iterator[dict[str, Any]]:
         from datasets import load_dataset
 
-        if not self.files:
-            yield Path(self.name), self._hub()
-        for file in self.files:  # one by one: files of one source may have other columns beside the text
-            builder = _builder(file)
-            options = {"sample_by": "document"} if builder == "text" else {}
-            yield file, load_dataset(builder, data_files=str(file), split="train", streaming=True, **options)
+        if not file.stat().st_size:
+            return
+        # One by one: files of one source may have other columns beside the text.
+        builder = str(_builder(file))
+        options = {"sample_by": "document"} if builder == "text" else {}
+        yield from load_dataset(builder, data_files=str(file), split="train", streaming=True, **options)
 
     def _hub(self) -> Any:
         from datasets import load_dataset
 
         name, _, config = self.name.partition(":")
         try:
-            return load_dataset(name, config or None, split="train")
+            with quiet_hub():
+                return load_dataset(name, config or None, split="train")
         except Exception as error:  # of whatever carries the requests
             msg = f"{self.name} does not exist here, and could not be fetched from the hub: {first_line(error)}"
             raise OSError(msg) from None
@@ -124,7 +127,7 @@ def _value(file: Path, row: dict[str, Any], key: str, option: str) -> str:
     for name in [key] if key in row else key.split("."):
         if not isinstance(value, dict) or name not in value:
             columns = ", ".join(row) or "nothing"
-            msg = f"{file} has no column {key!r}, only {columns}{checks.nearest(key, row)} ({option})"
+            msg = f"{file} has no column {key!r}, only {columns}{checks.nearest(key, row)} (`{option}`)"
             raise InputError(msg)
         value = value[name]
     if not isinstance(value, str):

@@ -213,7 +213,7 @@ class TrainSpec:
                 raise ParameterError("batch_tokens", self.batch_tokens, f"a multiple of the length {stage.length}")
             if stage.tokens < self.batch_tokens:
                 raise ParameterError(
-                    "tokens", stage.tokens, f"at least one step of {self.batch_tokens} (batch_tokens) in every stage"
+                    "tokens", stage.tokens, f"at least one step of {self.batch_tokens} (`batch_tokens`) in every stage"
                 )
 
     @classmethod

@@ -1,0 +1,64 @@
+"""`ropesearch bases`: what any checkpoint carries, as a base-set file."""
+
+import json
+from pathlib import Path
+
+import pytest
+from toys import BASES, base_set, save_gguf, scaled_toy, toy, toy_config
+
+from ropesearch import BaseSet, apply_to_checkpoint
+
+
+def test_a_model_with_bases_gives_them_back(run):
+    toy("llama-grouped").save_pretrained("stock")
+    apply_to_checkpoint("stock", base_set(BASES[2]), "out")
+    assert run("bases", "out", "-o", "bases.json")[0] == 0
+    found = BaseSet.load("bases.json")
+    assert (found.bases, found.heads, found.head_dim) == (BASES[2], 4, 16)
+    apply_to_checkpoint("stock", found, "again")
+    texts = [json.loads(Path(folder, "config.json").read_text()) for folder in ("out", "again")]
+    assert texts[0] == texts[1]
+    code, out, _ = run("bases", "out", "--json")
+    assert (code, json.loads(out)["bases"]) == (0, list(BASES[2]))
+    assert run("show", "bases.json")[0] == 0
+
+
+@pytest.mark.parametrize("name", ["llama-grouped", "gemma", "mixtral"])
+def test_a_stock_model_gives_its_one_base_for_every_kv_head(run, name):
+    config = toy_config(name)
+    config.save_pretrained("stock")
+    for model in ("stock", "stock/config.json"):
+        code, out, err = run("bases", model, "--json")
+        assert (code, err) == (0, "")
+        assert json.loads(out)["bases"] == [10000.0] * config.num_key_value_heads
+
+
+def test_a_gguf_file(run):
+    save_gguf(toy("llama-multi-head"), "model.gguf")
+    code, out, _ = run("bases", "model.gguf", "--json")
+    assert (code, json.loads(out)["bases"]) == (0, [10000.0] * 4)
+
+
+def test_of_a_scaled_model_it_says_that_there_is_more(run):
+    scaled_toy("llama3").save_pretrained("scaled")
+    code, _, err = run("bases", "scaled", "--json")
+    assert (code, err) == (0, "note: the rule llama3 of scaled changes what these bases give\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ({"model_type": "gpt2"}, "a model of type 'gpt2' has no rotary position embedding settings"),
+        ({"model_type": "x", "rope_parameters": {}, "num_attention_heads": 2, "head_dim": 4}, "it has no rope_theta"),
+        (
+            {"rope_parameters": {"full_attention": {"rope_theta": 1e6}}, "num_attention_heads": 2, "head_dim": 4},
+            "has a rotary embedding for each type of layer, and a base set one for all",
+        ),
+    ],
+)
+def test_models_without_one_set_of_bases(run, tmp_path, content, line):
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    code, out, err = run("bases", "config.json")
+    assert (code, out) == (2, "")
+    assert line in err
+    assert run("bases", "nowhere")[0] == 2
