@@ -63,6 +63,30 @@ class Reader:
             found.append((chosen - normalizer).cpu())
         return torch.cat(found, 1)
 
+    def most_likely(self, ids: "torch.Tensor", last: int, among: Sequence[int]) -> "torch.Tensor":
+        """Of the tokens `among`, the one that is most likely at each of the last places, given all tokens before it.
+
+        Parameters
+        ----------
+        ids : tensor of int64, shape (B, L)
+        last : int
+            How many places, from 1 to L − 1.
+        among : sequence of int
+            Token ids; the first of equals is taken.
+
+        Returns
+        -------
+        tensor of int64, shape (B, last), on the CPU
+        """
+        import torch
+
+        chosen = torch.tensor(among, device=self.device)
+        first = ids.shape[1] - last - 1
+        found = [
+            chosen[logits[..., chosen].argmax(-1)].cpu() for _, logits in self._read(ids[:, :-1].to(self.device), first)
+        ]
+        return torch.cat(found, 1)
+
     def context(self, ids: "torch.Tensor") -> Any:
         """Cache of transformers after reading `ids`, shape (B, L)."""
         import torch
