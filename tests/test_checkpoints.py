@@ -526,7 +526,7 @@ def test_models_that_are_not_there(refused, stock, tmp_path):
     for name in "ab":
         (tmp_path / "empty" / f"{name}.gguf").touch()
     assert "it has 2 .gguf files: name one of them" in refused(2, "empty")
-    assert "a.gguf cannot be used: " in refused(2, "empty/a.gguf")
+    assert "a.gguf is no .gguf file, or is cut off" in refused(2, "empty/a.gguf")
 
 
 def test_a_hub_name_without_a_network(refused):
