@@ -21,7 +21,7 @@ from toys import (
     toy,
     word_tokenizer,
 )
-from transformers import PreTrainedTokenizerFast
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from ropesearch import EvaluationSpec, Results, apply_bases, evaluate, load_model, parse_scheme, shipped_texts
 from ropesearch.evaluation import needle, perplexity, recall, spec, statistics
@@ -438,6 +438,14 @@ def test_own_is_one_scheme_however_it_is_named(model, tokenizer):
     assert [row["scheme"] for row in found.rows] == [None]
     assert found.notes == ("300 tokens are beyond the 256 positions of model",)
     assert run(model, tokenizer, schemes=["yarn:4"]).notes == ()
+
+
+def test_a_model_that_takes_no_schemes_is_evaluated_as_it_is(tokenizer):
+    config = GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=2, n_positions=512)
+    found = run(GPT2LMHeadModel(config), tokenizer, schemes=["own"])
+    assert found.rows[0]["n"] == 24
+    with pytest.raises(ValueError, match="GPT2LMHeadModel is a model of type gpt2"):
+        run(GPT2LMHeadModel(config), tokenizer, schemes=["yarn:4"])
 
 
 def test_recall_takes_a_tokenizer_that_puts_a_space_before_every_text(tokenizer):

@@ -5,7 +5,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -24,7 +24,7 @@ from ropesearch.model.apply import apply_scheme, find_decoder
 from ropesearch.model.change import check_model, rope_change
 from ropesearch.model.load import load_model, load_tokenizer
 from ropesearch.schemes.grammar import parse_scheme
-from ropesearch.schemes.rules import SelfExtend
+from ropesearch.schemes.rules import Scheme, SelfExtend
 from ropesearch.training.models import identity, stock_config
 
 from .needle import Needle
@@ -123,12 +123,8 @@ def evaluate(
     checks.instance("name", name, str, "a text")
     spec = _made(EvaluationSpec, options | {"suite": suite, "lengths": lengths})
     schemes, data = _as_sequence("schemes", schemes), _as_sequence("data", data)
-    source = _InMemory(name, own, tokenizer)
-    if any(schemes):
-        for scheme in schemes:
-            check_scheme(ModelConfig.of(find_decoder(own, "a scheme").config.to_dict(), name), scheme)
     how = _How(output, resume, overwrite, batch_size, chunk, progress, note)
-    return _run([source], spec, schemes, data, essays, how)
+    return _run([_InMemory(name, own, tokenizer)], spec, schemes, data, essays, how)
 
 
 def evaluate_models(
@@ -183,15 +179,11 @@ def evaluate_models(
     names = [source.name for source in sources]
     if len(set(names)) < len(names):
         raise ParameterError("models", names, "different from each other")
-    for source in sources:
-        for scheme in schemes:
-            if scheme not in (None, OWN):
-                check_scheme(source.config(), scheme)
     found = find_device(device)
     options: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
     options |= {} if found is None else {"device_map": {"": found}}
     how = _How(output, resume, overwrite, batch_size, chunk, progress, note)
-    return _run([_OnDisk(source, options, progress) for source in sources], spec, schemes, data, essays, how)
+    return _run([_OnDisk(source, options, progress) for source in sources], spec, schemes, data, essays, how, dtype)
 
 
 def _as_sequence(name: str, value: Any) -> Any:
@@ -201,35 +193,27 @@ def _as_sequence(name: str, value: Any) -> Any:
     return checks.instance(name, value, (list, tuple), "a list")
 
 
-def check_scheme(model: ModelConfig, scheme: str | None) -> None:
-    """Raise ValueError unless a model can take a scheme in memory, self-extend included."""
-    if scheme in (None, OWN):
-        return
-    check_model(model, scheme, "a scheme")
-    parsed = parse_scheme(scheme, model=model)
-    if isinstance(parsed, SelfExtend):
-        parsed.check_fit(model)
+def read_scheme(model: ModelConfig, text: str) -> Scheme:
+    """Read a scheme for a model; raises ValueError unless it can be put into that in memory, self-extend included."""
+    check_model(model, text, "a scheme")
+    scheme = parse_scheme(text, model=model)
+    if isinstance(scheme, SelfExtend):
+        scheme.check_fit(model)
     else:
-        rope_change(parsed, model)
+        rope_change(scheme, model)
+    return scheme
 
 
-@contextmanager
-def under(model: Any, scheme: str | None) -> Iterator[None]:
-    """The model under a scheme; None leaves it its own."""
+def under(model: Any, scheme: Scheme | None) -> AbstractContextManager[object]:
+    """The model under a scheme, to the end of a `with` block; None leaves it its own."""
     if scheme is None:
-        yield
-        return
-    parsed = parse_scheme(scheme, model=ModelConfig.of(find_decoder(model, "a scheme").config.to_dict(), "the model"))
-    with apply_self_extend(model, parsed) if isinstance(parsed, SelfExtend) else apply_scheme(model, parsed):
-        yield
+        return nullcontext()
+    return apply_self_extend(model, scheme) if isinstance(scheme, SelfExtend) else apply_scheme(model, scheme)
 
 
-def scheme_digest(source: "_InMemory | _OnDisk", scheme: str | None) -> str | None:
+def scheme_digest(scheme: Scheme | None) -> str | None:
     """Digest of the frequencies of a scheme, which a file may hold; None of the model's own."""
-    if scheme is None:
-        return None
-    parsed = parse_scheme(scheme, model=source.config())
-    return hashlib.sha256(parsed.inv_freq().tobytes()).hexdigest()[:16]
+    return None if scheme is None else hashlib.sha256(scheme.inv_freq().tobytes()).hexdigest()[:16]
 
 
 def _made(spec: type[EvaluationSpec], options: dict[str, Any]) -> EvaluationSpec:
@@ -320,29 +304,34 @@ def _run(
     data: Data,
     essays: AnyPath | None,
     how: _How,
+    dtype: str | None = None,
 ) -> Results:
     require_extra("an evaluation", "evaluate", "torch", "transformers")
     if not schemes:
         raise InputError("`schemes` must name at least one scheme; own is the model's own")
-    schemes = list(dict.fromkeys(None if scheme == OWN else scheme for scheme in schemes))
+    texts_of_schemes = dict.fromkeys(None if text == OWN else text for text in schemes)
+    # The same text can mean another scheme for another model: what it does not say is the model's.
+    read = [
+        {text: None if text is None else read_scheme(source.config(), text) for text in texts_of_schemes}
+        for source in sources
+    ]
     suite = make_suite(spec, data, essays)
     texts = dict(suite.describe())
     if how.output is not None:
         check_output(how.output, overwrite=how.overwrite or how.resume)
-    dtype = str(getattr(sources[0], "options", {}).get("dtype"))
     settings = {
         **spec.effective(),
         "texts": texts,
         "models": {source.name: source.digest() for source in sources} if how.output is not None else {},
-        "schemes": {scheme or OWN: [scheme_digest(source, scheme) for source in sources] for scheme in schemes},
-        "dtype": dtype,
+        "schemes": {text or OWN: [scheme_digest(own[text]) for own in read] for text in texts_of_schemes},
+        "dtype": str(dtype),
     }
     log = SampleLog(
         None if how.output is None else samples_path(how.output), settings, resume=how.resume, overwrite=how.overwrite
     )
     run = _Evaluation(spec, suite, log, how)
-    rows = [row for source in sources for row in run.rows(source, schemes)]
-    results = Results(spec.to_dict(), tuple(rows), tuple(run.notes), _made_by(texts, dtype))
+    rows = [row for source, own in zip(sources, read, strict=True) for row in run.rows(source, own)]
+    results = Results(spec.to_dict(), tuple(rows), tuple(run.notes), _made_by(texts, str(dtype)))
     if how.output is not None:
         results.save(how.output, overwrite=how.overwrite or how.resume)
     return results
@@ -379,7 +368,7 @@ class _Evaluation:
     how: _How
     notes: list[str] = field(default_factory=list)
 
-    def rows(self, source: _InMemory | _OnDisk, schemes: Sequence[str | None]) -> list[dict[str, Any]]:
+    def rows(self, source: _InMemory | _OnDisk, schemes: Mapping[str | None, Scheme | None]) -> list[dict[str, Any]]:
         tasks = self.suite.tasks(source.tokenizer, self._note)
         longest, positions = max((task.length or 0 for task in tasks), default=0), source.positions()
         if None in schemes and positions is not None and longest > positions:
@@ -390,13 +379,12 @@ class _Evaluation:
             for i, task in enumerate(tasks)
             if (pending := self._pending(source.name, scheme, task))
         }
-        with source.loaded() if missing else nullcontext() as model:
-            for scheme in schemes:
-                if any(scheme == other for other, _ in missing):
-                    with under(model, scheme):
-                        reader = Reader(model, chunk=self.how.chunk, batch_size=self.how.batch_size)
-                        for i, task in enumerate(tasks):
-                            self._score(reader, source.name, scheme, task, missing.get((scheme, i), []))
+        if missing:
+            with source.loaded() as model:
+                reader = Reader(model, chunk=self.how.chunk, batch_size=self.how.batch_size)
+                for (scheme, i), pending in missing.items():
+                    with under(model, schemes[scheme]):
+                        self._score(reader, source.name, scheme, tasks[i], pending)
         return [row for scheme in schemes for task in tasks for row in self._rows(source.name, scheme, task)]
 
     def _note(self, line: str) -> None:
@@ -416,13 +404,7 @@ class _Evaluation:
     def _score(self, reader: Reader, name: str, scheme: str | None, task: Task, pending: Sequence[Any]) -> None:
         what = ", ".join([Path(name).name, *([scheme] if scheme else []), task.name])
         done, total = len(task.samples) - len(pending), len(task.samples)
-        key = {
-            "model": name,
-            "scheme": scheme,
-            "suite": self.spec.suite,
-            "task": task.name,
-            "length": task.length,
-        }
+        key = self._key(name, scheme, task)
         for found in reader.in_batches(pending, task.length or 1, lambda batch: task.score(reader, batch)):
             batch = pending[: len(found)]
             pending = pending[len(found) :]
@@ -443,14 +425,11 @@ class _Evaluation:
             record = self.log.find(name, scheme, task.name, task.length, sample.number)
             assert record is not None  # all were scored
             found.append(record)
-        head = {
-            "model": name,
-            "scheme": scheme,
-            "suite": self.spec.suite,
-            "task": task.name,
-            "length": task.length,
-        }
-        return [head | figures for figures in task.figures(found)]
+        return [self._key(name, scheme, task) | figures for figures in task.figures(found)]
+
+    def _key(self, name: str, scheme: str | None, task: Task) -> dict[str, Any]:
+        """What a row and its records begin with."""
+        return {"model": name, "scheme": scheme, "suite": self.spec.suite, "task": task.name, "length": task.length}
 
 
 def _check_finite(record: Record, what: str) -> None:
