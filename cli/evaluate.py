@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ropesearch.core.errors import ParameterError
-from ropesearch.evaluation.spec import PRESETS, SUITES, EvaluationSpec, preset_options
+from ropesearch.evaluation.reader import CHUNK
+from ropesearch.evaluation.spec import PRESETS, EvaluationSpec, preset_options
 
 from .errors import Command
 from .inputs import quiet_transformers, read_input
@@ -20,7 +21,6 @@ from .table import for_terminal
 if TYPE_CHECKING:
     from ropesearch import Results
 
-KINDS: dict[str, Any] = {"suite": str, "lengths": str, "tasks": str, "text_key": str}
 METAVARS = {"suite": "NAME", "lengths": "LIST", "tasks": "LIST", "text_key": "NAME"}
 
 
@@ -34,7 +34,7 @@ def spec_options(function: F) -> F:
             shown = isinstance(default, int | str) and default != ""
             decorate = click.option(
                 name,
-                type=KINDS.get(option.name, int),
+                type=str if option.name in METAVARS else int,
                 metavar=METAVARS.get(option.name, "INTEGER"),
                 help=text + (f"  [default: {default}]" if shown else ""),
                 required=option.name == "suite",
@@ -79,7 +79,7 @@ def spec_options(function: F) -> F:
     "--dtype", metavar="NAME", help="Type of the weights: float32, bfloat16 or float16.  [default: as stored]"
 )
 @click.option("--batch-size", type=int, metavar="INTEGER", help="Samples to read at once.  [default: found by trying]")
-@click.option("--chunk", type=int, default=2048, show_default=True, help="Tokens to read at once; fewer save memory.")
+@click.option("--chunk", type=int, default=CHUNK, show_default=True, help="Tokens to read at once; fewer save memory.")
 @file_options("the results", ".json", ".json", also="a .samples.jsonl of the same name with every sample")
 def evaluate(
     models: tuple[str, ...],
@@ -158,8 +158,7 @@ def make_spec(options: dict[str, Any], preset: str | None) -> EvaluationSpec:
         given["lengths"] = parse_lengths(given["lengths"])
     if "tasks" in given:
         given["tasks"] = [task.strip() for task in given["tasks"].split(",")]
-    if given["suite"] not in SUITES:
-        EvaluationSpec.checked("suite", given["suite"])
+    EvaluationSpec.checked("suite", given["suite"])
     if preset is None:
         return EvaluationSpec(**given)
     if given["suite"] != "perplexity":

@@ -40,8 +40,6 @@ def read_input(read: Callable[[], T]) -> T:
 
 def read_bases(name: str) -> "BaseSet | Scheme":
     """Find what a name stands for: a base-set file, a row of a sweep file, a preset or a position scheme."""
-    if is_plain_file(name):
-        return read_input(lambda: _load(name))
     from ropesearch.search.named import find_bases
 
     return read_input(lambda: find_bases(name))
@@ -49,32 +47,16 @@ def read_bases(name: str) -> "BaseSet | Scheme":
 
 def read_base_set(name: str) -> "BaseSet":
     """Find the bases that a name stands for, as `read_bases` does; a scheme that is more than bases is refused."""
-    from ropesearch import BaseSet
+    from ropesearch.search.named import find_base_set
 
-    found = read_bases(name)
-    if isinstance(found, BaseSet):
-        return found
-    from ropesearch.search.named import as_base_set
-
-    return as_base_set(found)
-
-
-def is_plain_file(name: str) -> bool:
-    """Whether a name stands for a file that is no sweep, which is read without what a search needs."""
-    from ropesearch.core.presets import PRESETS
-
-    return name not in PRESETS and name.endswith(".json") and os.path.isfile(name)
-
-
-def _load(path: str) -> "BaseSet":
-    from ropesearch import BaseSet
-
-    return BaseSet.load(path)
+    return read_input(lambda: find_base_set(name))
 
 
 def read_sweep_rows(name: str) -> list[dict[str, Any]] | None:
     """Return the rows of a sweep file; None if the name is of anything else."""
-    if is_plain_file(name) or not os.path.isfile(name):
+    from ropesearch.core.presets import PRESETS
+
+    if name in PRESETS or not os.path.isfile(name):
         return None
     from ropesearch.search.sweep_file import is_sweep_file, read_sweep
 

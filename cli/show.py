@@ -60,7 +60,12 @@ def show(name: str, coverage: bool, max_distance: int, pick: int | None, sort: s
         option = "--sort" if pick is None else "--pick"
         msg = f"{option} is for sweep files, and {name} is none"
         raise click.UsageError(msg)
-    base_set = read_base_set(name if pick is None else f"{name}#{pick}")
+    if rows is not None and pick is not None:
+        from ropesearch.search.named import row_of_sweep
+
+        base_set = row_of_sweep(name, rows, pick)
+    else:
+        base_set = read_base_set(name)
     bound = None
     if coverage:
         from ropesearch import base_lower_bound

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 FORMATS = ("md", "csv", "tex", "json")
 LONGEST_LABEL = 34
-NOTHING = "–"  # as in table_formats, which loads numpy
 
 
 @click.command(cls=Command)
@@ -115,6 +114,8 @@ def _width(words: "Printed", columns: range) -> int:
 
 def _rows(words: "Printed", columns: range) -> "list[tuple[str, tuple[Words, ...]]]":
     """Rows that have something in these columns."""
+    from ropesearch.evaluation.table_formats import NOTHING
+
     return [(label, cells) for label, cells in words.rows if any(cells[i].figure != NOTHING for i in columns)]
 
 

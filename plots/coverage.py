@@ -145,17 +145,12 @@ def mean_cosines(scheme: Scheme, first: int, last: int, *, upper: bool = False) 
     return lambda row: logits(row) / at_zero
 
 
-def scheme_of(base_set: BaseSet) -> Scheme:
-    """Return the heads of a base set as a scheme."""
-    return Scheme(base_set.strategy, base_set.head_dim, 4096, base_set.bases)
-
-
 def _scheme_and_title(heads_of: BaseSet | Scheme) -> tuple[Scheme, str]:
     if isinstance(heads_of, Scheme):
         return heads_of, f"Waveform coverage of {plain(heads_of.name)}, head_dim {heads_of.head_dim}"
     n = heads_of.kv_heads
     title = f"Waveform coverage of {n} base{'s' * (n > 1)} ({plain(heads_of.strategy)}), head_dim {heads_of.head_dim}"
-    return scheme_of(heads_of), title
+    return Scheme.of(heads_of), title
 
 
 def _heads_drawn(bases: tuple[float, ...]) -> list[int]:

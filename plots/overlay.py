@@ -8,12 +8,12 @@ import numpy as np
 from ropesearch.core import checks
 from ropesearch.core.arrays import Floats
 from ropesearch.core.base_set import BaseSet
-from ropesearch.core.errors import InputError, ParameterError
+from ropesearch.core.errors import ParameterError
 from ropesearch.core.progress import Progress, counter
-from ropesearch.schemes.rules import Scheme
+from ropesearch.schemes.rules import Scheme, common_head_dim
 
 from .bins import Bins
-from .coverage import COARSER, mean_cosines, scheme_of
+from .coverage import COARSER, mean_cosines
 from .style import INK, Width, format_number, line_style, sheet
 
 if TYPE_CHECKING:
@@ -67,12 +67,8 @@ def plot_overlay(
         raise ParameterError("sets", sets, f"a mapping of 1 to {MOST} names to base sets and schemes")
     for name, one in sets.items():
         checks.instance(f"sets[{name!r}]", one, (BaseSet, Scheme), "a BaseSet or a Scheme")
-    schemes = {name: scheme_of(one) if isinstance(one, BaseSet) else one for name, one in sets.items()}
-    sizes = {scheme.head_dim for scheme in schemes.values()}
-    if len(sizes) > 1:
-        each = ", ".join(f"{name}: {scheme.head_dim}" for name, scheme in schemes.items())
-        msg = f"all sets and schemes must have the same head_dim, not {each}"
-        raise InputError(msg)
+    schemes = {name: Scheme.of(one) if isinstance(one, BaseSet) else one for name, one in sets.items()}
+    head_dim = common_head_dim(schemes.items())
     report = counter(progress, "sets and schemes", len(schemes))
     bins = Bins(last, log=logx, coarser=COARSER)
 
@@ -109,7 +105,7 @@ def plot_overlay(
         if not logx:
             lower.locator_params(axis="x", nbins=max(int(page.inches * 0.9), 3), integer=True)
         lower.set_xlabel(f"distance (tokens){f', in bins of up to {bins.widest:,}' if bins.wide else ''}")
-        page.write_title(figure, f"Coverage of {len(schemes)} sets and schemes, head_dim {sizes.pop()}")
+        page.write_title(figure, f"Coverage of {len(schemes)} sets and schemes, head_dim {head_dim}")
         page.write_legend_below(figure, upper)
     return figure
 

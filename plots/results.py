@@ -1,11 +1,10 @@
 """What figures of evaluations share: rows of one suite, grouped as their lines are, and bands of intervals."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ropesearch.core.errors import InputError, shown
-from ropesearch.evaluation.results import Results
+from ropesearch.evaluation.results import Results, is_number
 from ropesearch.evaluation.table import labels_of
 
 from .style import line_style
@@ -41,20 +40,16 @@ def read_rows(results: Results | Sequence[Results], suite: str) -> list[Row]:
 def _check(row: Row) -> None:
     """Raise InputError unless what is drawn of a row are numbers."""
     places = [row["length"], *([row["depth"]] if "depth" in row else [])]
-    if not all(map(_is_number, places)):
+    if not all(map(is_number, places)):
         msg = f"length and depth of a row must be numbers, not {shown(places)}"
         raise InputError(msg)
     for bands in (row[key] for key in ("by_position", "by_distance") if key in row):
         figures = [name for name in ("perplexity", "accuracy", "nats") if name in bands]
         ends = [end for name in bands if name.endswith("interval") for pair in bands[name] for end in pair or ()]
         values = [*ends, *(value for name in ("from", "to", *figures) for value in bands[name])]
-        if not figures or not all(map(_is_number, values)):
+        if not figures or not all(map(is_number, values)):
             msg = f"bands of {row['suite']} at {row['length']} must hold a figure, and numbers alone"
             raise InputError(msg)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def labelled(rows: Sequence[Row], what: str) -> dict[str, list[Row]]:

@@ -1,6 +1,5 @@
 """How a training run went: its loss by step, and by position in the row."""
 
-import json
 import os
 from itertools import pairwise
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ropesearch.core.errors import InputError
+from ropesearch.training.folder import RunFolder
 
 from .style import BEST, DASHES, INK, MARKERS, Width, save_figure, sheet
 
@@ -93,7 +93,7 @@ def _by_position(lines: list[dict[str, Any]]) -> tuple[list[int], list[float]]:
 
 def _metrics(file: Path) -> list[dict[str, Any]]:
     try:
-        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        lines = RunFolder(file.parent).read_metrics()
     except (OSError, ValueError) as error:
         msg = f"{file} cannot be read: {error}"
         raise InputError(msg) from None

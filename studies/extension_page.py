@@ -3,7 +3,6 @@
 import json
 import math
 import textwrap
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +59,7 @@ class Runs:
     def __init__(self, lines: Iterable[Record]) -> None:
         lines = list(lines)
         self.own = sorted((line for line in lines if line["kind"] == "own"), key=lambda line: int(line["seed"]))
-        self.bands: dict[tuple[str, str, int, int], dict[int, list[list[int]]]] = defaultdict(dict)
+        self.bands: dict[tuple[str, str, int, int], dict[int, list[list[int]]]] = {}
         self.bases: dict[tuple[str, str], tuple[float, ...]] = {}
         for line in lines:
             if line["kind"] == "run":
@@ -68,7 +67,7 @@ class Runs:
                     self.bases.setdefault((line["setting"], line["scheme"]), tuple(line["bases"]))
                 for point in line["points"]:
                     key = line["setting"], line["scheme"], point["step"], point["length"]
-                    self.bands[key][line["seed"]] = point["bands"]
+                    self.bands.setdefault(key, {})[line["seed"]] = point["bands"]
 
     def seeds(self) -> list[int]:
         """Seeds of which there are runs."""
@@ -76,7 +75,7 @@ class Runs:
 
     def by_seed(self, setting: str, scheme: str, step: int, length: int) -> dict[int, float]:
         """Accuracy of each seed."""
-        return {seed: accuracy(bands) for seed, bands in self.bands[setting, scheme, step, length].items()}
+        return {seed: accuracy(bands) for seed, bands in self.bands.get((setting, scheme, step, length), {}).items()}
 
     def permuted(self, setting: str, scheme: str, step: int, length: int) -> tuple[dict[int, float], dict[int, float]]:
         """Mean over the other orders of a set, of each seed, and the standard deviation over all its orders."""
@@ -300,14 +299,14 @@ def _others(primary: Callable[..., dict[int, float]]) -> list[str]:
     names = [
         name for name in ("floor", "ripple", "random subset", "log-spaced", "ABF low", "ABF mean") if primary(name)
     ]
-    found = [Comparison.of(primary(name), primary("peak-valley")) for name in names]
-    found = [comparison for comparison in found if comparison.differences]
+    compared = {name: Comparison.of(primary(name), primary("peak-valley")) for name in names}
+    found = {name: comparison for name, comparison in compared.items() if comparison.differences}
     if not found:
         return []
-    adjusted = holm([comparison.p for comparison in found])
+    adjusted = holm([comparison.p for comparison in found.values()])
     rows = [
         [name, _difference(comparison.estimate), f"{p:.3f}", _needed(comparison.estimate.sd)]
-        for name, comparison, p in zip(names, found, adjusted, strict=True)
+        for (name, comparison), p in zip(found.items(), adjusted, strict=True)
     ]
     return [
         "## Other sets and bases, against the searched set",

@@ -296,7 +296,7 @@ def test_only_the_number_itself_is_right(said, score):
 
 
 def test_text_that_is_too_short_is_repeated(tokenizer):
-    hay = Hay.read(Texts.find((), "text"), tokenizer, 10**9)
+    hay = Hay.read(Texts.find((), "text"), tokenizer, 10**9, [].append)
     n = len(hay.tokens)
     assert hay.piece(0.5, n) == [*hay.tokens[n // 2 :], *hay.tokens[: n // 2]]
 

@@ -2,12 +2,14 @@
 
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
 
 from .errors import ArgumentTypeError, ParameterError
 
 T = TypeVar("T")
+Check = Callable[[str, Any], Any]
+"""Takes the name and the value of an option, and returns the value, checked and of the option's own type."""
 
 LARGEST_INTEGER = 2**31 - 1
 LARGEST_HEAD_DIM = 2**13
@@ -84,6 +86,18 @@ def distances(min_distance: Any, max_distance: Any) -> tuple[int, int]:
             raise ParameterError("max_distance", last, f"greater than `min_distance`, {first}")
         raise ParameterError("min_distance", first, f"less than `max_distance`, {last}")
     return first, last
+
+
+def text(name: str, value: Any) -> str:
+    """Return `value` if it is a text that is not empty."""
+    if not isinstance(value, str) or not value:
+        raise ParameterError(name, value, "a name")
+    return value
+
+
+def optional(check: Check) -> Check:
+    """Return a check that lets None through."""
+    return lambda name, value: None if value is None else check(name, value)
 
 
 def truth(name: str, value: Any) -> bool:

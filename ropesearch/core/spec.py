@@ -4,7 +4,7 @@ It is in `core` because curves and schemes share some of these options. What doe
 progress) is not part of it and is never written to a file.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import partial
 from typing import Any
@@ -38,17 +38,11 @@ EXTREMA_OPTIONS = (
 _HAVE_KEYS = ("heads", "kv_heads", "head_dim", "strategy")
 """Options that have their own keys in the base-set file."""
 
-Check = Callable[[str, Any], Any]
 
-
-def _option(check: Check, help_text: str, default: Any = MISSING, **when: str | tuple[str, ...]) -> Any:
+def _option(check: checks.Check, help_text: str, default: Any = MISSING, **when: str | tuple[str, ...]) -> Any:
     """Define a field; `when` gives the values of other options that it needs to have an effect."""
     values = {name: (value,) if isinstance(value, str) else value for name, value in when.items()}
     return field(default=default, metadata={"check": check, "help": help_text, "when": values})
-
-
-def _optional(check: Check) -> Check:
-    return lambda name, value: None if value is None else check(name, value)
 
 
 def _head_dim(_: str, value: Any) -> int:
@@ -81,9 +75,9 @@ class SearchSpec:
 
     bmin: float = _option(checks.base, "Smallest base, above 1; always chosen.")
     bmax: float = _option(checks.base, "Largest base allowed.")
-    stride: float | None = _option(_optional(_positive), "Step of the candidate grid.", None, strategy=_GRID)
+    stride: float | None = _option(checks.optional(_positive), "Step of the candidate grid.", None, strategy=_GRID)
     heads: int = _option(_at_least_1, "Query heads of the model.")
-    kv_heads: int | None = _option(_optional(_at_least_1), "KV heads; each gets one base.", None)
+    kv_heads: int | None = _option(checks.optional(_at_least_1), "KV heads; each gets one base.", None)
     head_dim: int = _option(_head_dim, "Channels per head, even.", 128)
     min_distance: int = _option(
         _at_least_0, "First distance, in tokens.", checks.DEFAULT_MIN_DISTANCE, strategy="peak-valley"
@@ -142,10 +136,10 @@ class SearchSpec:
         _not_negative, "dominant: how far from the level a peak or valley may be, in logits.", 1e-3, **_DOMINANT
     )
     prominence: float | None = _option(
-        _optional(_not_negative), "local: minimum prominence, in logits.", None, **_LOCAL
+        checks.optional(_not_negative), "local: minimum prominence, in logits.", None, **_LOCAL
     )
     min_separation: int | None = _option(
-        _optional(_at_least_1),
+        checks.optional(_at_least_1),
         "local: minimum distance between two peaks, or two valleys, in tokens.",
         None,
         **_LOCAL,

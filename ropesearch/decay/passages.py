@@ -63,12 +63,16 @@ def read_passages(tokenizer: Any, texts: Mapping[str, Any], length: int, vocabul
     return passages
 
 
+def leading(tokenizer: Any) -> list[int]:
+    """What a tokenizer puts before every text: a <s>, or nothing."""
+    alone: list[int] = tokenizer("").input_ids
+    return alone[:1] if alone[:1] == [tokenizer.bos_token_id] else []
+
+
 def _tokens(tokenizer: Any, text: Any) -> tuple[list[int], list[int]]:
     """What the tokenizer puts before every text, such as a <s>, and the tokens of this one."""
     if not isinstance(text, str):
         return [], [checks.integer("every token", token, 0) for token in np.asarray(text).ravel().tolist()]
     if tokenizer is None:
         raise InputError("the model has no tokenizer that loads; without one, texts must be token ids")
-    alone = tokenizer("").input_ids
-    first = alone[:1] if alone[:1] == [tokenizer.bos_token_id] else []
-    return first, tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+    return leading(tokenizer), tokenizer(text, add_special_tokens=False, verbose=False).input_ids

@@ -1,19 +1,19 @@
 """A needle in a haystack: one sentence at every depth of a text, and a question that it answers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ropesearch.core.errors import ParameterError
+from ropesearch.decay.passages import leading
 
 from .reader import Reader
 from .samples import Record
-from .spec import EvaluationSpec
 from .statistics import wilson
-from .suite import Sample, Task, digest
-from .texts import Hay, Texts, continuation, encode, leading, require_tokenizer
+from .suite import Sample, Task, TextSuite, digest
+from .texts import Hay, continuation, encode, require_tokenizer
 
 NEEDLES = 5
 """Needles at each depth, where no limit is given."""
@@ -35,7 +35,7 @@ class Prompt:
     distance: int  # from the last token of the needle to the last of the prompt
 
 
-class Needle:
+class Needle(TextSuite):
     """The suite `needle`.
 
     Prompt and answer together have exactly the length asked for, in tokens.
@@ -45,19 +45,10 @@ class Needle:
     HARPE, arXiv:2412.07171, Figure 2; the sentences are our own.
     """
 
-    def __init__(self, spec: EvaluationSpec, texts: Texts) -> None:
-        self.spec, self.texts = spec, texts
-
-    def describe(self) -> Mapping[str, Any]:
-        """Digests of the texts."""
-        return self.texts.digests()
-
     def tasks(self, tokenizer: Any, note: Callable[[str], None]) -> list[Task]:
         """One task for each length, with all depths."""
         spec, tokenizer = self.spec, require_tokenizer(tokenizer)
-        hay = Hay.read(self.texts, tokenizer, spec.lengths[-1])
-        if len(hay.tokens) < spec.lengths[-1]:
-            note(f"the text has {len(hay.tokens)} tokens, and is repeated to {spec.lengths[-1]}")
+        hay = Hay.read(self.texts, tokenizer, spec.lengths[-1], note)
         return [Task("needle", n, self._samples(tokenizer, hay, n), _scorer(tokenizer), _figures) for n in spec.lengths]
 
     def _samples(self, tokenizer: Any, hay: Hay, length: int) -> list[Sample]:

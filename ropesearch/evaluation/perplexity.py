@@ -14,7 +14,7 @@ from .reader import Reader
 from .samples import Record
 from .spec import EvaluationSpec
 from .statistics import ratio_interval
-from .suite import Sample, Task, digest
+from .suite import Sample, Task, TextSuite, digest, in_columns
 from .texts import Texts, encode, require_tokenizer
 
 FIRST_BAND = 7
@@ -33,7 +33,7 @@ class Window:
     scored: int
 
 
-class Perplexity:
+class Perplexity(TextSuite):
     """The suite `perplexity`.
 
     A window of L tokens moves over each document by the stride. The first window scores all its tokens but the first;
@@ -47,11 +47,7 @@ class Perplexity:
     def __init__(self, spec: EvaluationSpec, texts: Texts) -> None:
         if not texts.sources:
             raise InputError("`data` must name documents: perplexity has none of its own")
-        self.spec, self.texts = spec, texts
-
-    def describe(self) -> Mapping[str, Any]:
-        """Digests of the texts."""
-        return self.texts.digests()
+        super().__init__(spec, texts)
 
     def tasks(self, tokenizer: Any, note: Callable[[str], None]) -> list[Task]:
         """One task for each length, over the same documents."""
@@ -154,17 +150,16 @@ def _figures(records: Sequence[Record]) -> list[dict[str, Any]]:
             own[1] += nll
     sums = [sum(record["nll"] for record in own) for own in documents.values()]
     counts = [sum(record["n"] for record in own) for own in documents.values()]
-    by_position: dict[str, list[Any]] = {"from": [], "to": [], "perplexity": [], "n": [], "interval": []}
+    by_position = []
     for band in sorted(bands):
         n, nll = zip(*bands[band].values(), strict=True)
         first, last = band_range(band)
         figure, interval = perplexity(nll, n)
-        for key, value in {"from": first, "to": last, "perplexity": figure, "n": len(n), "interval": interval}.items():
-            by_position[key].append(value)
+        by_position.append({"from": first, "to": last, "perplexity": figure, "n": len(n), "interval": interval})
     figure, interval = perplexity(sums, counts)
     tokens = int(sum(counts))
     row = {"perplexity": figure, "n": len(documents), "interval": interval, "tokens": tokens}
-    return [row | {"by_position": by_position}]
+    return [row | {"by_position": in_columns(by_position)}]
 
 
 def perplexity(nll: Sequence[float], n: Sequence[float]) -> tuple[float, list[float] | None]:

@@ -91,12 +91,8 @@ class Reader:
         """Cache of transformers after reading `ids`, shape (B, L)."""
         import torch
 
-        cache = self._cache()
         with torch.inference_mode():
-            for start in range(0, ids.shape[1], self.chunk):
-                piece = ids[:, start : start + self.chunk].to(self.device)
-                self.model(input_ids=piece, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        return cache
+            return self._prefill(ids)[0]
 
     def continue_from(self, cache: Any, ids: "torch.Tensor") -> "torch.Tensor":
         """Log-probabilities of every token of the vocabulary after `ids`, shape (S,), which follow what `cache` holds.
@@ -121,11 +117,9 @@ class Reader:
         """The most likely continuation of each row of `ids`, shape (B, L), token by token; shape (B, n), on the CPU."""
         import torch
 
-        cache, found = self._cache(), []
+        found = []
         with torch.inference_mode():
-            for start in range(0, ids.shape[1], self.chunk):
-                piece = ids[:, start : start + self.chunk].to(self.device)
-                out = self.model(input_ids=piece, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            cache, out = self._prefill(ids)
             for _ in range(n):
                 token = out.logits[:, -1].argmax(-1, keepdim=True)
                 found.append(token)
@@ -204,6 +198,14 @@ class Reader:
                 )
                 if end > first:
                     yield end - keep, out.logits
+
+    def _prefill(self, ids: "torch.Tensor") -> tuple[Any, Any]:
+        """Read `ids`, (B, L), in chunks; return the cache, and the output of the last chunk."""
+        cache = self._cache()
+        for start in range(0, ids.shape[1], self.chunk):
+            piece = ids[:, start : start + self.chunk].to(self.device)
+            out = self.model(input_ids=piece, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return cache, out
 
     def _cache(self) -> Any:
         from transformers import DynamicCache

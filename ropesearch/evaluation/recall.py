@@ -1,6 +1,6 @@
 """Key-value pairs at every distance: how likely a model finds the value that stands beside a key."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ropesearch.core.errors import InputError, ParameterError
+from ropesearch.decay.passages import leading
 
 from .reader import Reader
 from .samples import Record
 from .spec import EvaluationSpec
 from .statistics import ratio_interval, wilson
-from .suite import Sample, Task, digest
-from .texts import Hay, Texts, continuation, encode, leading, require_tokenizer
+from .suite import Sample, Task, TextSuite, digest, in_columns
+from .texts import Hay, continuation, encode, require_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -65,20 +66,13 @@ class Context:
     distances: list[int]
 
 
-class Recall:
+class Recall(TextSuite):
     """The suite `recall`.
 
     A context holds pairs, evenly spread over a text. It is read once; then each key is asked for alone. An answer is
     right if, of all values in the context, the right one is the most likely. Nats are −log of its probability among
     all tokens of the vocabulary.
     """
-
-    def __init__(self, spec: EvaluationSpec, texts: Texts) -> None:
-        self.spec, self.texts = spec, texts
-
-    def describe(self) -> Mapping[str, Any]:
-        """Digests of the texts."""
-        return self.texts.digests()
 
     def tasks(self, tokenizer: Any, note: Callable[[str], None]) -> list[Task]:
         """One task for each length."""
@@ -89,9 +83,7 @@ class Recall:
         if len(values) < spec.pairs:
             msg = f"the tokenizer has a single token for {len(values)} of the values: `pairs` must be at most that many"
             raise InputError(msg)
-        hay = Hay.read(self.texts, tokenizer, spec.lengths[-1])
-        if len(hay.tokens) < spec.lengths[-1]:
-            note(f"the text has {len(hay.tokens)} tokens, and is repeated to {spec.lengths[-1]}")
+        hay = Hay.read(self.texts, tokenizer, spec.lengths[-1], note)
         tasks = []
         for length in spec.lengths:
             contexts = [_context(tokenizer, hay, values, length, spec, i) for i in range(spec.limit_or(CONTEXTS))]
@@ -177,14 +169,13 @@ def _figures_of(length: int) -> Callable[[Sequence[Record]], list[dict[str, Any]
     edges = [round(i * length / BANDS) for i in range(BANDS + 1)]
 
     def figures(records: Sequence[Record]) -> list[dict[str, Any]]:
-        bands: dict[str, list[Any]] = {"from": [], "to": [], **{key: [] for key in _of_band([])}}
+        bands = []
         for first, last in pairwise(edges):
-            own = _of_band([_in_band(record, first + 1, last) for record in records])
-            if own["n"]:
-                for key, value in {"from": first + 1, "to": last, **own}.items():
-                    bands[key].append(value)
+            own = [_in_band(record, first + 1, last) for record in records]
+            if any(n for n, _, _ in own):
+                bands.append({"from": first + 1, "to": last, **_of_band(own)})
         row = _of_band([_in_band(record, 1, length) for record in records])
-        return [row | {"by_distance": bands}]
+        return [row | {"by_distance": in_columns(bands)}]
 
     return figures
 
@@ -196,11 +187,11 @@ def _in_band(record: Record, first: int, last: int) -> tuple[int, int, float]:
 
 
 def _of_band(contexts: Sequence[tuple[int, int, float]]) -> dict[str, Any]:
-    """Accuracy and nats over contexts; intervals by contexts, since the questions of one hang together."""
-    counts, hits, nats = zip(*([context for context in contexts if context[0]] or [(0, 0, 0.0)]), strict=True)
+    """Accuracy and nats over contexts, some of them with questions; those of a context hang together."""
+    counts, hits, nats = zip(*(context for context in contexts if context[0]), strict=True)
     n = sum(counts)
     several = len(counts) > 1
-    share = sum(hits) / max(n, 1)
+    share = sum(hits) / n
     low, high = ratio_interval(hits, counts)
     if low == high:  # all contexts alike: what as many single answers would say
         low, high = wilson(share * len(counts), len(counts))
@@ -208,6 +199,6 @@ def _of_band(contexts: Sequence[tuple[int, int, float]]) -> dict[str, Any]:
         "accuracy": share,
         "n": n,
         "interval": [max(low, 0.0), min(high, 1.0)] if several else None,
-        "nats": sum(nats) / max(n, 1),
+        "nats": sum(nats) / n,
         "nats_interval": list(ratio_interval(nats, counts)) if several else None,
     }

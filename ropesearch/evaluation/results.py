@@ -3,9 +3,8 @@
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ropesearch.core.errors import InputError, ParameterError, shown
@@ -16,7 +15,6 @@ ROW_KEYS = ("model", "scheme", "suite", "task", "length", "n", "interval")
 """Keys of every row; beside them stands the figure, by its own name."""
 FIGURES = ("perplexity", "accuracy")
 """The figure of a row is the one of these that it has."""
-NATS = "nats"
 
 
 @dataclass(frozen=True)
@@ -111,15 +109,6 @@ def figure_of(row: Mapping[str, Any]) -> tuple[str, float]:
     return name, float(row[name])
 
 
-def label_of(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """What tells the row from others, among those of `rows`: the model, its scheme, or both."""
-    model = Path(row["model"]).name or str(row["model"])
-    scheme = row["scheme"] or "own"
-    if len({other["model"] for other in rows}) == 1 and len({other["scheme"] for other in rows}) > 1:
-        return str(scheme)
-    return model if row["scheme"] is None else f"{model}, {scheme}"
-
-
 def _checked_row(index: int, row: Any) -> Mapping[str, Any]:
     try:
         _check_row(row)
@@ -146,11 +135,13 @@ def _check_row(row: Any) -> None:
     if not _whole(row["n"]):
         raise ParameterError("n", row["n"], "a whole number")
     figures = [figure for figure in FIGURES if figure in row]
-    if len(figures) != 1 or not _number(row[figures[0]]):
+    if len(figures) != 1 or not is_number(row[figures[0]]):
         msg = f"it must have one figure, {' or '.join(FIGURES)}, not {shown(figures)}"
         raise InputError(msg)
     interval = row["interval"]
-    if interval is not None and not (isinstance(interval, list) and len(interval) == 2 and all(map(_number, interval))):
+    if interval is not None and not (
+        isinstance(interval, list) and len(interval) == 2 and all(map(is_number, interval))
+    ):
         raise ParameterError("interval", interval, "two numbers or null")
     for key in ("by_position", "by_distance"):
         if key in row:
@@ -169,5 +160,6 @@ def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 10**15
 
 
-def _number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value from a file is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

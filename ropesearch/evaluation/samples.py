@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ropesearch.core.errors import InputError, shown
-from ropesearch.core.files import check_output, read_file, write_whole
+from ropesearch.core.files import check_output, check_versioned, read_file, write_whole
 
 FORMAT, VERSION = "ropesearch.samples", 1
 KEY = ("model", "scheme", "task", "length", "sample")
@@ -107,9 +107,8 @@ def read_samples(path: Path) -> tuple[Mapping[str, Any], list[Record]]:
     """
     try:
         first, *lines = read_file(path, None).decode().split("\n")
-        head = json.loads(first)
-        found = head["settings"]
-        if head["format"] != FORMAT or not isinstance(found, dict):
+        found = check_versioned(json.loads(first), FORMAT, VERSION, ("settings",))["settings"]
+        if not isinstance(found, dict):
             raise ValueError
     except (ValueError, KeyError, TypeError, RecursionError):
         msg = f"{path} does not hold the samples of an evaluation"
@@ -118,7 +117,7 @@ def read_samples(path: Path) -> tuple[Mapping[str, Any], list[Record]]:
     for line in lines:
         try:
             record = json.loads(line)
-            _key(record)
+            _key(record), record["prompt"]
         except (ValueError, KeyError, TypeError, RecursionError):
             break
         records.append(record)

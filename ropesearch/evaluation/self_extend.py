@@ -25,12 +25,8 @@ SCORES_AT_ONCE = 2**26
 class AppliedSelfExtend:
     """Self-Extend in a model, until `remove`, or to the end of a `with` block."""
 
-    def __init__(self, model: Any, name: str) -> None:
-        self._model, self._before, self._name = model, model.config._attn_implementation, name
-
-    def __str__(self) -> str:
-        """The scheme."""
-        return self._name
+    def __init__(self, model: Any) -> None:
+        self._model, self._before = model, model.config._attn_implementation
 
     def remove(self) -> None:
         """Give the model its own attention again."""
@@ -82,7 +78,7 @@ def apply_self_extend(model: "nn.Module", scheme: SelfExtend) -> AppliedSelfExte
     if not all(getattr(own.config, "no_rope_layers", None) or [True]):
         msg = f"{config.name} has layers without positions, which {scheme.name} would give some"
         raise InputError(msg)
-    applied = AppliedSelfExtend(own, scheme.name)
+    applied = AppliedSelfExtend(own)
     name = "ropesearch_" + re.sub(r"\W", "_", scheme.name)  # a colon or a slash would mean a name on the hub
     ALL_ATTENTION_FUNCTIONS.register(name, _attention(scheme))
     ALL_MASK_ATTENTION_FUNCTIONS.register(name, sdpa_mask)

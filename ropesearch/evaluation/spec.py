@@ -3,15 +3,13 @@
 What does not shape the figures (device, number type, batch size, where results go) is no part of it.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import partial
 from typing import Any
 
 from ropesearch.core import checks
 from ropesearch.core.errors import InputError, ParameterError
-
-Check = Callable[[str, Any], Any]
 
 SUITES: Mapping[str, str] = {
     "perplexity": "perplexity by length and by position, in a sliding window (the paper's Table 3)",
@@ -36,15 +34,11 @@ LONGEST = 2**24
 """Tokens; no model reads as many."""
 
 
-def _option(check: Check, default: Any, help_text: str, suites: Iterable[str] = SUITES) -> Any:
+def _option(check: checks.Check, default: Any, help_text: str, suites: Iterable[str] = SUITES) -> Any:
     """Field of an option, which has an effect on some suites only; its help begins with them."""
     some = tuple(suites)
     text = help_text if some == tuple(SUITES) else f"{', '.join(some)}: {help_text}"
     return field(default=default, metadata={"check": check, "help": text, "suites": some})
-
-
-def _optional(check: Check) -> Check:
-    return lambda name, value: None if value is None else check(name, value)
 
 
 def _lengths(name: str, value: Any) -> tuple[int, ...]:
@@ -60,12 +54,6 @@ def _names(name: str, value: Any) -> tuple[str, ...]:
     if not all(isinstance(item, str) and item for item in found):
         raise ParameterError(name, value, "a list of names")
     return tuple(dict.fromkeys(found))
-
-
-def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise ParameterError(name, value, "a name")
-    return value
 
 
 _positive = partial(checks.integer, least=1)
@@ -85,7 +73,7 @@ class EvaluationSpec:
     lengths: tuple[int, ...] = _option(_lengths, (), "Lengths in tokens, such as 4096,8192; required but for short.")
     tasks: tuple[str, ...] = _option(_names, (), "only these tasks.  [default: all]", HARNESS)
     limit: int | None = _option(
-        _optional(_positive),
+        checks.optional(_positive),
         None,
         "Samples: documents of perplexity, contexts of recall, needles at each depth, questions of each task.  "
         "[default: all documents; 20 contexts; 5 needles; all questions]",
@@ -94,7 +82,7 @@ class EvaluationSpec:
     stride: int = _option(_positive, 256, "tokens by which the window moves on.", ["perplexity"])
     truncate: bool = _option(checks.truth, False, "cut every document to the length.", ["perplexity"])
     min_tokens: int | None = _option(
-        _optional(_positive),
+        checks.optional(_positive),
         None,
         "leave out documents with fewer tokens.  [default: the longest length]",
         ["perplexity"],
@@ -102,7 +90,7 @@ class EvaluationSpec:
     depths: int = _option(partial(checks.integer, least=1, most=1000), 11, "depths, from 0 to 1.", ["needle"])
     pairs: int = _option(partial(checks.integer, least=1, most=64), 32, "pairs in a context.", ["recall"])
     text_key: str = _option(
-        _text, "text", "column of JSON, Parquet and hub data with the text.", ["perplexity", "recall", "needle"]
+        checks.text, "text", "column of JSON, Parquet and hub data with the text.", ["perplexity", "recall", "needle"]
     )
 
     def __post_init__(self) -> None:

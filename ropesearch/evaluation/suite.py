@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 from .reader import Reader
 from .samples import Record
+from .spec import EvaluationSpec
+from .texts import Texts
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,22 @@ class Suite(Protocol):
     def describe(self) -> Mapping[str, Any]:
         """What the samples are made of, for the results file and for resuming: names and digests of texts."""
         ...
+
+
+def in_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Rows with the same keys, as one list for each key: the form of bands in a row of results."""
+    return {key: [row[key] for row in rows] for key in rows[0]}
+
+
+class TextSuite:
+    """What the suites that read the user's texts have in common."""
+
+    def __init__(self, spec: EvaluationSpec, texts: Texts) -> None:
+        self.spec, self.texts = spec, texts
+
+    def describe(self) -> Mapping[str, Any]:
+        """Digests of the texts."""
+        return self.texts.digests()
 
 
 def digest(tokens: Sequence[int]) -> str:

@@ -5,6 +5,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from ropesearch.core.errors import InputError, shown
 
 from .paper import PaperTable, paper_table
-from .results import Results, figure_of, label_of
+from .results import Results, figure_of
 from .samples import Record, read_samples, samples_path
 from .statistics import Interval, paired_difference, wilson
 
@@ -267,10 +268,13 @@ def _grouped(files: Sequence[Evaluated], figure: str, notes: dict[str, None]) ->
                 groups[key].rows.setdefault(place, []).append(row)
     for file in files:
         own = {_key(row) for row in file.results.rows}
+        by_key: dict[Any, list[Record]] = defaultdict(list)
+        for record in file.records:
+            by_key[_key(record)].append(record)
         if not file.records and len(groups) > 1:
             notes[f"{file.name} has no samples beside it: no differences of its rows, and no best"] = None
         for key in own:
-            _add_units(groups[key], [record for record in file.records if _key(record) == key], figure)
+            _add_units(groups[key], by_key[key], figure)
     for group in groups.values():
         _check_units(group, figure, notes)
     return list(groups.values())
@@ -278,10 +282,20 @@ def _grouped(files: Sequence[Evaluated], figure: str, notes: dict[str, None]) ->
 
 def labels_of(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str | None], str]:
     """Names of models and schemes, all different, in the order in which these appear."""
-    labels = {_key(row): label_of(row, rows) for row in rows}
+    keys = list(dict.fromkeys(map(_key, rows)))
+    one_model = len({model for model, _ in keys}) == 1 and len(keys) > 1
+    labels = {key: _label(*key, one_model) for key in keys}
     if len(set(labels.values())) < len(labels):  # folders with the same name
         return {(model, scheme): model if scheme is None else f"{model}, {scheme}" for model, scheme in labels}
     return labels
+
+
+def _label(model: str, scheme: str | None, one_model: bool) -> str:
+    """What tells a model under a scheme from others: the scheme, the model, or both."""
+    if one_model:
+        return scheme or "own"
+    name = Path(model).name or model
+    return name if scheme is None else f"{name}, {scheme}"
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, str | None]:

@@ -1,7 +1,7 @@
 """Texts that evaluations read: documents of the user's, or those that come with the package."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,12 +68,6 @@ def continuation(tokenizer: Any, before: str, text: str) -> list[int]:
     return whole[len(first) :] if whole[: len(first)] == first else encode(tokenizer, text)
 
 
-def leading(tokenizer: Any) -> list[int]:
-    """What the tokenizer puts before every text: a <s>, or nothing."""
-    alone = encode(tokenizer, "", special=True)
-    return alone[:1] if alone and alone[0] == tokenizer.bos_token_id else []
-
-
 @dataclass(frozen=True)
 class Hay:
     """Text to hide something in, as tokens: all documents in a row, begun anew where they end."""
@@ -81,13 +75,15 @@ class Hay:
     tokens: Counts
 
     @classmethod
-    def read(cls, texts: Texts, tokenizer: Any, enough: int) -> "Hay":
-        """Read documents until there are `enough` tokens, or no more of them."""
+    def read(cls, texts: Texts, tokenizer: Any, enough: int, note: Callable[[str], None]) -> "Hay":
+        """Read documents until there are `enough` tokens; `note` is told if there are fewer."""
         tokens: list[int] = []
         for _, text in texts.documents():
             tokens += encode(tokenizer, text)
             if len(tokens) >= enough:
                 break
+        else:
+            note(f"the text has {len(tokens)} tokens, and is repeated to {enough}")
         return cls(np.array(tokens, dtype=np.int64))
 
     def piece(self, start: float, n: int) -> list[int]:

@@ -5,7 +5,7 @@ that the model sees, and the resulting waveform. Where Hugging Face transformers
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ropesearch.core import checks
 from ropesearch.core.arrays import Distances, Floats
+from ropesearch.core.base_set import BaseSet
 from ropesearch.core.errors import InputError, ParameterError
 from ropesearch.core.machine import require_memory
 from ropesearch.core.model_config import LongRope, ModelConfig
@@ -55,6 +56,11 @@ class Scheme:
     head_dim: int
     original: int
     bases: tuple[float, ...]
+
+    @classmethod
+    def of(cls, base_set: BaseSet) -> "Scheme":
+        """Return the heads of a base set as a scheme."""
+        return cls(base_set.strategy, base_set.head_dim, 4096, base_set.bases)
 
     @property
     def target_length(self) -> int | None:
@@ -490,6 +496,16 @@ class SelfExtend(Scheme):
         # ⌊q/G⌋ − ⌊k/G⌋ is ⌊(q−k)/G⌋ or ⌈(q−k)/G⌉; the two are equal where the group divides q − k.
         groups = -(-m // self.group) if upper else m // self.group
         return np.where(m < self.window, m, groups + (self.window - self.window // self.group))
+
+
+def common_head_dim(named: Iterable[tuple[str, Scheme]]) -> int:
+    """Return the head_dim of all schemes, each beside its name; raise InputError if they differ in it."""
+    sizes = [(name, scheme.head_dim) for name, scheme in named]
+    if len({size for _, size in sizes}) > 1:
+        each = ", ".join(f"{name}: {size}" for name, size in sizes)
+        msg = f"all sets and schemes must have the same head_dim, not {each}"
+        raise InputError(msg)
+    return sizes[0][1]
 
 
 def ntk_base(base: float, factor: float, head_dim: int) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 from ropesearch.core import checks
 from ropesearch.core.arrays import Counts, Distances, Floats
 from ropesearch.core.base_set import BaseSet
-from ropesearch.core.spec import SearchSpec
+from ropesearch.core.spec import EXTREMA_OPTIONS, SearchSpec
 from ropesearch.curves.extrema import Extrema, find_extrema
 from ropesearch.curves.waveforms import waveform
 
@@ -74,7 +74,7 @@ def align(base_set: BaseSet) -> Alignment:
         if name not in ("bmin", "bmax", "heads")
     }
     first, last = checks.distances(options["min_distance"], options["max_distance"])
-    rule = {name: options[name] for name in _RULE}
+    rule = {name: options[name] for name in EXTREMA_OPTIONS}
     found = []
     for base in base_set.selection:
         curve = waveform(base, base_set.head_dim, last, min_distance=first)
@@ -88,11 +88,6 @@ def align(base_set: BaseSet) -> Alignment:
         matching=options["matching"],
         tolerance=tolerance,
     )
-
-
-_RULE = (
-    "extrema", "count", "gap", "valley_gap", "look_ahead", "level_tolerance", "prominence", "min_separation"
-)  # fmt: skip
 
 
 def _within(positions: Distances, others: Distances, tolerance: int) -> int:

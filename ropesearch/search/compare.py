@@ -17,7 +17,7 @@ from ropesearch.core.progress import Progress, counter
 from ropesearch.core.spec import COVERED_TO
 from ropesearch.curves.bounds import base_lower_bound
 from ropesearch.curves.coverage import Coverage
-from ropesearch.schemes.rules import Scheme
+from ropesearch.schemes.rules import Scheme, common_head_dim
 
 from .named import as_base_set, find_bases
 
@@ -149,14 +149,10 @@ def compare(
         raise ParameterError("sets", given, "a list with something in it")
     schemes = [_as_scheme(one) for one in given]
     names = list(named) if named is not None else [_name(one) for one in given]
-    sizes = {scheme.head_dim for scheme in schemes}
-    if len(sizes) > 1:
-        each = ", ".join(f"{name}: {scheme.head_dim}" for name, scheme in zip(names, schemes, strict=True))
-        msg = f"all sets and schemes must have the same head_dim, not {each}"
-        raise InputError(msg)
+    head_dim = common_head_dim(zip(names, schemes, strict=True))
     last = checks.integer("max_distance", max_distance, 1)
     report = counter(progress, "sets and schemes", len(names))
-    bound = base_lower_bound(last + 1, schemes[0].head_dim)
+    bound = base_lower_bound(last + 1, head_dim)
     lines = []
     for name, scheme in zip(names, schemes, strict=True):
         coverage = scheme.coverage(last)
@@ -180,15 +176,10 @@ def to_json(lines: Sequence[Compared]) -> str:
     return json.dumps([line.to_dict() for line in lines], allow_nan=False) + "\n"
 
 
-def as_scheme(base_set: BaseSet) -> Scheme:
-    """Return the heads of a base set as a scheme."""
-    return Scheme(base_set.strategy, base_set.head_dim, 4096, base_set.bases)
-
-
 def _as_scheme(given: BaseSet | Scheme | str) -> Scheme:
     found = find_bases(given) if isinstance(given, str) else given
     if isinstance(found, BaseSet):
-        return as_scheme(found)
+        return Scheme.of(found)
     if isinstance(found, Scheme):
         return found
     raise ParameterError("sets", found, "a list of base sets, schemes and names, or a mapping to such")

@@ -1,8 +1,8 @@
 """What a name stands for wherever bases are wanted: a file, a row of a sweep, a preset or a position scheme."""
 
-import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from ropesearch.core.presets import PRESETS
 from ropesearch.schemes.grammar import SCHEMES, parse_scheme
 from ropesearch.schemes.rules import HeadBases, MultiStage, Scheme, Stretched
 
-from .run import search_bases
 from .sweep_file import is_sweep_file, read_sweep
 
 _ROW = re.compile(r"(.+)#([0-9]{1,9})")
@@ -44,13 +43,15 @@ def find_bases(name: str) -> BaseSet | Scheme:
     if not isinstance(name, str):
         raise ParameterError("name", name, "text: a file, a preset or a position scheme")
     if name in PRESETS:
+        from .run import search_bases  # loads numba, which other names do without
+
         return search_bases(**PRESETS[name])
     word = re.split("[:,]", name, maxsplit=1)[0]
     if word in SCHEMES:
         return parse_scheme(name)
     row = _ROW.fullmatch(name)
     if row and not os.path.exists(name):
-        return _row_of_sweep(row[1], int(row[2]))
+        return row_of_sweep(row[1], read_sweep(row[1]), int(row[2]))
     if os.path.exists(name):
         if os.path.isfile(name) and is_sweep_file(name):
             msg = f"{name} is a sweep file: choose one of its {len(read_sweep(name))} rows, as in {name}#1"
@@ -99,11 +100,11 @@ def base_set_of_row(row: dict[str, Any]) -> BaseSet:
     if "base_set" not in row:
         msg = f"the row has no bases: {row.get('error', 'it holds neither bases nor an error')}"
         raise InputError(msg)
-    return BaseSet.from_json(json.dumps(row["base_set"] | {"coverage": row.get("coverage", {})}))
+    return BaseSet.from_content(row["base_set"] | {"coverage": row.get("coverage", {})})
 
 
-def _row_of_sweep(path: str, number: int) -> BaseSet:
-    rows = read_sweep(path)
+def row_of_sweep(path: str, rows: Sequence[dict[str, Any]], number: int) -> BaseSet:
+    """Return the base set of one of the rows of a sweep file, by its number from 1."""
     if not 1 <= number <= len(rows):
         msg = f"{path} has rows 1 to {len(rows)}, and no row {number}"
         raise InputError(msg)

@@ -54,7 +54,7 @@ def open_sweep_file(
 def is_sweep_file(path: str | os.PathLike[str]) -> bool:
     """Whether the first line of a file is the header of a sweep."""
     with open(path, "rb") as file:
-        return _header_of(file.readline(1_000_000)) is not None
+        return _header_of(file.readline(MOST_BYTES)) is not None
 
 
 def read_sweep(path: str | os.PathLike[str]) -> list[Row]:
@@ -88,27 +88,24 @@ def read_sweep(path: str | os.PathLike[str]) -> list[Row]:
     rows = []
     for number, line in enumerate(lines[:-1], start=2):  # what follows the last line end was cut off
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if (
-            not isinstance(row, dict)
-            or not isinstance(row.get("point"), dict)
-            or not row.keys() & {"base_set", "error"}
-        ):
+            row = _parse(line)
+            if not isinstance(row, dict) or not isinstance(row.get("point"), dict):
+                raise InputError("it is no row")
+            _forget_device(row["point"])
+            _check_result(row, row["point"])
+        except (InputError, KeyError):
             msg = f"{path} is not a usable sweep file: line {number} is not a row"
-            raise InputError(msg)
-        _forget_device(row["point"])
+            raise InputError(msg) from None
         rows.append(row)
-    varied = found["sweep"].get("varied")
-    return sorted(rows, key=lambda row: _place(row["point"], varied if isinstance(varied, dict) else {}))
+    place_of = _places(found["sweep"].get("varied"))
+    return sorted(rows, key=lambda row: place_of(row["point"]))
 
 
 def _header_of(line: bytes) -> Row | None:
     """Return the header, if the first line of a file is that of a sweep."""
     try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
+        found = _parse(line)
+    except InputError:
         return None
     ours = isinstance(found, dict) and found.get("format") == FORMAT and isinstance(found.get("sweep"), dict)
     return found if ours else None
@@ -120,11 +117,13 @@ def _forget_device(point: Row) -> None:
         del point["device"]
 
 
-def _place(point: Mapping[str, Any], varied: Mapping[str, Any]) -> list[int]:
-    """Return a key that sorts points."""
-    names = [*(name for name in ORDER if name in varied), *(name for name in varied if name not in ORDER)]
-    values = [(varied[name], point.get(name)) for name in names]
-    return [found.index(value) if value in found else len(found) for found, value in values]
+def _places(varied: Any) -> Callable[[Mapping[str, Any]], list[int]]:
+    """Return a key that sorts points: for each option that varied, the place of the point's value in its list."""
+    lists = {name: values for name, values in (varied if isinstance(varied, dict) else {}).items() if values}
+    lists = {name: list(map(json.dumps, values)) for name, values in lists.items() if isinstance(values, list)}
+    names = [*(name for name in ORDER if name in lists), *(name for name in lists if name not in ORDER)]
+    places = {name: {text: place for place, text in enumerate(lists[name])} for name in names}
+    return lambda point: [places[name].get(json.dumps(point.get(name)), len(places[name])) for name in names]
 
 
 class SweepFile:
@@ -200,11 +199,8 @@ class SweepFile:
         return key, content
 
     def _check_header(self, line: bytes) -> None:
-        try:
-            found = _parse(line)
-        except InputError:
-            found = None
-        if not isinstance(found, dict) or found.get("format") != FORMAT or not isinstance(found.get("sweep"), dict):
+        found = _header_of(line)
+        if found is None:
             raise self._unusable("its first line is not the header of a sweep")
         version = found.get("version")
         if version != VERSION:

@@ -4,7 +4,7 @@ What does not shape the result (device, processes, where tokens are kept, how of
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import partial
 from itertools import pairwise
@@ -12,8 +12,6 @@ from typing import Any
 
 from ropesearch.core import checks
 from ropesearch.core.errors import InputError, ParameterError, shown
-
-Check = Callable[[str, Any], Any]
 
 SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine")
 MOST_TOKENS = 10**15
@@ -111,7 +109,7 @@ def preset_stages(name: str, tokens: Any = PRESET_TOKENS) -> tuple[Stage, ...]:
     return tuple(Stage(scheme, length, share) for scheme, length in stages)
 
 
-def _option(check: Check, help_text: str, default: Any = MISSING) -> Any:
+def _option(check: checks.Check, help_text: str, default: Any = MISSING) -> Any:
     return field(default=default, metadata={"check": check, "help": help_text})
 
 
@@ -140,16 +138,6 @@ def _moment(name: str, value: Any) -> float:
     if result >= 1:
         raise ParameterError(name, value, "a number from 0 to less than 1")
     return result
-
-
-def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise ParameterError(name, value, "a name")
-    return value
-
-
-def _text_or_none(name: str, value: Any) -> str | None:
-    return None if value is None else _text(name, value)
 
 
 _positive = partial(checks.number, requirement="a finite number above 0", above=0.0)
@@ -197,9 +185,9 @@ class TrainSpec:
     )
     long_from: int = _option(partial(checks.integer, least=1), "Upsampling: tokens that make a document long.", 4096)
     keep_short: float = _option(_share, "Upsampling: probability to keep a document that is not long.", 0.1)
-    text_key: str = _option(_text, "Column of JSON, Parquet and hub data that holds the text.", "text")
+    text_key: str = _option(checks.text, "Column of JSON, Parquet and hub data that holds the text.", "text")
     source_key: str | None = _option(
-        _text_or_none,
+        checks.optional(checks.text),
         "Column whose values are sources of their own, such as meta.redpajama_set_name.  [default: each --data is one]",
         None,
     )
