@@ -750,7 +750,8 @@ def test_a_disk_that_fills_up_leaves_nothing(refused, stock, monkeypatch):
 def test_interrupted_it_leaves_nothing(stock, tmp_path):
     base_set(BASES[2]).save(tmp_path / "bases.json")
     code = """
-import shutil, sys, time
+import shutil, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background of a shell ignores it
 def copyfile(source, target):
     open(target, "wb").close()
     print("copying", flush=True)

@@ -43,6 +43,8 @@ MOST_VALUES = 200_000
 """How many values it may hold."""
 MOST_LAYERS = 10_000
 """How many layers a model may have; a config that asks for more would keep transformers busy for hours."""
+SCALING = ("replace", "keep")
+"""What becomes of the rule of a scaled model that gets bases: it is dropped, or applied to every base."""
 KEPT_RULES = ("linear", "llama3", "yarn")
 """Rules of a scaled model that can be applied to every base of a set: they do not change with the length."""
 BY_LAYER_TYPE = "one for each type of layer"
@@ -134,6 +136,9 @@ class ModelConfig:
             text = data.decode()
             check_size_of_json(text, MOST_VALUES)
             content = json.loads(text)
+        except InputError as error:  # it holds too many values
+            msg = f"{file}: {error}"
+            raise InputError(msg) from None
         except (ValueError, RecursionError) as error:
             msg = f"{file} is not JSON: {error}"
             raise InputError(msg) from None

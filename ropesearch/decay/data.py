@@ -14,7 +14,7 @@ from ropesearch.core.arrays import Complexes, Counts, Curves, Distances, Floats
 from ropesearch.core.base_set import BaseSet
 from ropesearch.core.errors import ArgumentTypeError, InputError, ParameterError
 from ropesearch.core.frames import as_dataframe
-from ropesearch.core.model_config import KEPT_RULES
+from ropesearch.core.model_config import KEPT_RULES, SCALING
 from ropesearch.core.rope import scaled_inv_freq
 from ropesearch.curves.waveforms import waveform_of
 
@@ -140,6 +140,8 @@ class Decay:
             If the number of bases is not that of the KV heads, a base set is for other heads, or `scaling` is missing
             or not possible.
         """
+        if scaling is not None:
+            checks.choice("scaling", scaling, SCALING)
         values, rule = self.fitting_bases(bases), self.model.get("rope") or {}
         if rule and (scaling is None or (scaling == "keep" and rule["rope_type"] not in KEPT_RULES)):
             hint = "'replace', to drop the rule {!r} of the model, or for {}, 'keep'"

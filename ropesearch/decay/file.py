@@ -76,7 +76,7 @@ def write_decay(decay: "Decay", path: str | os.PathLike[str], *, overwrite: bool
     if before is not None and before != arrays_path.name:
         path.with_name(before).unlink(missing_ok=True)
     own = re.compile(re.escape(path.stem) + r"\.[0-9a-f]{16}\.npz")
-    remove_leftovers(path.parent, own, lambda name: name == _named_arrays(path))
+    remove_leftovers(path.parent, own, lambda name: name == arrays_path.name or name == _named_arrays(path))
     return arrays_path
 
 

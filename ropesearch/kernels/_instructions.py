@@ -1,7 +1,6 @@
-"""The product of `_product`, in the instructions of LLVM, which makes those of the machine at hand out of them.
+"""The product of `_product`, written in LLVM instructions, which LLVM compiles for the machine at hand.
 
-It is given to numba as an intrinsic, and can be called from compiled code alone. LLVM splits a vector over as many
-registers as it takes.
+It is a numba intrinsic, so only compiled code can call it. LLVM splits a vector over as many registers as necessary.
 """
 
 from collections.abc import Callable
@@ -26,7 +25,7 @@ types: Any = numba.types
 
 
 def _has_avx512() -> bool:
-    chosen = config.CPU_FEATURES  # of NUMBA_CPU_FEATURES
+    chosen = config.CPU_FEATURES  # from NUMBA_CPU_FEATURES
     return bool(get_host_cpu_features().get("avx512f")) if chosen is None else "+avx512f" in chosen
 
 
@@ -50,12 +49,12 @@ def unfolded_product(
     lowest: Floats,
     highest: Floats,
 ) -> None:
-    """`_product.unfolded_product` for arrays in C order."""
-    _emitted(left, row, right, begin, end, values, block, lowest, highest)
+    """Compute `_product.unfolded_product` for arrays in C order."""
+    _call_product(left, row, right, begin, end, values, block, lowest, highest)
 
 
 @intrinsic
-def _emitted(
+def _call_product(
     _typing: Any,
     left: Any,
     row: Any,
@@ -70,71 +69,73 @@ def _emitted(
     if any(array.layout != "C" for array in (left, right, values, lowest, highest)):
         return None
     index = types.int64
-    return types.void(left, index, right, index, index, values, index, lowest, highest), _emit
+    return types.void(left, index, right, index, index, values, index, lowest, highest), _emit_product
 
 
-def _emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    """Emit what `unfolded_product` does, all sums and bounds of LANES columns in registers."""
+def _emit_product(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    """Emit `unfolded_product`, with all sums and bounds of LANES columns in registers."""
     left, row, right, begin, end, values, block, lowest, highest = (
         context.make_array(kind)(context, builder, value) if isinstance(kind, types.Array) else value
         for kind, value in zip(signature.args, args, strict=True)
     )
-    least = [_variable(builder, np.inf) for _ in range(ROWS)]
-    most = [_variable(builder, -np.inf) for _ in range(ROWS)]
+    least = [_allocate(builder, np.inf) for _ in range(ROWS)]
+    most = [_allocate(builder, -np.inf) for _ in range(ROWS)]
     with cgutils.for_range_slice(builder, INDEX(0), INDEX(HALF), INDEX(LANES), intp=INDEX) as (column, _):
-        even, odd = (sums for pairs in TOGETHER for sums in _sums(builder, left, row, right, begin, end, column, pairs))
+        even, odd = (
+            sums for pairs in TOGETHER for sums in _emit_sums(builder, left, row, right, begin, end, column, pairs)
+        )
         for r in range(ROWS):
             before, after = builder.fadd(even[r], odd[r]), builder.fsub(even[r], odd[r])
             for bounds, order in ((least, "<"), (most, ">")):
-                bound = _further(builder, order, _further(builder, order, before, after), _load(builder, bounds[r]))
+                bound = _select(builder, order, _select(builder, order, before, after), _load(builder, bounds[r]))
                 builder.store(bound, bounds[r])
             middle = builder.mul(
                 builder.add(builder.mul(INDEX(2), builder.add(block, INDEX(r))), INDEX(1)), INDEX(HALF)
             )
-            _store(builder, after, _place(builder, values, builder.add(middle, column)))
-            mirrored = _turned(builder, before, range(LANES - 1, -1, -1))
-            _store(builder, mirrored, _place(builder, values, builder.sub(middle, builder.add(column, INDEX(LANES)))))
+            _store(builder, after, _address(builder, values, builder.add(middle, column)))
+            mirrored = _shuffle(builder, before, range(LANES - 1, -1, -1))
+            _store(builder, mirrored, _address(builder, values, builder.sub(middle, builder.add(column, INDEX(LANES)))))
     for r in range(ROWS):
         for bounds, order, target in ((least, "<", lowest), (most, ">", highest)):
             bound = _load(builder, bounds[r])
             width = LANES // 2
-            while width > 0:  # the furthest of all lanes, by halves
-                bound = _further(builder, order, bound, _turned(builder, bound, range(width, width + LANES)))
+            while width > 0:  # reduce all lanes to one, by halves
+                bound = _select(builder, order, bound, _shuffle(builder, bound, range(width, width + LANES)))
                 width //= 2
-            place = _place(builder, target, builder.add(block, INDEX(r)))
+            place = _address(builder, target, builder.add(block, INDEX(r)))
             builder.store(builder.extract_element(bound, LANE(0)), place)
     return context.get_dummy_value()
 
 
-def _sums(
+def _emit_sums(
     builder: Any, left: Any, row: Any, right: Any, begin: Any, end: Any, column: Any, pairs: tuple[int, ...]
 ) -> list[list[Any]]:
     """Emit Σ_i left[p, i, row + r]·right[p, i, column : column + LANES], for each p of the pairs and for each r."""
-    sums = [[_variable(builder, 0.0) for _ in range(ROWS)] for _ in pairs]
+    sums = [[_allocate(builder, 0.0) for _ in range(ROWS)] for _ in pairs]
     with cgutils.for_range(builder, end, start=begin, intp=INDEX) as loop:
         for p, totals in zip(pairs, sums, strict=True):
-            term = _load(builder, _place(builder, right, INDEX(p), loop.index, column))
+            term = _load(builder, _address(builder, right, INDEX(p), loop.index, column))
             for r, total in enumerate(totals):
-                place = _place(builder, left, INDEX(p), loop.index, builder.add(row, INDEX(r)))
+                place = _address(builder, left, INDEX(p), loop.index, builder.add(row, INDEX(r)))
                 factor = builder.load(place, typ=NUMBER)
                 factor = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), factor, LANE(0))
-                factor = _turned(builder, factor, [0] * LANES)
-                # `contract`: where the processor can, both become one fused instruction.
+                factor = _shuffle(builder, factor, [0] * LANES)
+                # `contract` lets both become one fused instruction where the processor has it.
                 product = builder.fmul(factor, term, flags=("contract",))
                 builder.store(builder.fadd(_load(builder, total), product, flags=("contract",)), total)
     return [[_load(builder, total) for total in totals] for totals in sums]
 
 
-def _place(builder: Any, array: Any, *index: Any) -> Any:
-    """Address of an element of an array in C order."""
+def _address(builder: Any, array: Any, *index: Any) -> Any:
+    """Emit the address of an element of an array in C order."""
     offset, *others = index
     for i, width in zip(others, cgutils.unpack_tuple(builder, array.shape)[1:], strict=True):
         offset = builder.add(builder.mul(offset, width), i)
     return builder.gep(array.data, [offset], source_etype=NUMBER)
 
 
-def _variable(builder: Any, start: float) -> Any:
-    """A vector that LLVM keeps in registers, all lanes at `start`."""
+def _allocate(builder: Any, start: float) -> Any:
+    """Emit a vector that LLVM keeps in registers, all lanes set to `start`."""
     place = cgutils.alloca_once(builder, VECTOR)
     builder.store(ir.Constant(VECTOR, [start] * LANES), place)
     return place
@@ -148,12 +149,12 @@ def _store(builder: Any, vector: Any, place: Any) -> None:
     builder.store(vector, builder.bitcast(place, VECTOR.as_pointer()), align=8)
 
 
-def _turned(builder: Any, vector: Any, lanes: Any) -> Any:
-    """A vector whose lanes are the given ones of another, modulo LANES."""
+def _shuffle(builder: Any, vector: Any, lanes: Any) -> Any:
+    """Emit a vector made of the given lanes of another, modulo LANES."""
     order = ir.Constant(ir.VectorType(LANE, LANES), [lane % LANES for lane in lanes])
     return builder.shuffle_vector(vector, vector, order)
 
 
-def _further(builder: Any, order: str, one: Any, other: Any) -> Any:
-    """The lesser ("<") or greater (">") in each lane."""
+def _select(builder: Any, order: str, one: Any, other: Any) -> Any:
+    """Emit the lesser ("<") or greater (">") of two vectors in each lane."""
     return builder.select(builder.fcmp_ordered(order, one, other), one, other)

@@ -5,12 +5,12 @@ A block of 2·HALF distances is centred on s; its points lie at s ± (k + ½), k
     E[k] = Σ_i cos(s·θ_i)·cos((k+½)·θ_i)    (even in k + ½)
     O[k] = Σ_i sin(s·θ_i)·sin((k+½)·θ_i)    (odd)
 
-the two halves of the block are Σ_i cos((s ± (k+½))·θ_i) = E[k] ∓ O[k]: half the multiplications of a plain
-product, and exact. E and O of ROWS blocks, a *strip*, are one product of small matrices.
+the two halves of the block are Σ_i cos((s ± (k+½))·θ_i) = E[k] ∓ O[k]. This is exact, with half the multiplications
+of a plain product. E and O of ROWS blocks, a *strip*, are one product of small matrices.
 
 The slow frequencies, those that turn by at most SMOOTH rad over half a block, sum to functions so smooth that their
-values at NODES Chebyshev nodes determine them: they are summed at the nodes, and the nodes enter the product
-like so many more frequencies, with Lagrange's polynomials for cosines. That costs less than 1e-11.
+values at NODES Chebyshev nodes determine them. They are summed at the nodes only, and the nodes enter the product like
+NODES more frequencies, with Lagrange polynomials in place of cosines. The error is below 1e-11.
 """
 
 import math
@@ -25,33 +25,33 @@ from ._product import HALF, ROWS, unfolded_product
 
 BLOCK = 2 * HALF
 STRIP = ROWS * BLOCK
-SPAN = 64  # blocks whose phases are computed at a time: enough for loops over them that numba makes fast
+SPAN = 64  # blocks whose phases are computed at a time: enough for loops that numba can vectorise
 SMOOTH = 3.0
 NODES = 8
 GAP = 8
 
 
 class Workspace(NamedTuple):
-    """Tables for the frequencies of one waveform, and room to compute it in.
+    """Tables for the frequencies of one waveform, and memory to compute it in.
 
-    Index 0 of the first axis is for E and cosines, 1 for O and sines. Frequencies follow NODES places that belong to
-    the nodes, the slow ones last.
+    Index 0 of the first axis is for E and cosines, 1 for O and sines. The first NODES places belong to the nodes; the
+    frequencies follow, the slow ones last.
     """
 
-    # Rows of a power of two would lie in a few sets of the cache, and drive each other out of it: hence the last GAP
-    # columns of two tables, of no other use.
+    # Rows whose length is a power of two would compete for a few sets of the cache: the last GAP columns of two tables
+    # are padding against that.
     near: Floats  # (2, NODES + n, HALF + GAP): cos, sin of (k + ½)·θ; Lagrange's polynomials at k + ½
     nodes: Floats  # (2, n, NODES): cos, sin of node·θ
     turns: Floats  # (2, n, SPAN): cos, sin of r·BLOCK·θ
     starts: Floats  # (2, n, spans): scale·cos, scale·sin of s·θ, s the centre of the first block of a span
     phases: Floats  # (2, NODES + n, SPAN + GAP): cos, sin of s·θ for the blocks of one span; sums of the slow at nodes
     values: Floats  # (strips·STRIP,): the waveform
-    lowest: Floats  # (strips·ROWS,): its least value in each block
+    lowest: Floats  # (strips·ROWS,): its smallest value in each block
     highest: Floats  # (strips·ROWS,)
 
 
 def workspace(n_frequencies: int, n_distances: int) -> Workspace:
-    """Room for waveforms of so many frequencies over so many distances, all zeros but for the polynomials."""
+    """Allocate a workspace for waveforms, all zeros except the polynomials."""
     n = n_frequencies
     strips = -(-n_distances // STRIP)
     room = Workspace(
@@ -69,7 +69,7 @@ def workspace(n_frequencies: int, n_distances: int) -> Workspace:
 
 
 def workspace_size(n_frequencies: int, n_distances: int) -> int:
-    """Bytes that a workspace takes."""
+    """Return the size of a workspace in bytes."""
     strips = -(-n_distances // STRIP)
     spans = -(-strips * ROWS // SPAN)
     tables = 2 * (NODES + n_frequencies) * (HALF + NODES + 2 * SPAN + spans + 2 * GAP)
@@ -77,7 +77,7 @@ def workspace_size(n_frequencies: int, n_distances: int) -> int:
 
 
 def _aligned(*shape: int) -> Floats:
-    """Return an array that starts where a cache line does: vectors then never straddle two."""
+    """Return an array aligned to a cache line, so that vectors never straddle two lines."""
     size = math.prod(shape)
     room = np.zeros(size + 8)
     start = -room.ctypes.data // 8 % 8
@@ -85,7 +85,7 @@ def _aligned(*shape: int) -> Floats:
 
 
 def _lagrange() -> tuple[Floats, Floats]:
-    """Positive halves of 2·NODES Chebyshev nodes, and the even and odd polynomials that are 1 at one of them."""
+    """Return the positive half of 2·NODES Chebyshev nodes, and the even and odd polynomials that are 1 at one node."""
     nodes = np.cos(np.pi / 2 * (np.arange(NODES) + 0.5) / NODES)
     points = (np.arange(HALF) + 0.5) / HALF
     polynomials = []
@@ -101,9 +101,9 @@ _NODES, _POLYNOMIALS = _lagrange()
 
 @inner
 def prepare(theta: Floats, scale: float, first: int, room: Workspace) -> int:
-    """Set the tables for scale·Σ_i cos(m·θ_i), m = first, first + 1, …, the frequencies in descending order.
+    """Set the tables for scale·Σ_i cos(m·θ_i), m = first, first + 1, …, with frequencies in descending order.
 
-    Returns how many of them are summed one by one.
+    Return how many frequencies are summed one by one.
     """
     near, nodes, turns, starts = room.near, room.nodes, room.turns, room.starts
     n_fast = theta.size
@@ -171,9 +171,9 @@ def turn(span: int, n: int, n_fast: int, room: Workspace) -> None:
 
 @inner
 def fill(begin: int, end: int, n: int, n_fast: int, size: int, room: Workspace) -> None:
-    """Compute strips `begin` to `end` − 1 of the waveform of n frequencies. No strip depends on another.
+    """Compute strips `begin` to `end` − 1 of the waveform of n frequencies. Strips are independent.
 
-    The bounds of the last block are of its part among the first `size` values.
+    The bounds of the last block cover only its part within the first `size` values.
     """
     skipped = 0 if n_fast < n else NODES
     for strip in range(begin, end):

@@ -8,15 +8,12 @@ from typing import Any
 from ropesearch.core import checks
 from ropesearch.core.base_set import BaseSet
 from ropesearch.core.errors import InputError, ParameterError, shown
-from ropesearch.core.model_config import BY_LAYER_TYPE, KEPT_RULES, MODEL_TYPES, SUPPORTED, ModelConfig
+from ropesearch.core.model_config import BY_LAYER_TYPE, KEPT_RULES, MODEL_TYPES, SCALING, SUPPORTED, ModelConfig
 from ropesearch.schemes.grammar import parse_scheme
 from ropesearch.schemes.rules import HeadBases, MultiScale, Scheme, SelfExtend
 
 Wanted = BaseSet | Scheme | str
 """What a model can be given: a base set, a scheme, or the text of one."""
-
-SCALING = ("replace", "keep")
-"""What becomes of the rule of a scaled model that gets bases: it is dropped, or applied to every base."""
 
 # What of a config.json says how queries and keys turn.
 ROPE_KEYS = ("rope_parameters", "rope_scaling", "rope_theta", "original_max_position_embeddings")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ropesearch.core.errors import InputError
+from ropesearch.core.files import read_file
 from ropesearch.core.model_source import COMPANIONS
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -62,10 +63,12 @@ def code_left_behind(folder: Path) -> Iterator[str]:
 def read_json(file: Path) -> dict[str, Any]:
     """Read a JSON object, or raise InputError."""
     try:
-        content = json.loads(file.read_bytes())
+        data = read_file(file)
     except OSError as error:
         msg = f"{file} cannot be read: {error.strerror or error}"
         raise InputError(msg) from None
+    try:
+        content = json.loads(data)
     except (ValueError, RecursionError) as error:
         msg = f"{file} is not JSON: {error}"
         raise InputError(msg) from None

@@ -5,11 +5,11 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, NoReturn
 
 from ropesearch.core import checks
 from ropesearch.core.errors import InputError, shown
+from ropesearch.core.files import read_file
 
 SPEC_KEYS = {
     "learning_rate": "learning_rate",
@@ -49,6 +49,9 @@ OWN_KEYS = {
 }  # fmt: skip
 """Training arguments that are not the user's to set, and what sets them."""
 
+MOST_BYTES = 1_000_000
+"""How large a file of training arguments may be."""
+
 NOT_SHAPING = (
     "report_to", "run_name", "project", "logging_dir", "logging_steps", "logging_first_step", "log_level",
     "log_level_replica", "disable_tqdm", "dataloader_num_workers", "dataloader_pin_memory",
@@ -73,9 +76,10 @@ def read_arguments(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     import yaml
 
+    text = read_file(path, MOST_BYTES)
     try:
-        content = yaml.safe_load(Path(path).read_bytes())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         msg = f"{path} is not YAML: {' '.join(str(error).split())}"
         raise InputError(msg) from None
     if content is None:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ropesearch.core.errors import InputError
-from ropesearch.core.files import new_folder, read_versioned, write_whole
+from ropesearch.core.files import new_folder, read_file, read_versioned, write_whole
 from ropesearch.core.progress import Progress
 
 from .sources import Source
@@ -58,7 +58,8 @@ class TokenFile:
     @classmethod
     def open(cls, folder: Path) -> "TokenFile":
         """Map the tokens in a folder; raises ValueError or OSError if it is not one of `prepare_tokens`."""
-        index = read_versioned((folder / "index.json").read_text(), FORMAT, VERSION, ("digest", "dtype", "sources"))
+        text = read_file(folder / "index.json").decode()
+        index = read_versioned(text, FORMAT, VERSION, ("digest", "dtype", "sources"))
         starts = np.load(folder / "starts.npy")
         tokens = np.memmap(folder / "tokens.bin", dtype=index["dtype"], mode="r", shape=(int(starts[-1]),))
         return cls(index["digest"], tokens, starts, tuple(tuple(source) for source in index["sources"]))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ropesearch.core.errors import InputError, shown
-from ropesearch.core.files import check_new_folder, new_folder, read_versioned, write_whole
+from ropesearch.core.files import check_new_folder, new_folder, read_file, read_versioned, write_whole
 
 FORMAT, VERSION = "ropesearch.run", 1
 COMPLETE = "complete.json"
@@ -54,8 +54,8 @@ class RunFolder:
         """Read settings.json; raises ValueError if this is no run's folder."""
         file = self.path / "settings.json"
         try:
-            return read_versioned(file.read_text(), FORMAT, VERSION, IDENTITY)
-        except InputError as error:
+            return read_versioned(read_file(file).decode(), FORMAT, VERSION, IDENTITY)
+        except ValueError as error:
             msg = f"{file}: {error}"
             raise InputError(msg) from None
         except OSError:
@@ -76,12 +76,9 @@ class RunFolder:
         return self.path / f"order-{number + 1}.npz"
 
     def checkpoint(self, number: int) -> tuple[Path, int] | None:
-        """Last complete checkpoint of a stage and its step; those that a crash left incomplete are removed."""
-        found = None
-        for step, folder in _checkpoints(self.stage(number)):
-            if (folder / COMPLETE).exists():
-                found = folder, step
-        return found
+        """Last complete checkpoint of a stage and its step; those that a crash left incomplete are passed over."""
+        complete = self._complete(number)
+        return (complete[-1][1], complete[-1][0]) if complete else None
 
     def clean(self, number: int) -> None:
         """Remove what a crash left of checkpoints."""
@@ -91,11 +88,14 @@ class RunFolder:
 
     def keep_last(self, number: int, keep: int) -> None:
         """Remove all but the last complete checkpoints of a stage."""
-        complete = [folder for _, folder in _checkpoints(self.stage(number)) if (folder / COMPLETE).exists()]
-        for folder in complete[:-keep]:
+        for _, folder in self._complete(number)[:-keep]:
             # Unmarked first: what a crash leaves of it is then known as incomplete.
             (folder / COMPLETE).unlink()
             shutil.rmtree(folder)
+
+    def _complete(self, number: int) -> list[tuple[int, Path]]:
+        """Step and folder of every complete checkpoint of a stage, in order."""
+        return [(step, folder) for step, folder in _checkpoints(self.stage(number)) if (folder / COMPLETE).exists()]
 
     def forget_after(self, step: int) -> None:
         """Cut the metrics to the first `step` steps of the whole run, those that the checkpoint knows of."""

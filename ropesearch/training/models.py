@@ -40,8 +40,9 @@ def stock_config(source: ModelSource) -> Any:
 
     options = {"gguf_file": source.gguf_file} if source.gguf_file else {}
     place = source.folder if source.local is not None else source.name
+    source.refuse_scaled_gguf()
     try:
-        return AutoConfig.from_pretrained(place, **options)
+        return AutoConfig.from_pretrained(place, trust_remote_code=False, **options)
     except Exception as error:  # of many classes, for a file that is no model or cut off
         msg = f"{source.name} cannot be used: {first_line(error)}"
         raise InputError(msg) from None

@@ -171,7 +171,8 @@ def plan_run(
     )
     flops = sum(spec.steps(s) * spec.batch_tokens * costs.flops_per_token(s.length) for s in spec.stages)
     memory = costs.memory(stage.length)
-    longest = None if available is None else costs.longest(available, stage.length)
+    fits = available is not None and total(memory) <= available
+    longest = None if available is None else stage.length if fits else costs.longest(available, stage.length)
     hours = None if found is None else flops / (found.flops * utilization * devices) / 3600
     return Plan(costs.parameters, stage.length, memory, available, longest, flops, hours)
 
@@ -255,10 +256,8 @@ class _Costs:
         return memory
 
     def longest(self, available: float, most: int) -> int | None:
-        """The longest row up to `most` that fits, or None."""
-        low, high = 0, most // STEP
-        if total(self.memory(most)) <= available:
-            return most
+        """The longest row below `most`, which does not fit, that does; None if none does."""
+        low, high = 0, -(-most // STEP)
         while high - low > 1:
             middle = (low + high) // 2
             if total(self.memory(middle * STEP)) <= available:

@@ -110,7 +110,7 @@ def train_model(
         # Told to use the CPU, transformers would start no DeepSpeed; that finds out for itself, but for the backend.
         arguments |= {"ddp_backend": "gloo"} if _by_deepspeed(arguments) else {"use_cpu": True}
     # Sets up processes and devices as transformers does, and checks the arguments before anything is written.
-    others = {key: value for key, value in arguments.items() if key not in SPEC_KEYS | dict.fromkeys(CHECKPOINTING)}
+    others = {key: value for key, value in arguments.items() if key not in (*SPEC_KEYS, *CHECKPOINTING)}
     make_config(others, output_dir=os.fspath(output), activation_checkpointing=False, bf16=False)
     state = PartialState()
     tokenizer = models.load_tokenizer(source)
@@ -355,14 +355,7 @@ class _Run:
             max_steps=spec.steps(stage),
             per_device_train_batch_size=per_device,
             gradient_accumulation_steps=accumulation,
-            learning_rate=spec.learning_rate,
-            adam_beta1=spec.beta1,
-            adam_beta2=spec.beta2,
-            weight_decay=spec.weight_decay,
-            warmup_steps=spec.warmup_steps,
-            lr_scheduler_type=spec.schedule,
-            max_grad_norm=spec.max_grad_norm,
-            seed=spec.seed,
+            **{key: getattr(spec, option) for key, option in SPEC_KEYS.items()},
             max_length=None,
             packing=False,
             dataset_kwargs={"skip_prepare_dataset": True},

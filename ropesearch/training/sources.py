@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ class Source:
         """
         for file in self.files or (Path(self.name),):
             is_text = _builder(file) == "text"
-            rows = self._rows(file) if self.files else self._hub()
+            rows = self._rows(file) if self.files else self._hub
             try:
                 for row in rows:
                     text = _value(file, row, "text" if is_text else text_key, "text_key")
@@ -82,7 +83,7 @@ class Source:
             with file.open("rb") as content:
                 whole.update(hashlib.file_digest(content, "sha256").digest())
         if not self.files:
-            whole.update(repr(sorted(map(str, self._hub().cache_files[0].items()))).encode())
+            whole.update(repr(sorted(map(str, self._hub.cache_files[0].items()))).encode())
         return whole.hexdigest()
 
     def _rows(self, file: Path) -> Iterator[dict[str, Any]]:
@@ -101,6 +102,7 @@ class Source:
         options = {"sample_by": "document"} if builder == "text" else {}
         yield from load_dataset(builder, data_files=str(file), split="train", streaming=True, **options)
 
+    @cached_property
     def _hub(self) -> Any:
         from datasets import load_dataset
 

@@ -20,7 +20,7 @@ from .data import Rows, TokenFile
 from .folder import COMPLETE, RunFolder
 from .losses import LossByPosition, has_torch_loss, put_torch_loss
 
-LOGGED = ("loss", "learning_rate", "grad_norm")
+LOGGED = ("loss", "learning_rate", "grad_norm", "mean_token_accuracy")
 """What is kept of what the trainer logs."""
 
 
@@ -158,11 +158,7 @@ class StageTrainer(SFTTrainer):
             {
                 "stage_step": step,
                 "tokens_per_step": tokens,
-                **{
-                    key: logs[key]
-                    for key in ("loss", "learning_rate", "grad_norm", "mean_token_accuracy")
-                    if key in logs
-                },
+                **{key: logs[key] for key in LOGGED if key in logs},
                 **({"loss_by_position": by_position} if by_position else {}),
             }
         )
@@ -178,9 +174,7 @@ class StageTrainer(SFTTrainer):
             if shutil.disk_usage(target.parent).free > 2**24 and not isinstance(error, OSError):
                 raise
             shutil.rmtree(target, ignore_errors=True)
-            last = self.folder.checkpoint(self.number)
-            kept = f"; {last[0]} is whole" if last else ""
-            msg = f"there is no space for the checkpoint {target}, or it cannot be written ({error}){kept}"
+            msg = f"there is no space for the checkpoint {target}, or it cannot be written ({error}){self._kept()}"
             raise OSError(msg) from None
         state = PartialState()
         state.wait_for_everyone()
@@ -194,11 +188,14 @@ class StageTrainer(SFTTrainer):
         need = (20 if self.is_deepspeed_enabled else 12) * trained  # DeepSpeed writes weights twice more
         free = shutil.disk_usage(target.parent if target.parent.exists() else self.folder.path).free
         if need > free:
-            last = self.folder.checkpoint(self.number)
-            kept = f"; {last[0]} is whole" if last else ""
             msg = f"there is no space for the checkpoint {target}: it needs {readable_size(need)}, and "
-            msg += f"{readable_size(free)} is free{kept}"
+            msg += f"{readable_size(free)} is free{self._kept()}"
             raise OSError(msg)
+
+    def _kept(self) -> str:
+        """What a message about a lost checkpoint says of the last one."""
+        last = self.folder.checkpoint(self.number)
+        return f"; {last[0]} is whole" if last else ""
 
 
 class _Steps(TrainerCallback):

@@ -10,7 +10,7 @@ import pickle
 import struct
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -523,8 +523,6 @@ def models(folder: Path) -> Iterator[Case]:
         (own / "config.json").symlink_to(f"../{special}.json")
         yield Case(f"model config-{special}", ["apply", own.name, "--scheme", "abf:5e5", "-o", "never"])
 
-
-Maker = Callable[[Path], Iterator[Case]]
 
 if __name__ == "__main__":
     place = Path(sys.argv[1])
