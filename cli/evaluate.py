@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ropesearch.core.errors import ParameterError
+from ropesearch.core.errors import ParameterError, require_extra
 from ropesearch.evaluation.reader import CHUNK
 from ropesearch.evaluation.spec import PRESETS, EvaluationSpec, preset_options
 
@@ -109,6 +109,7 @@ def evaluate(
     for name in without_effect(spec.suite, options):
         note(f"--{name.replace('_', '-')} has no effect on {spec.suite}", quiet=out.quiet)
     quiet_transformers(quiet=out.quiet)
+    require_extra("an evaluation", "evaluate", "torch", "transformers")
     from ropesearch.evaluation.run import evaluate_models
 
     with progress_on_stderr(quiet=out.quiet) as progress:

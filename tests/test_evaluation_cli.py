@@ -1,6 +1,7 @@
 """`ropesearch evaluate`."""
 
 import json
+import sys
 
 import pytest
 import toys
@@ -103,3 +104,11 @@ def test_a_model_that_is_none_is_named(run):
     assert code == 2
     assert "nowhere" in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("package", ["torch", "transformers"])
+def test_without_its_packages_the_extra_is_named(run, model, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    code, out, err = run("evaluate", model, *RECALL)
+    assert (code, out) == (1, "")
+    assert err == "Error: an evaluation needs torch and transformers: pip install 'ropesearch[evaluate]'\n"
