@@ -1,6 +1,5 @@
 """`ropesearch evaluate`."""
 
-import re
 from collections.abc import Callable
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ropesearch.core.errors import ParameterError, require_extra
+from ropesearch.core.numbers import read_number
 from ropesearch.evaluation.reader import CHUNK
 from ropesearch.evaluation.spec import PRESETS, EvaluationSpec, preset_options
 
@@ -170,7 +170,11 @@ def make_spec(options: dict[str, Any], preset: str | None) -> EvaluationSpec:
 
 def parse_lengths(text: str) -> list[int]:
     """Read a list of lengths."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(re.fullmatch(r"\d{1,9}", part) for part in parts):
+    try:
+        lengths = [read_number(part, binary=True) for part in text.split(",")]
+    except ValueError:
+        lengths = []
+    whole = [length for length in lengths if isinstance(length, int)]
+    if not lengths or len(whole) < len(lengths):
         raise ParameterError("lengths", text, "a list such as 4096,8192")
-    return [int(part) for part in parts]
+    return whole

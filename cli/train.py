@@ -10,6 +10,7 @@ import click
 
 from ropesearch.core.errors import InputError, require_extra
 from ropesearch.core.machine import readable_size
+from ropesearch.core.numbers import read_number
 from ropesearch.training.spec import (
     PRESET_TOKENS,
     PRESETS,
@@ -215,7 +216,7 @@ def chosen_stages(
 def tokens_of(name: str, text: str) -> int:
     """Read a number of tokens as people write it: 4096, 1e9."""
     try:
-        return whole_number(name, int(text) if text.strip().isdigit() else float(text))
+        return whole_number(name, read_number(text, binary=name == "length"))
     except (ValueError, OverflowError) as error:
         if isinstance(error, InputError):
             raise

@@ -17,6 +17,7 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
 from ropesearch.training.folder import RunFolder
+from ropesearch.training.spec import Stage
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SHORT = ("--length", 32, "--tokens", 256, "--batch-tokens", 64)
@@ -232,3 +233,12 @@ def test_rows_that_cannot_be_shared(run, model, tmp_path, monkeypatch, environme
     assert code == 2
     assert message in err
     assert not (tmp_path / "run").exists()
+
+
+def test_lengths_are_written_as_people_write_them():
+    from ropesearch.cli.evaluate import parse_lengths
+    from ropesearch.cli.train import chosen_stages
+
+    assert chosen_stages("yarn:32", "128k", "2m", (), None) == (Stage("yarn:32", 131072, 2_000_000),)
+    assert chosen_stages(None, None, None, ("1e6:32k:1e9",), None) == (Stage("abf:1e6", 32768, 10**9),)
+    assert parse_lengths("2k, 4096,8k") == [2048, 4096, 8192]

@@ -3,7 +3,6 @@
 What does not shape the result (device, processes, where tokens are kept, how often it saves) is no part of it.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import partial
@@ -12,6 +11,7 @@ from typing import Any
 
 from ropesearch.core import checks
 from ropesearch.core.errors import InputError, ParameterError, shown
+from ropesearch.core.numbers import read_number
 
 SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine")
 MOST_TOKENS = 10**15
@@ -69,14 +69,20 @@ def parse_stage(text: str) -> Stage:
         checks.base("stage", base)
         scheme = f"abf:{scheme}"
     try:
-        return Stage(scheme, whole_number("length", _number(length)), whole_number("tokens", _number(tokens)))
+        return Stage(
+            scheme, whole_number("length", _number(length, binary=True)), whole_number("tokens", _number(tokens))
+        )
     except ParameterError as error:
         msg = f"stage {shown(text)}: {error}"
         raise InputError(msg) from None
 
 
-def _number(text: str) -> Any:
-    return float(text) if re.fullmatch(r"[0-9.]+(e\+?[0-9]+)?", text, re.IGNORECASE) and text.count(".") < 2 else text
+def _number(text: str, *, binary: bool = False) -> Any:
+    """Read a number as people write it, or return the text itself for an error message to show."""
+    try:
+        return read_number(text, binary=binary)
+    except ValueError:
+        return text
 
 
 PRESETS: Mapping[str, tuple[tuple[str, int], ...]] = {
