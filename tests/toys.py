@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassClassValidationError
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
@@ -23,6 +24,7 @@ STOCK = {
     "gemma2": "Gemma2",
     "granite": "Granite",
     "olmo2": "Olmo2",
+    "phi3": "Phi3",
     "smollm3": "SmolLM3",
     "starcoder2": "Starcoder2",
 }
@@ -30,6 +32,8 @@ CLASSES = {
     name: tuple(getattr(transformers, f"{stock}{kind}") for kind in ("Config", "ForCausalLM"))
     for name, stock in STOCK.items()
 }
+REFUSED_BY_STOCK = (KeyError, StrictDataclassClassValidationError)
+"""What stock classes raise on a checkpoint with bases: the latter Phi-3 alone, which looks at its rules sooner."""
 HEADS, HEAD_DIM, BASE, VOCABULARY = 4, 16, 10000.0, 101
 BASES = {4: (20000.0, 150000.0, 1e6, 5e6), 2: (20000.0, 5e6), 1: (3e5,)}
 LAYER_TYPES = ["full_attention", "sliding_attention", "full_attention"]
@@ -65,6 +69,8 @@ TOYS = {
         {"attention_multiplier": 0.4, "embedding_multiplier": 1.5, "residual_multiplier": 0.8, "logits_scaling": 2.0},
     ),
     "olmo2": ("olmo2", 2, {}),
+    "phi3": ("phi3", 2, {"sliding_window": 24}),
+    "phi3 in part": ("phi3", 4, {"partial_rotary_factor": 0.75}),
     "smollm3": ("smollm3", 2, {"no_rope_layers": [1, 0, 1]}),
     "starcoder2": ("starcoder2", 2, {"sliding_window": 24}),
 }
@@ -239,7 +245,13 @@ def base_set(bases, heads=HEADS, head_dim=HEAD_DIM):
 def sets(name):
     """A set with the model's own base for every KV head, and one with other bases."""
     kv_heads = TOYS[name][1]
-    return base_set([BASE] * kv_heads), base_set(BASES[kv_heads])
+    head_dim = int(HEAD_DIM * rotated_share(toy_config(name)))
+    return base_set([BASE] * kv_heads, head_dim=head_dim), base_set(BASES[kv_heads], head_dim=head_dim)
+
+
+def rotated_share(config):
+    """Which part of the channels of each head turns."""
+    return config.rope_parameters.get("partial_rotary_factor", 1)
 
 
 def tokens(*shape, seed=0):
@@ -268,7 +280,12 @@ def naive_logits(model, bases, ids, seen=None, distances=None):
 def naive_attention(attention, bases, seen, distances, hidden_states, **_):
     """Attention of one layer: one head at a time, dense, angles in float64."""
     config, size, y = attention.config, attention.head_dim, hidden_states
-    q_all, k_all = attention.q_proj(y), attention.k_proj(y)
+    if hasattr(attention, "qkv_proj"):
+        q_all, k_all, v_all = attention.qkv_proj(y).tensor_split(
+            [config.num_attention_heads * size, (config.num_attention_heads + config.num_key_value_heads) * size], -1
+        )
+    else:
+        q_all, k_all, v_all = attention.q_proj(y), attention.k_proj(y), attention.v_proj(y)
     if config.model_type.endswith("olmo2"):
         q_all, k_all = attention.q_norm(q_all), attention.k_norm(k_all)
     outputs = []
@@ -276,7 +293,7 @@ def naive_attention(attention, bases, seen, distances, hidden_states, **_):
         kv_head = head * config.num_key_value_heads // config.num_attention_heads
         q = q_all[..., head * size : (head + 1) * size]
         k = k_all[..., kv_head * size : (kv_head + 1) * size]
-        v = attention.v_proj(y)[..., kv_head * size : (kv_head + 1) * size]
+        v = v_all[..., kv_head * size : (kv_head + 1) * size]
         if "qwen3" in config.model_type:
             q, k = attention.q_norm(q), attention.k_norm(k)
         before = q[0].detach().numpy(), k[0].detach().numpy()
@@ -284,7 +301,8 @@ def naive_attention(attention, bases, seen, distances, hidden_states, **_):
             scores = naive_scores(q, k, distances, bases[kv_head]) * naive_scale(config)
         else:
             if getattr(config, "no_rope_layers", None) is None or config.no_rope_layers[attention.layer_idx]:
-                q, k = naive_rotation(q, bases[kv_head]), naive_rotation(k, bases[kv_head])
+                part = int(size * rotated_share(config))
+                q, k = (torch.cat((naive_rotation(x[..., :part], bases[kv_head]), x[..., part:]), -1) for x in (q, k))
             scores = q @ k.transpose(-1, -2) * naive_scale(config)
         distance = torch.arange(y.shape[1])[:, None] - torch.arange(y.shape[1])[None, :]
         hidden = distance < 0
@@ -349,7 +367,7 @@ def naive_sliding_nats(model, documents, length, stride):
 
 def naive_window(config, layer):
     """Tokens that a layer looks back over, or None."""
-    if config.model_type.removeprefix("harpe_") in ("mistral", "mixtral", "starcoder2"):
+    if config.model_type.removeprefix("harpe_") in ("mistral", "mixtral", "phi3", "starcoder2"):
         return config.sliding_window
     kinds = getattr(config, "layer_types", None)
     return config.sliding_window if kinds and kinds[layer] == "sliding_attention" else None

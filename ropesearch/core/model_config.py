@@ -30,6 +30,7 @@ SUPPORTED = (
     "gemma2",
     "granite",
     "olmo2",
+    "phi3",
     "smollm3",
     "starcoder2",
 )
@@ -53,6 +54,12 @@ DEFAULT_BASE = 10000.0
 """The default of transformers for `rope_theta`, for Phi-3 and for the types in SUPPORTED, two aside."""
 OTHER_DEFAULT = ("mixtral", "smollm3")
 
+PART = "partial_rotary_factor"
+ROTATED_SHARES = {"phi3": 1.0, "phi": 0.5, "stablelm": 0.25, "glm": 0.5, "glm4": 0.5, "nemotron": 0.5}
+"""The types in SUPPORTED that may rotate a part of each head, and which if the file does not say."""
+OWN_RULES = {"phi3": ("default", "longrope")}
+"""The types in SUPPORTED that take no other rules for the frequencies than these."""
+
 
 class PartialRotationError(InputError):
     """The model rotates only part of each head."""
@@ -60,7 +67,7 @@ class PartialRotationError(InputError):
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What a base-set search needs to know about a model."""
+    """What a base-set search needs to know about a model; `head_dim` counts the channels of a head that rotate."""
 
     heads: int
     kv_heads: int
@@ -159,10 +166,12 @@ class ModelConfig:
     def shape(self) -> ModelShape:
         """Heads, KV heads (heads if not given) and head_dim (hidden_size / heads if not given).
 
+        Of a model that rotates a part of each head, `head_dim` is that of the part: `whole_head_dim` is the other.
+
         Raises
         ------
         ValueError
-            Also for a model without RoPE, or one that rotates only part of each head.
+            Also for a model without RoPE, or one that rotates only part of each head and cannot have bases.
         """
         self._require_full_rotation()
         self._read_count("num_hidden_layers", MOST_LAYERS)  # whoever builds the model asks for its shape before
@@ -173,12 +182,48 @@ class ModelConfig:
             kv_heads = heads if given is None else checks.integer("num_key_value_heads", given, 1)
             if heads % kv_heads:
                 raise ParameterError("num_key_value_heads", kv_heads, f"a divisor of the {heads} heads")
-            if config.get("head_dim") is not None:
-                return ModelShape(heads, kv_heads, checks.head_dim(config["head_dim"]))
+        whole, share = self.whole_head_dim, self.rotated_share
+        turning = int(whole * share)
+        if turning < 2 or turning % 2:
+            msg = f"{self.name}: it rotates {turning} of the {whole} channels of each head ({PART} {share:g}): "
+            msg += "the number must be even and at least 2"
+            raise InputError(msg)
+        return ModelShape(heads, kv_heads, turning)
+
+    @property
+    def whole_head_dim(self) -> int:
+        """Channels per head, whether they rotate or not."""
+        with self._prefix_errors():
+            heads = checks.integer("num_attention_heads", self._require("num_attention_heads"), 1)
+            if self._language.get("head_dim") is not None:
+                return checks.head_dim(self._language["head_dim"])
             hidden_size = checks.integer("hidden_size", self._require("hidden_size"), 2)
             if hidden_size % heads:
                 raise ParameterError("hidden_size", hidden_size, f"a multiple of the {heads} heads")
-            return ModelShape(heads, kv_heads, checks.head_dim(hidden_size // heads))
+            return checks.head_dim(hidden_size // heads)
+
+    @property
+    def rotated_share(self) -> float:
+        """Which part of the channels of each head rotates, from the first on; 1 in most models."""
+        default = ROTATED_SHARES.get(self._plain_type)
+        if default is None:
+            return 1.0
+        with self._prefix_errors():
+            given = self._rope_value(PART)
+            share = default if given is None else checks.number(PART, given, "a number above 0, at most 1", above=0.0)
+            if share > 1:
+                raise ParameterError(PART, given, "a number above 0, at most 1")
+            return share
+
+    @property
+    def rules(self) -> tuple[str, ...] | None:
+        """The rules for the frequencies that models of this type take; None for all that transformers knows."""
+        return OWN_RULES.get(self._plain_type)
+
+    @property
+    def _plain_type(self) -> str:
+        """The type of the language model without our prefix."""
+        return str(self._language.get("model_type")).removeprefix("harpe_")
 
     @property
     def heads(self) -> int:
@@ -192,7 +237,7 @@ class ModelConfig:
 
     @property
     def head_dim(self) -> int:
-        """Channels per head."""
+        """Channels per head that rotate."""
         return self.shape.head_dim
 
     @property
@@ -266,7 +311,7 @@ class ModelConfig:
         rule = self._rope.get("scaling") or {} if self.bases is not None else self._rope
         if self.rope_rule == "default" or not isinstance(rule, Mapping):
             return {}
-        given = {key: value for key, value in rule.items() if key not in ("type", "rope_theta")}
+        given = {key: value for key, value in rule.items() if key not in ("type", "rope_theta", PART)}
         return given | {"rope_type": str(rule.get("rope_type", rule.get("type")))} if given else {}
 
     @property
@@ -274,7 +319,7 @@ class ModelConfig:
         """RoPE base before any rule or base set; None if neither the file nor the model type gives one."""
         base = self._rope_value("rope_theta")
         if base is None:
-            model_type = str(self._language.get("model_type")).removeprefix("harpe_")
+            model_type = self._plain_type
             return DEFAULT_BASE if model_type in SUPPORTED and model_type not in OTHER_DEFAULT else None
         with self._prefix_errors():
             return checks.base("rope_theta", base)
@@ -351,7 +396,7 @@ class ModelConfig:
         if "qk_rope_head_dim" in config:
             msg = f"{self.name}: its heads share one rotary key (multi-head latent attention): no base per KV head"
             raise InputError(msg)
-        for key in ("partial_rotary_factor", "rotary_pct"):
+        for key in ("rotary_pct",) if self._plain_type in ROTATED_SHARES else (PART, "rotary_pct"):
             for value in (config.get(key), self._rope_value(key)):
                 if value not in (None, 1, 1.0):
                     msg = f"{self.name}: it rotates only part of each head ({key} {shown(value)})"

@@ -175,6 +175,10 @@ def check_model(
     if config.model_type not in (*SUPPORTED, *MODEL_TYPES):
         msg = f"{name} is a model of type {config.model_type}; only {', '.join(SUPPORTED)} can be measured"
         raise InputError(msg)
+    if config.rotated_share != 1:
+        msg = f"{name} rotates {config.head_dim} of the {config.whole_head_dim} channels of each head: only models "
+        msg += "that rotate whole heads can be measured"
+        raise InputError(msg)
     if base_set is not None:
         check_fit(base_set, config, scaling)
     if config.num_hidden_layers is None:

@@ -8,7 +8,16 @@ from typing import Any
 from ropesearch.core import checks
 from ropesearch.core.base_set import BaseSet
 from ropesearch.core.errors import InputError, ParameterError, shown
-from ropesearch.core.model_config import BY_LAYER_TYPE, KEPT_RULES, MODEL_TYPES, SCALING, SUPPORTED, ModelConfig
+from ropesearch.core.model_config import (
+    BY_LAYER_TYPE,
+    KEPT_RULES,
+    MODEL_TYPES,
+    PART,
+    ROTATED_SHARES,
+    SCALING,
+    SUPPORTED,
+    ModelConfig,
+)
 from ropesearch.schemes.grammar import parse_scheme
 from ropesearch.schemes.rules import HeadBases, MultiScale, Scheme, SelfExtend
 
@@ -73,6 +82,8 @@ class RopeChange:
             changed.rope_parameters = copy.deepcopy(self.rope_parameters)
             # transformers prefers one that stands beside the rule to the rule's own.
             vars(changed).pop(BESIDE_THE_RULE, None)
+            if hasattr(changed, BESIDE_THE_RULE):  # a default of the class
+                changed.original_max_position_embeddings = changed.rope_parameters.get(BESIDE_THE_RULE)
         if self.max_position_embeddings is not None:
             changed.max_position_embeddings = self.max_position_embeddings
         return changed
@@ -129,6 +140,12 @@ def rope_change(
     if rule is None:
         msg = f"{scheme.name} has an attention factor for each of two ranges, and transformers has no such rule"
         raise InputError(msg)
+    if model.rules is not None and rule["rope_type"] not in model.rules:
+        msg = f"{scheme.name} is of rope_type {rule['rope_type']}, and {model.name}, of type {model.model_type}, "
+        msg += f"knows only {' and '.join(model.rules)}"
+        raise InputError(msg)
+    if model.model_type in ROTATED_SHARES:
+        rule[PART] = model.rotated_share
     if rule["rope_type"] == "dynamic":
         if max_position_embeddings not in (None, scheme.original):
             hint = f"{scheme.original} for {scheme.name}, since the rule takes its trained length from there"

@@ -2,13 +2,14 @@
 
 `ropesearch apply` copies this file into every checkpoint that it writes, where `trust_remote_code=True` loads it. It
 needs only torch and transformers. Shapes: B sequences, S tokens, H query heads, K KV
-heads, G = H / K query heads to a KV head, D channels per head.
+heads, G = H / K query heads to a KV head, D channels per head, of which the first R rotate (all, in most families).
 """
 
 import copy
 import importlib
 import math
 from collections.abc import Callable, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,13 +22,15 @@ if int(transformers.__version__.partition(".")[0]) < 5:  # whose configs and rot
     raise ImportError(_msg)
 
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, RotaryEmbeddingConfigMixin
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 # Stock classes raise on this unknown type, but would ignore extra keys: never register it.
 ROPE_TYPE = "harpe"
 # Rules of a scaled model that can be applied to every base; others change with the length of the sequence.
 KEPT_RULES = ("linear", "llama3", "yarn")
+PART = "partial_rotary_factor"
+"""Key of the share of each head that rotates, beside the rule."""
 
 
 class PerHeadConfig:
@@ -48,6 +51,16 @@ class PerHeadConfig:
         others = super().convert_rope_params_to_dict(*args, **kwargs)
         self.rope_parameters.pop("type", None)
         return others
+
+    def validate_rope(self, *args, **kwargs):
+        """Check the rope as transformers does for all models; Phi-3 by itself takes no rules but its own."""
+        RotaryEmbeddingConfigMixin.validate_rope(self, *args, **kwargs)
+
+    def validate(self):
+        """Check the other values as the stock config does, which does so before it is saved, and the rope as above."""
+        with _stock_rope(self):
+            super().validate()
+        self.validate_rope()
 
     def _validate_harpe_rope_parameters(self, rope_parameters, ignore_keys=None):
         # transformers finds this method by the name of the rope type.
@@ -91,12 +104,12 @@ class PerHeadRope(nn.Module):
         config.validate_rope()  # transformers does so only for a config that it loads
         # Not a buffer: `.to(bfloat16)` would round it, and from_pretrained, which first builds models without memory,
         # would fill it with garbage.
-        self._inv_freq, self.attention_scaling = _frequencies(config)  # (K, D/2)
+        self._inv_freq, self.attention_scaling = _frequencies(config)  # (K, R/2)
         self._in_float = family_of(config).rotates_in_float
 
     @torch.no_grad()
     def forward(self, x, position_ids):
-        """Compute tables for `position_ids`, (B, S) or (1, S): two tensors (B or 1, S, K, D/2).
+        """Compute tables for `position_ids`, (B, S) or (1, S): two tensors (B or 1, S, K, R/2).
 
         They are in the dtype of `x`, or in float32 in families that rotate in it.
         """
@@ -108,7 +121,7 @@ class PerHeadRope(nn.Module):
 
 
 def _frequencies(config):
-    """Return the frequencies of every base, (K, D/2), and the factor on cosines and sines.
+    """Return the frequencies of every base, (K, R/2), and the factor on cosines and sines.
 
     The same operations as in transformers, in the same order, in float32 on the CPU: with the model's own base the
     frequencies are equal to the last bit.
@@ -117,7 +130,8 @@ def _frequencies(config):
     rule = rope.get("scaling")
     if rule is None:
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        exponents = torch.arange(0, head_dim, 2, dtype=torch.float, device="cpu") / head_dim
+        turning = int(head_dim * rope.get(PART, 1.0))
+        exponents = torch.arange(0, turning, 2, dtype=torch.float, device="cpu") / turning
         return torch.stack([1.0 / (base**exponents) for base in rope["bases"]]), 1.0
     rows, factor = [], 1.0
     with torch.device("cpu"):
@@ -130,9 +144,10 @@ def _frequencies(config):
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotate the channel pairs (i, i + D/2) of `x`, (..., D), by tables that broadcast to (..., D/2)."""
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
+    """Rotate the channel pairs (i, i + R/2) of `x`, (..., D), by tables that broadcast to (..., R/2), and no others."""
+    half = cos.shape[-1]
+    a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    return torch.cat((a * cos - b * sin, b * cos + a * sin, rest), dim=-1).to(x.dtype)
 
 
 class PerHeadAttention:
@@ -144,8 +159,9 @@ class PerHeadAttention:
     def forward(self, hidden_states, position_embeddings=None, attention_mask=None, past_key_values=None, **kwargs):
         """Return what the stock attention returns; `position_embeddings` comes from `PerHeadRope`."""
         shape = (*hidden_states.shape[:-1], -1, self.head_dim)
-        query, key = self._split(self.q_proj(hidden_states), self.k_proj(hidden_states), shape)
-        value = self.v_proj(hidden_states).view(shape).transpose(1, 2)  # (B, K, S, D)
+        query, key, value = self._projected(hidden_states)
+        query, key = self._split(query, key, shape)
+        value = value.view(shape).transpose(1, 2)  # (B, K, S, D)
         # Before heads and positions are transposed, so that the attention gets the memory layout of stock models.
         query, key = self._turned(query, key, *position_embeddings)
         query, key = query.transpose(1, 2), key.transpose(1, 2)  # (B, H, S, D), (B, K, S, D)
@@ -175,15 +191,19 @@ class PerHeadAttention:
             **self._more_for_attention(),
             **kwargs,
         )
-        output = self.o_proj(output.reshape(*hidden_states.shape[:-1], -1).contiguous())
+        output = output.reshape(*hidden_states.shape[:-1], -1).contiguous()
         return self._finished(output), weights
+
+    def _projected(self, hidden_states):
+        """Queries (B, S, H·D), keys and values (B, S, K·D)."""
+        return self.q_proj(hidden_states), self.k_proj(hidden_states), self.v_proj(hidden_states)
 
     def _split(self, query, key, shape):
         """Queries (B, S, H, D) and keys (B, S, K, D) of what the projections give."""
         return query.view(shape), key.view(shape)
 
     def _turned(self, query, key, cos, sin):
-        """Rotate queries and keys by tables (B or 1, S, K, D/2)."""
+        """Rotate queries and keys by tables (B or 1, S, K, R/2)."""
         kv_heads = cos.shape[2]
         if key.shape[2] != kv_heads:
             msg = f"{key.shape[2]} KV heads, but bases for {kv_heads}: a layer cannot be split over devices"
@@ -200,7 +220,16 @@ class PerHeadAttention:
         return {}
 
     def _finished(self, output):
-        return output
+        return self.o_proj(output)
+
+
+class FusedProjection:
+    """One projection gives queries, keys and values."""
+
+    def _projected(self, hidden_states):
+        of_keys = self.config.num_key_value_heads * self.head_dim
+        of_queries = self.config.num_attention_heads * self.head_dim
+        return self.qkv_proj(hidden_states).split((of_queries, of_keys, of_keys), dim=-1)
 
 
 class WindowOfModel:
@@ -256,7 +285,7 @@ class DropoutAtTheEnd:
     """There is a dropout behind the last projection."""
 
     def _finished(self, output):
-        return nn.functional.dropout(output, p=self.residual_dropout, training=self.training)
+        return nn.functional.dropout(super()._finished(output), p=self.residual_dropout, training=self.training)
 
 
 def _refuse_packing(position_ids):
@@ -271,17 +300,24 @@ def _refuse_packing(position_ids):
         raise ValueError(msg)
 
 
+@contextmanager
+def _stock_rope(config):
+    """Let a config with bases have a rope that stock code can read."""
+    own = config.rope_parameters
+    config.rope_parameters = {key: own[key] for key in ("rope_theta", PART) if key in own} | {"rope_type": "default"}
+    try:
+        yield
+    finally:
+        config.rope_parameters = own
+
+
 class PerHeadModel:
     """A stock model whose layers rotate each KV head by its own base."""
 
     def __init__(self, config):
-        own = config.rope_parameters
         # The stock constructor makes the layers, but raises on an unknown rope type.
-        config.rope_parameters = {"rope_type": "default", "rope_theta": own["rope_theta"]}
-        try:
+        with _stock_rope(config):
             super().__init__(config)
-        finally:
-            config.rope_parameters = own
         put_bases(self.base_model, config)
 
 
@@ -348,6 +384,7 @@ _add_family("gemma", "Gemma")
 _add_family("gemma2", "Gemma2", WindowOfLayer, CappedScores)
 _add_family("granite", "Granite")
 _add_family("olmo2", "Olmo2", NormBeforeHeads, rotates_in_float=True)
+_add_family("phi3", "Phi3", FusedProjection, WindowOfModel)
 _add_family("smollm3", "SmolLM3", WindowOfLayer, LayersWithoutRope)
 _add_family("starcoder2", "Starcoder2", WindowOfModel, DropoutAtTheEnd)
 
@@ -366,7 +403,13 @@ def with_bases(config: Any, bases: Iterable[float], *, keep_rule: bool = False) 
     result.__class__ = family_of(config).config
     result.__dict__.pop("model_type", None)  # set from a file, it would hide that of the class
     rule = dict(config.rope_parameters)
-    result.rope_parameters = {"rope_type": ROPE_TYPE, "rope_theta": rule.pop("rope_theta"), "bases": list(bases)}
+    part = {PART: rule[PART]} if PART in rule else {}
+    result.rope_parameters = {
+        "rope_type": ROPE_TYPE,
+        "rope_theta": rule.pop("rope_theta"),
+        **part,
+        "bases": list(bases),
+    }
     if keep_rule and rule["rope_type"] != "default":
         result.rope_parameters["scaling"] = rule
     result.validate_rope()
