@@ -671,8 +671,8 @@ def test_weights_of_another_shape(refused, stock, tmp_path):
 def test_configs_that_cannot_be_used(refused, stock, tmp_path):
     for values, line in [
         (
-            {"model_type": "gemma3_text"},
-            "is a model of type gemma3_text; only llama, mistral, ministral",
+            {"model_type": "cohere"},
+            "is a model of type cohere; only llama, mistral, ministral",
         ),
         ({"model_type": None}, "is a model of type None; only"),
         ({"num_attention_heads": None}, "it has no num_attention_heads"),

@@ -30,6 +30,7 @@ from toys import (
     tokens,
     toy,
     toy_config,
+    turning_layers,
 )
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
@@ -128,7 +129,7 @@ def test_every_array_is_what_the_twin_makes(name):
         [of_layers[layer] for layer in decay.layers]
         for of_layers in (seen_by_the_twin(model, bases, texts) for bases in (own.bases, other.bases))
     )
-    assert decay.layers == ((0, 2) if name == "smollm3" else (0, 1, 2))
+    assert decay.layers == tuple(turning_layers(model.config))
     for row, head, (queries, keys, scores, weights) in each_head(twin):
         of_head = {
             key: getattr(decay, key)[row, head] for key in ("score", "standard_error", "curve", "mass", "sink_mass")

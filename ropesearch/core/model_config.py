@@ -28,10 +28,17 @@ SUPPORTED = (
     "qwen3_moe",
     "gemma",
     "gemma2",
+    "gemma3_text",
+    "glm",
+    "glm4",
     "granite",
+    "nemotron",
     "olmo2",
+    "olmo3",
+    "phi",
     "phi3",
     "smollm3",
+    "stablelm",
     "starcoder2",
 )
 """Model types that can have a base per KV head; Llama's first checkpoints have none of the keys above."""
@@ -52,7 +59,11 @@ BY_LAYER_TYPE = "one for each type of layer"
 
 DEFAULT_BASE = 10000.0
 """The default of transformers for `rope_theta`, for Phi-3 and for the types in SUPPORTED, two aside."""
-OTHER_DEFAULT = ("mixtral", "smollm3")
+OTHER_DEFAULT = ("mixtral", "smollm3", "gemma3_text", "olmo3")
+GLOBAL = "full_attention"
+GLOBAL_LAYERS = {"gemma3_text": 6, "olmo3": 4}
+"""The types in SUPPORTED with a rope for each type of layer. One of so many layers, if the file says no other number,
+sees the whole text; it has the rope of GLOBAL."""
 
 PART = "partial_rotary_factor"
 ROTATED_SHARES = {"phi3": 1.0, "phi": 0.5, "stablelm": 0.25, "glm": 0.5, "glm4": 0.5, "nemotron": 0.5}
@@ -257,9 +268,20 @@ class ModelConfig:
 
     @property
     def rotating_layers(self) -> tuple[int, ...]:
-        """The layers that rotate queries and keys, counted from 0; SmolLM3 has others too."""
-        listed = self._language.get("no_rope_layers")  # in spite of its name, 1 for those that rotate
+        """The layers that rotate queries and keys by bases that can be given, counted from 0.
+
+        SmolLM3 has layers that do not rotate. Where each type of layer has a rope, layers with a window keep theirs.
+        """
         n_layers = self.num_hidden_layers or 0
+        if self.by_layer_type:
+            types, every = self._language.get("layer_types"), self._language.get("sliding_window_pattern")
+            if isinstance(types, list) and len(types) == n_layers:
+                return tuple(layer for layer, kind in enumerate(types) if kind == GLOBAL)
+            with self._prefix_errors():
+                default = GLOBAL_LAYERS[self._plain_type]
+                every = default if every is None else checks.integer("sliding_window_pattern", every, 1)
+            return tuple(range(every - 1, n_layers, every))
+        listed = self._language.get("no_rope_layers")  # in spite of its name, 1 for those that rotate
         if not isinstance(listed, list) or len(listed) != n_layers:
             return tuple(range(n_layers))
         return tuple(layer for layer in range(n_layers) if listed[layer])
@@ -284,9 +306,26 @@ class ModelConfig:
         """Settings of the rotary embedding: a mapping, unless the file is wrong.
 
         As transformers 5 merges them (modeling_rope_utils.py, convert_rope_params_to_dict): a non-empty `rope_scaling`
-        replaces all of `rope_parameters`; keys in neither are taken from the config itself.
+        replaces all of `rope_parameters`; keys in neither are taken from the config itself. Where each type of layer
+        has a rope, it is that of GLOBAL, to which `rope_scaling` adds.
         """
+        if self.by_layer_type:
+            by_type, scaling = self._language.get("rope_parameters") or {}, self._language.get("rope_scaling") or {}
+            own = (by_type.get(GLOBAL) if isinstance(by_type, Mapping) else None) or {}
+            return {**own, **scaling} if isinstance(own, Mapping) and isinstance(scaling, Mapping) else own or scaling
         return self._language.get("rope_scaling") or self._language.get("rope_parameters") or {}
+
+    @property
+    def by_layer_type(self) -> bool:
+        """Whether each type of layer has a rope: bases are for the layers that see the whole text."""
+        return self._plain_type in GLOBAL_LAYERS
+
+    @property
+    def other_rules(self) -> tuple[str, ...]:
+        """The rules of the layers that keep their rope, where each type of layer has one."""
+        by_type = self._language.get("rope_parameters") if self.by_layer_type else None
+        others = {kind: rope for kind, rope in (by_type or {}).items() if kind != GLOBAL}
+        return tuple(str(rope.get("rope_type", "default")) for rope in others.values() if isinstance(rope, Mapping))
 
     def _rope_value(self, key: str) -> Any:
         own = self._rope.get(key) if isinstance(self._rope, Mapping) else None

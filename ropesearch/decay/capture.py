@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ropesearch.core.arrays import Floats
+from ropesearch.core.model_config import GLOBAL
 
 if TYPE_CHECKING:
     import torch
@@ -83,12 +84,14 @@ def evaluating(model: Any) -> Iterator[None]:
 def read_frequencies(decoder: Any, kv_heads: int) -> tuple[Floats, float]:
     """Return the frequencies of every KV head, (K, D/2), and the factor on cosine and sine."""
     rotary = decoder.rotary_emb
-    if hasattr(rotary, "inv_freq"):
-        own = rotary.inv_freq
+    for prefix in ("", f"{GLOBAL}_"):  # the latter where each type of layer has a rope
+        if not hasattr(rotary, f"{prefix}inv_freq"):
+            continue
+        own = getattr(rotary, f"{prefix}inv_freq")
         if own.is_meta:  # kept elsewhere by accelerate, as weights are
-            own = type(rotary)(decoder.config).inv_freq
+            own = getattr(type(rotary)(decoder.config), f"{prefix}inv_freq")
         theta = own.double().cpu().numpy()
-        return np.tile(theta, (kv_heads, 1)), float(rotary.attention_scaling)
+        return np.tile(theta, (kv_heads, 1)), float(getattr(rotary, f"{prefix}attention_scaling"))
     return rotary._inv_freq.double().cpu().numpy(), float(rotary.attention_scaling)
 
 

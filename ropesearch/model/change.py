@@ -133,6 +133,10 @@ def rope_change(
     if isinstance(scheme, HeadBases):
         base_set = BaseSet.of(scheme.bases, heads=model.heads, head_dim=scheme.head_dim, strategy=scheme.name)
         return RopeChange(scheme.name, None, base_set, length, length_from, done)
+    if model.by_layer_type:
+        msg = f"{model.name} has a rotary embedding for each type of layer, of which {scheme.name} would change one: "
+        msg += "it takes only bases of KV heads, for the layers that see the whole text"
+        raise InputError(msg)
     if done == "keep":
         msg = f"{scheme.name} is a rule itself and needs `scaling=replace`: `scaling=keep` is for bases of KV heads"
         raise InputError(msg)
@@ -195,6 +199,15 @@ def check_model(
         raise InputError(unsupported(name, model_type, kind))
     if rule == BY_LAYER_TYPE:
         msg = f"{name} has a rotary embedding for each type of layer, and {what} would be given to all"
+        raise InputError(msg)
+    if model.by_layer_type and not model.rotating_layers:
+        msg = f"{name} has no layer that sees the whole text, and only those get bases where each type of layer has a "
+        msg += "rotary embedding of its own"
+        raise InputError(msg)
+    changing = [rule for rule in model.other_rules if rule not in ("default", *KEPT_RULES)]
+    if changing:
+        msg = f"{name} has layers that keep their own rotary embedding, of the rule {changing[0]!r}; it can be only "
+        msg += f"default, {', '.join(KEPT_RULES)}"
         raise InputError(msg)
     if rule == "default":
         return

@@ -190,7 +190,7 @@ def _changed_model(source: ModelSource, asked: _Asked) -> tuple[RopeChange, "Pre
         with torch.device("meta"):
             if change.base_set is None:
                 return change, AutoModelForCausalLM.from_config(changed)
-            return change, modeling_harpe.family_of(config).causal_lm(changed)
+            return change, modeling_harpe.model_class(config)(changed)
     except InputError:
         raise
     except Exception as error:  # invalid values and cut-off files raise errors of many classes
