@@ -28,8 +28,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 ROPE_TYPE = "harpe"
 # Rules of a scaled model that can be applied to every base; others change with the length of the sequence.
 KEPT_RULES = ("linear", "llama3", "yarn")
-# Angles that are in memory at once while tables are made, in float32: 16 MB.
-ANGLES_AT_ONCE = 2**22
+# Angles that are in memory at once while tables are made: 4 MB in float32.
+ANGLES_AT_ONCE = 2**20
 
 
 class PerHeadConfig:
