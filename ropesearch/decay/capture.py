@@ -125,8 +125,13 @@ class _AttentionCapture:
         ]
 
     def _see(self, module: Any, inputs: Any, named: Any) -> None:
+        from ropesearch.model.modeling_harpe import TablesByLayer
+
         hidden = named["hidden_states"] if "hidden_states" in named else inputs[0]
-        cos, sin = named["position_embeddings"] if "position_embeddings" in named else inputs[1]
+        tables: Any = named["position_embeddings"] if "position_embeddings" in named else inputs[1]
+        if type(tables) is TablesByLayer:
+            tables = tables.of(self._attention.layer_idx, hidden.device)
+        cos, sin = tables
         if cos.dim() == 3:  # stock: (1, S, D), the second half of the channels like the first
             half = cos.shape[-1] // 2
             cos, sin = cos[..., None, :half], sin[..., None, :half]
