@@ -80,8 +80,11 @@ def evaluating(model: Any) -> Iterator[None]:
         model.train(training)
 
 
-def read_frequencies(decoder: Any, kv_heads: int) -> tuple[Floats, float]:
-    """Return the frequencies of every KV head, (K, D/2), and the factor on cosine and sine."""
+def read_frequencies(decoder: Any, kv_heads: int, layers: Sequence[int]) -> tuple[Floats, float]:
+    """Return the frequencies of every KV head and the factor on cosine and sine.
+
+    The frequencies are (K, D/2), or those of `layers`, (L, K, D/2), where layers differ.
+    """
     rotary = decoder.rotary_emb
     if hasattr(rotary, "inv_freq"):
         own = rotary.inv_freq
@@ -89,7 +92,8 @@ def read_frequencies(decoder: Any, kv_heads: int) -> tuple[Floats, float]:
             own = type(rotary)(decoder.config).inv_freq
         theta = own.double().cpu().numpy()
         return np.tile(theta, (kv_heads, 1)), float(rotary.attention_scaling)
-    return rotary._inv_freq.double().cpu().numpy(), float(rotary.attention_scaling)
+    theta = rotary._inv_freq.double().cpu().numpy()
+    return theta[list(layers)] if theta.ndim > 2 else theta, float(rotary.attention_scaling)
 
 
 class _AllCapturedError(Exception):
@@ -110,7 +114,7 @@ class _AttentionCapture:
         self._attention = attention
         self._take = take
         self._report = report
-        self._seen: dict[str, torch.Tensor] = {}
+        self._seen: dict[str, Any] = {}
 
     def attach(self) -> "list[RemovableHandle]":
         attention = self._attention
@@ -132,16 +136,26 @@ class _AttentionCapture:
         return output[0].detach().view(output.shape[1], -1, self._attention.head_dim)  # (S, H or K, D)
 
     def _see_tables(self, module: Any, inputs: Any, named: Any) -> None:
-        cos, sin = named["position_embeddings"] if "position_embeddings" in named else inputs[1]
+        self._seen["tables"] = named["position_embeddings"] if "position_embeddings" in named else inputs[1]
+
+    def _cos_and_sin(self, device: "torch.device") -> "tuple[torch.Tensor, torch.Tensor]":
+        """Tables of this layer, (S, 1 or K, D/2)."""
+        from ropesearch.model.modeling_harpe import TablesByLayer
+
+        tables = self._seen.pop("tables")
+        if isinstance(tables, TablesByLayer):
+            tables = tables.of(self._attention.layer_idx, device)  # type: ignore[no-untyped-call]
+        cos, sin = tables
         if cos.dim() == 3:  # stock: (1, S, D), the second half of the channels like the first
             half = self._attention.head_dim // 2
             cos, sin = cos[..., None, :half], sin[..., None, :half]
-        self._seen |= {"cos": cos[0], "sin": sin[0]}  # (S, 1 or K, D/2)
+        return cos[0], sin[0]
 
     def _hand_over(self, module: Any, inputs: Any, output: Any) -> None:
         from ropesearch.model.modeling_harpe import rotate
 
-        query, key, cos, sin = (self._seen.pop(name) for name in ("query", "key", "cos", "sin"))
+        query, key = self._seen.pop("query"), self._seen.pop("key")
+        cos, sin = self._cos_and_sin(query.device)
         # In the dtype of the model: what is measured is what the model does.
         rotated_key = rotate(key, cos, sin)
         if cos.shape[1] > 1:
