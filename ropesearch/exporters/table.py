@@ -26,8 +26,9 @@ def columns(base_set: BaseSet) -> dict[str, str]:
 def rows(base_set: BaseSet, *, digits: int | None = None) -> list[tuple[str, ...]]:
     """Return one row of text per KV head, in head order, in the columns of `columns`; bases to some digits, or all.
 
-    The columns are the layer, where layers differ; the KV head, from 0; the query heads that share it, as first-last; its base; its place in the
-    order of choice, from 1; and the wavelength of its slowest frequency, 2π/θ, in tokens, rounded.
+    The columns are the layer, where layers differ; the KV head, from 0; the query heads that share it, as first-last;
+    its base; its place in the order of choice, from 1; and the wavelength of its slowest frequency, 2π/θ, in tokens,
+    rounded.
     """
     checks.instance("base_set", base_set, BaseSet, "a BaseSet")
     if base_set.layers is not None:
