@@ -15,6 +15,7 @@ import contextlib
 import io
 import json
 import os
+import pkgutil
 import random
 import signal
 import struct
@@ -32,6 +33,7 @@ from typing import Any
 
 import hostile_files as good
 
+from ropesearch import kernels
 from ropesearch.core.errors import InputError
 
 SECONDS = 5  # of one case, before it counts as hanging
@@ -419,7 +421,8 @@ def main() -> int:
     for name in ("corpus", "wrong", "read"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     os.chdir(folder / "read")
-    with atheris.instrument_imports(include=["ropesearch", "zipfile"], exclude=["ropesearch.kernels"]):
+    compiled = [module.name for module in pkgutil.iter_modules(kernels.__path__, "ropesearch.kernels.")]
+    with atheris.instrument_imports(include=["ropesearch", "zipfile"], exclude=compiled):
         fuzzer = Fuzzer(readers(Path()))
     fuzz(atheris, fuzzer, folder, options.count, options.seed)
     return 0

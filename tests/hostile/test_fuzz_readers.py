@@ -10,8 +10,10 @@ from fuzz_readers import Fuzzer, readers
 
 from ropesearch import parse_scheme
 from ropesearch.core.errors import InputError
+from ropesearch.core.numbers import read_number
 from ropesearch.evaluation.results import Results
 from ropesearch.evaluation.samples import read_samples
+from ropesearch.evaluation.table import Evaluated, make_tables
 from ropesearch.training.folder import RunFolder
 
 ROW = {"model": "m", "scheme": None, "suite": "recall", "task": "recall", "length": 64, "n": 3, "interval": None}
@@ -61,6 +63,26 @@ def test_figures_that_nothing_has(tmp_path, change, message):
     (tmp_path / "results.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=message):
         Results.load(tmp_path / "results.json")
+
+
+def test_a_perplexity_twice(tmp_path):
+    row = ROW | {"suite": "perplexity", "task": "a text", "perplexity": 4.5}
+    content = {"format": "ropesearch.evaluation", "version": 1, "spec": {}, "rows": [row, row]}
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="has m, a text at 64, twice"):
+        make_tables([Evaluated.load(tmp_path / "results.json")])
+
+
+def test_a_sample_with_too_large_a_score(tmp_path):
+    record = {"model": "m", "scheme": None, "task": "recall", "length": 64, "sample": 0, "prompt": ""}
+    file = Evaluated("results", Results({}, (ROW | {"accuracy": 0.5},)), (record | {"score": 10**400},))
+    with pytest.raises(InputError, match="the sample 0 of m has no score"):
+        make_tables([file])
+
+
+@pytest.mark.parametrize("text", ["1e-999999999k", "0e999999999m", "1e-99999999951m"])
+def test_numbers_too_small_to_be_told_from_zero(text):
+    assert read_number(text) == 0
 
 
 def test_records_end_at_the_first_that_is_none(tmp_path):
