@@ -364,15 +364,15 @@ class ModelConfig:
             return checks.base("rope_theta", base)
 
     @property
-    def bases(self) -> tuple[float, ...] | None:
-        """The bases that the model carries, one per KV head, or None."""
+    def bases(self) -> tuple[Any, ...] | None:
+        """The bases that the model carries, one per KV head, or None; where layers differ, a tuple of those of each."""
         bases = self._rope.get("bases") if isinstance(self._rope, Mapping) else None
         if bases is None:
             return None
         with self._prefix_errors():
             if not isinstance(bases, list | tuple):
                 raise ParameterError("bases", bases, "a list of bases")
-            return tuple(checks.base("every value of bases", base) for base in bases)
+            return tuple(_read_bases(base) for base in bases)
 
     @cached_property
     def long_rope(self) -> LongRope:
@@ -466,6 +466,13 @@ def _read_divisors(rule: Mapping[str, Any], key: str, n: int) -> tuple[float, ..
     if not isinstance(rule[key], list) or len(rule[key]) != n:
         raise ParameterError(key, rule[key], f"a list of {n} numbers, one per frequency")
     return tuple(_positive(f"every value of {key}", x) for x in rule[key])
+
+
+def _read_bases(value: Any) -> Any:
+    """Read one base, or a list of them, those of a layer."""
+    if isinstance(value, list | tuple):
+        return tuple(checks.base("every value of bases", base) for base in value)
+    return checks.base("every value of bases", value)
 
 
 def _first_given(*values: Any) -> Any:

@@ -64,7 +64,8 @@ class RopeChange:
     def __str__(self) -> str:
         """Say in one line which rule it is, which length was taken, and from where."""
         if self.rope_parameters is None:
-            rule = f"rope_type harpe, {len(self.base_set or ())} bases"
+            rule = f"rope_type harpe, {self.base_set.kv_heads if self.base_set else 0} bases"
+            rule += f" in each of {self.base_set.layers} layers" if self.base_set and self.base_set.layers else ""
             rule += ", each scaled by the model's own rule" if self.scaling == "keep" else ""
         else:
             values = {key: value for key, value in self.rope_parameters.items() if not isinstance(value, list)}
@@ -131,8 +132,7 @@ def rope_change(
         raise InputError(msg)
     length, length_from = _length(scheme, model, max_position_embeddings)
     if isinstance(scheme, HeadBases):
-        base_set = BaseSet.of(scheme.bases, heads=model.heads, head_dim=scheme.head_dim, strategy=scheme.name)
-        return RopeChange(scheme.name, None, base_set, length, length_from, done)
+        return RopeChange(scheme.name, None, scheme.base_set(model.heads), length, length_from, done)
     if model.by_layer_type:
         msg = f"{model.name} has a rotary embedding for each type of layer, of which {scheme.name} would change one: "
         msg += "it takes only bases of KV heads, for the layers that see the whole text"
@@ -235,6 +235,9 @@ def check_fit(base_set: BaseSet, config: ModelConfig, scaling: str | None = None
     if given != own:
         sides = ["{} heads, {} KV heads and head_dim {}".format(*side) for side in (given, own)]
         msg = f"the base set is for {sides[0]}, but {name} has {sides[1]}"
+        raise InputError(msg)
+    if base_set.layers not in (None, config.num_hidden_layers):
+        msg = f"the base set has bases for {base_set.layers} layers, and {name} has {config.num_hidden_layers}"
         raise InputError(msg)
 
 

@@ -2,7 +2,8 @@
 
 `ropesearch apply` copies this file into every checkpoint that it writes, where `trust_remote_code=True` loads it. It
 needs only torch and transformers. Shapes: B sequences, S tokens, H query heads, K KV
-heads, G = H / K query heads to a KV head, D channels per head, of which the first R rotate (all, in most families).
+heads, G = H / K query heads to a KV head, D channels per head, of which the first R rotate (all, in most families), L
+layers.
 """
 
 import copy
@@ -33,10 +34,14 @@ PART = "partial_rotary_factor"
 """Key of the share of each head that rotates, beside the rule."""
 GLOBAL = "full_attention"
 """The layers that get the bases, in families with a rope for each type of layer; others, with a window, keep theirs."""
+# Angles that are in memory at once while tables are made: 4 MB in float32.
+ANGLES_AT_ONCE = 2**20
 
 
 class PerHeadConfig:
     """What a family's config gains: `rope_parameters` = {"rope_type": "harpe", "bases": [one per KV head], ...}.
+
+    `bases` may also be a list of such lists, one for each layer.
 
     `scaling` in it, if there, is the rule of a scaled model, as transformers writes it, that is applied to every base.
 
@@ -68,14 +73,19 @@ class PerHeadConfig:
     def _validate_harpe_rope_parameters(self, rope_parameters, ignore_keys=None):
         # transformers finds this method by the name of the rope type.
         bases = rope_parameters.get("bases")
-        if not isinstance(bases, list) or len(bases) != self.num_key_value_heads:
-            msg = f"rope_parameters must hold 'bases', one per KV head: {self.num_key_value_heads}, not {bases!r}"
+        rows = bases if _by_layer(bases) else [bases]
+        for row in rows:
+            if not isinstance(row, list) or len(row) != self.num_key_value_heads:
+                msg = f"rope_parameters must hold 'bases', one per KV head: {self.num_key_value_heads}, not {row!r}"
+                raise ValueError(msg)
+        if rows is bases and len(rows) != self.num_hidden_layers:
+            msg = f"rope_parameters must hold 'bases' of {self.num_hidden_layers} layers, not of {len(rows)}"
             raise ValueError(msg)
         rule = rope_parameters.get("scaling")
         if rule is not None and (not isinstance(rule, dict) or rule.get("rope_type") not in KEPT_RULES):
             msg = f"scaling in rope_parameters must be a rule of rope_type {', '.join(KEPT_RULES)}, not {rule!r}"
             raise ValueError(msg)
-        for base in bases:
+        for base in (base for row in rows for base in row):
             if isinstance(base, bool) or not isinstance(base, int | float) or not (math.isfinite(base) and base > 1):
                 msg = f"every value of bases must be a finite number above 1, not {base!r}"
                 raise ValueError(msg)
@@ -96,7 +106,7 @@ class PerHeadConfig:
 
 
 class PerHeadRope(nn.Module):
-    """Cosines and sines of every position, for every KV head."""
+    """Cosines and sines of every position, for every KV head: one set of bases for all layers, or one for each."""
 
     def __init__(self, config):
         super().__init__()
@@ -107,31 +117,79 @@ class PerHeadRope(nn.Module):
         config.validate_rope()  # transformers does so only for a config that it loads
         # Not a buffer: `.to(bfloat16)` would round it, and from_pretrained, which first builds models without memory,
         # would fill it with garbage.
-        self._inv_freq, self.attention_scaling = _frequencies(config, rope)  # (K, R/2)
         others = {} if rope is config.rope_parameters else set(config.layer_types) - {GLOBAL}
-        # One row for all heads of the layers of another type.
-        self._of_others = {kind: _frequencies(config, config.rope_parameters[kind]) for kind in others}
+        # By type of layer, the factor on cosines and sines, and frequencies: (K, R/2), or (L, K, R/2) of layers with
+        # bases of their own, or (1, R/2) of a type without bases.
+        self._by_type = {kind: _frequencies(config, config.rope_parameters[kind]) for kind in others}
+        self._by_type[GLOBAL] = _frequencies(config, rope)
         self._in_float = family_of(config).rotates_in_float
 
-    @torch.no_grad()
+    @property
+    def _inv_freq(self):
+        """Frequencies of every base, (K, R/2) or (L, K, R/2)."""
+        return self._by_type[GLOBAL][0]
+
+    @property
+    def attention_scaling(self):
+        """The factor on cosines and sines, as in stock models."""
+        return self._by_type[GLOBAL][1]
+
     def forward(self, x, position_ids, layer_type=GLOBAL):
         """Compute tables for `position_ids`, (B, S) or (1, S): two tensors (B or 1, S, K, R/2).
 
-        They are in the dtype of `x`, or in float32 in families that rotate in it. Layers of a type without bases have
-        one table for all heads: (B or 1, S, 1, R/2).
+        They are in the dtype of `x`, or in float32 in families that rotate in it. Where layers differ, each makes its
+        own out of what this returns. Layers of a type without bases have one table for all heads: (B or 1, S, 1, R/2).
         """
-        if layer_type == GLOBAL:
-            if self._inv_freq.device != x.device:
-                self._inv_freq = self._inv_freq.to(x.device)
-            inv_freq, scale = self._inv_freq, self.attention_scaling
-        else:
-            inv_freq, scale = self._of_others[layer_type]
-            if inv_freq.device != x.device:
-                inv_freq = inv_freq.to(x.device)
-                self._of_others[layer_type] = inv_freq, scale
-        angles = position_ids[..., None, None].to(x.device, torch.float) * inv_freq
         dtype = torch.float if self._in_float else x.dtype
-        return (angles.cos() * scale).to(dtype), (angles.sin() * scale).to(dtype)
+        if self._by_type[layer_type][0].dim() > 2:
+            return TablesByLayer(self, position_ids, dtype)
+        return self.tables(position_ids, dtype, x.device, layer_type)
+
+    @torch.no_grad()
+    def tables(self, position_ids, dtype, device, layer_type=GLOBAL, layer=None):
+        """Compute the tables of all layers of a type, or where they differ those of one."""
+        inv_freq, scale = self._by_type[layer_type]
+        if inv_freq.device != device:
+            inv_freq = inv_freq.to(device)
+            self._by_type[layer_type] = inv_freq, scale
+        if layer is not None:
+            inv_freq = inv_freq[layer]
+        positions = position_ids[..., None, None].to(device, torch.float)
+        n = positions.numel() * inv_freq.numel()
+        if torch.compiler.is_compiling() or n <= ANGLES_AT_ONCE:  # compiled, no angles are kept
+            return _cos_and_sin(positions * inv_freq, scale, dtype)
+        # Angles are float32, and tables often half of that: all at once, they would be most of the memory.
+        shape, length = (*position_ids.shape, *inv_freq.shape), position_ids.shape[1]
+        cos, sin = (torch.empty(shape, dtype=dtype, device=device) for _ in range(2))
+        step = max(1, length * ANGLES_AT_ONCE // n)
+        for first in range(0, length, step):
+            part = slice(first, first + step)
+            cos[:, part], sin[:, part] = _cos_and_sin(positions[:, part] * inv_freq, scale, dtype)
+        return cos, sin
+
+
+class TablesByLayer:
+    """What layers with bases of their own are given in place of tables; each makes its own when it runs.
+
+    So the tables of one layer are in memory at a time. Frequencies do not come this way: FSDP lowers the precision of
+    all float tensors that a layer is given.
+    """
+
+    def __init__(self, rope, position_ids, dtype):
+        self._rope, self._position_ids, self._dtype = rope, position_ids, dtype
+
+    def of(self, layer, device):
+        """Tables of one layer, two tensors (B or 1, S, K, R/2)."""
+        return self._rope.tables(self._position_ids, self._dtype, device, layer=layer)
+
+
+def _cos_and_sin(angles, scale, dtype):
+    return (angles.cos() * scale).to(dtype), (angles.sin() * scale).to(dtype)
+
+
+def _by_layer(bases):
+    """Whether these are lists of bases, one for each layer."""
+    return isinstance(bases, list) and any(isinstance(row, list) for row in bases)
 
 
 def _rope_with_bases(config):
@@ -140,15 +198,19 @@ def _rope_with_bases(config):
     return rope.get(GLOBAL, rope)
 
 
-def _frequencies(config, rope):
-    """Return the frequencies of every base, (K, R/2), and the factor on cosines and sines.
+def _frequencies(config, rope, bases=None):
+    """Return the frequencies of every base, (K, R/2) or (L, K, R/2), and the factor on cosines and sines.
 
     A stock rope, of layers that keep theirs, has one base. The same operations as in transformers, in the same order,
     in float32 on the CPU: with the model's own base the frequencies are equal to the last bit.
     """
-    bases, rule = rope.get("bases"), rope.get("scaling")
+    rule = rope.get("scaling")
+    bases = bases or rope.get("bases")
     if bases is None:
         bases, rule = [rope["rope_theta"]], None if rope["rope_type"] == "default" else rope
+    if _by_layer(bases):
+        of_layers = [_frequencies(config, rope, row) for row in bases]
+        return torch.stack([inv_freq for inv_freq, _ in of_layers]), of_layers[0][1]
     if rule is None:
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         turning = int(head_dim * rope.get(PART, 1.0))
@@ -195,6 +257,8 @@ class PerHeadAttention:
         query, key, value = self._projected(hidden_states)
         query, key = self._split(query, key, shape)
         value = value.view(shape).transpose(1, 2)  # (B, K, S, D)
+        if isinstance(position_embeddings, TablesByLayer):
+            position_embeddings = position_embeddings.of(self.layer_idx, hidden_states.device)
         # Before heads and positions are transposed, so that the attention gets the memory layout of stock models.
         query, key = self._turned(query, key, *position_embeddings)
         query, key = query.transpose(1, 2), key.transpose(1, 2)  # (B, H, S, D), (B, K, S, D)
@@ -494,8 +558,10 @@ def model_class(config: Any) -> Any:
     return next((known[name] for name in named if name in known), models["AutoModelForCausalLM"])
 
 
-def with_bases(config: Any, bases: Iterable[float], *, keep_rule: bool = False) -> Any:
+def with_bases(config: Any, bases: Iterable[Any], *, keep_rule: bool = False) -> Any:
     """Copy a stock config as this file's class for it, with one base per KV head; raise ValueError if invalid.
+
+    `bases` are those of all layers, or a list or tuple of them for each layer.
 
     `keep_rule` applies the rule of a scaled model to every base; without, it is dropped.
     """
@@ -503,7 +569,8 @@ def with_bases(config: Any, bases: Iterable[float], *, keep_rule: bool = False) 
     result.__class__ = family_of(config).config
     result.__dict__.pop("model_type", None)  # set from a file, it would hide that of the class
     own = _rope_with_bases(config)
-    rope = {"rope_type": ROPE_TYPE, "rope_theta": own["rope_theta"], "bases": list(bases)}
+    rope = {"rope_type": ROPE_TYPE, "rope_theta": own["rope_theta"]}
+    rope["bases"] = [list(row) if isinstance(row, list | tuple) else row for row in bases]
     if PART in own:
         rope[PART] = own[PART]
     if keep_rule and own["rope_type"] != "default":
