@@ -92,7 +92,7 @@ def test_the_model_turns_by_our_frequencies(name, text, rope_type, longest):
         for length in (20, ORIGINAL, 3 * ORIGINAL):  # only growing: `dynamic` of transformers remembers the longest
             cos, _ = model.model.rotary_emb(torch.zeros(1), torch.arange(length)[None])
             ours, factor = scheme.inv_freq(length), scheme.attention_factor(length)
-            np.testing.assert_allclose(model.model.rotary_emb._inv_freq.double()[None], ours, rtol=1e-6, atol=0)
+            np.testing.assert_allclose(model.model.rotary_emb.inv_freq.double()[None], ours, rtol=1e-6, atol=0)
             assert model.model.rotary_emb.attention_scaling == pytest.approx(factor, rel=1e-6)
             angles = np.arange(length)[:, None] * ours
             np.testing.assert_allclose(cos[0, :, : HEAD_DIM // 2], factor * np.cos(angles), atol=1e-4)
@@ -186,7 +186,7 @@ def test_the_length_that_is_asked_for_goes_first(text, asked, longest):
         assert model.config.max_position_embeddings == longest
         if text != "uniform":
             model.model.rotary_emb(torch.zeros(1), torch.arange(3 * ORIGINAL)[None])
-            np.testing.assert_allclose(model.model.rotary_emb._inv_freq.double()[None], inv_freq, rtol=1e-6)
+            np.testing.assert_allclose(model.model.rotary_emb.inv_freq.double()[None], inv_freq, rtol=1e-6)
     assert model.config.max_position_embeddings == ORIGINAL
     apply_to_checkpoint("stock", text, "out", max_position_embeddings=asked)
     assert config_in("out")["max_position_embeddings"] == longest
