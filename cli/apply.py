@@ -7,7 +7,7 @@ from ropesearch.core.model_source import ModelSource
 from .errors import Command
 from .inputs import quiet_transformers, read_base_set, read_order
 from .notes import certainty_of_order, where_kept
-from .options import order_by_option, quiet_option, scaling_option
+from .options import by_layer_option, order_by_option, quiet_option, scaling_option
 from .output import note, say
 from .progress import announce
 
@@ -32,6 +32,7 @@ from .progress import announce
 )
 @scaling_option
 @order_by_option
+@by_layer_option
 @quiet_option
 def apply(
     model: str,
@@ -41,6 +42,7 @@ def apply(
     output: str,
     scaling: str | None,
     order_by: str | None,
+    by_layer: bool,
     quiet: bool,
 ) -> None:
     """Write a copy of the model MODEL that rotates by a base set or a position scheme.
@@ -56,6 +58,8 @@ def apply(
         raise click.UsageError("either --bases or --scheme must be given" + (", not both" if bases else ""))
     if order_by is not None and bases is None:
         raise click.UsageError("--order-by orders the bases of a file: it needs --bases")
+    if by_layer and order_by is None:
+        raise click.UsageError("--by-layer needs --order-by: it says by what layers differ")
     base_set = None if bases is None else read_base_set(bases)
     source = ModelSource.find(model)
     quiet_transformers(quiet=quiet)
@@ -67,9 +71,9 @@ def apply(
 
         config = as_kept(source).config()
         decay = read_order(order_by, config)
-        base_set = order_by_decay(base_set, decay, config)
+        base_set = order_by_decay(base_set, decay, config, by_layer=by_layer)
         note("the bases are assigned to the heads by measured slope, which is beyond the paper", quiet=quiet)
-        for text in certainty_of_order(decay):
+        for text in certainty_of_order(decay, by_layer=by_layer):
             note(text, quiet=quiet)
     change = apply_to_checkpoint(
         source,

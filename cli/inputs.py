@@ -137,7 +137,7 @@ def bases_and_head_dim(
         value = _as_number(argument)
         if value is None:
             base_set = _number_or_base_set(argument)
-            bases += base_set.bases
+            bases += base_set.of_all_layers("a waveform")
             sizes[base_set.head_dim] = argument
         else:
             bases.append(checks.base("bases", value))

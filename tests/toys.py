@@ -301,6 +301,12 @@ def turning_layers(config):
     return [layer for layer, turns in enumerate(getattr(config, "no_rope_layers", None) or [1] * 3) if turns]
 
 
+def sets_by_layer(name):
+    """Two sets of a toy whose three layers have bases of their own: the same, those of `sets`, and different ones."""
+    _, other = sets(name)
+    return base_set([other.bases] * 3), base_set([[b ** (0.8 + layer / 5) for b in other] for layer in range(3)])
+
+
 def tokens(*shape, seed=0):
     return torch.randint(1, VOCABULARY, shape, generator=torch.Generator().manual_seed(seed))
 
@@ -308,13 +314,15 @@ def tokens(*shape, seed=0):
 def naive_logits(model, bases, ids, seen=None, distances=None):
     """Logits of a causal model whose attention is that of `naive_attention`, with a base per KV head.
 
-    `seen`, a list, gets of every head of every layer queries and keys before rotation, scores and weights. `distances`,
-    (S, S), is what each query is to see as its distance from each key.
+    `bases` are those of all layers, or a tuple of them for each. `seen`, a list, gets of every head of every layer
+    queries and keys before rotation, scores and weights. `distances`, (S, S), is what each query is to see as its
+    distance from each key.
     """
     attentions = [layer.self_attn for layer in model.model.layers]
     forwards = [vars(attention).get("forward") for attention in attentions]
-    for attention in attentions:
-        attention.forward = partial(naive_attention, attention, bases, seen, distances)
+    for layer, attention in enumerate(attentions):
+        own = bases[layer] if isinstance(bases[0], tuple) else bases
+        attention.forward = partial(naive_attention, attention, own, seen, distances)
     try:
         return model(ids, use_cache=False).logits
     finally:

@@ -81,8 +81,11 @@ def evaluating(model: Any) -> Iterator[None]:
         model.train(training)
 
 
-def read_frequencies(decoder: Any, kv_heads: int) -> tuple[Floats, float]:
-    """Return the frequencies of every KV head, (K, D/2), and the factor on cosine and sine."""
+def read_frequencies(decoder: Any, kv_heads: int, layers: Sequence[int]) -> tuple[Floats, float]:
+    """Return the frequencies of every KV head and the factor on cosine and sine.
+
+    The frequencies are (K, D/2), or those of `layers`, (L, K, D/2), where layers differ.
+    """
     rotary = decoder.rotary_emb
     for prefix in ("", f"{GLOBAL}_"):  # the latter where each type of layer has a rope
         if not hasattr(rotary, f"{prefix}inv_freq"):
@@ -92,7 +95,8 @@ def read_frequencies(decoder: Any, kv_heads: int) -> tuple[Floats, float]:
             own = getattr(type(rotary)(decoder.config), f"{prefix}inv_freq")
         theta = own.double().cpu().numpy()
         return np.tile(theta, (kv_heads, 1)), float(getattr(rotary, f"{prefix}attention_scaling"))
-    return rotary._inv_freq.double().cpu().numpy(), float(rotary.attention_scaling)
+    theta = rotary._inv_freq.double().cpu().numpy()
+    return theta[list(layers)] if theta.ndim > 2 else theta, float(rotary.attention_scaling)
 
 
 class _AllCapturedError(Exception):
@@ -125,8 +129,13 @@ class _AttentionCapture:
         ]
 
     def _see(self, module: Any, inputs: Any, named: Any) -> None:
+        from ropesearch.model.modeling_harpe import TablesByLayer
+
         hidden = named["hidden_states"] if "hidden_states" in named else inputs[0]
-        cos, sin = named["position_embeddings"] if "position_embeddings" in named else inputs[1]
+        tables = named["position_embeddings"] if "position_embeddings" in named else inputs[1]
+        if isinstance(tables, TablesByLayer):
+            tables = tables.of(self._attention.layer_idx, hidden.device)  # type: ignore[no-untyped-call]
+        cos, sin = tables
         if cos.dim() == 3:  # stock: (1, S, D), the second half of the channels like the first
             half = cos.shape[-1] // 2
             cos, sin = cos[..., None, :half], sin[..., None, :half]

@@ -117,7 +117,7 @@ def measure_decay(
 
     with evaluating(model), explaining_lack(n):
         sums = add_up(softmax=softmax)
-        theta, scale = read_frequencies(decoder, identity["kv_heads"])
+        theta, scale = read_frequencies(decoder, identity["kv_heads"], measured)
         coefficients, curves = sums.coefficients() * scale**2, sums.curves()
         del sums  # before those of the second run
         verified = None
@@ -129,7 +129,7 @@ def measure_decay(
         model={
             "name": called,
             **identity,
-            "bases": None if config.bases is None else list(config.bases),
+            "bases": None if config.bases is None else [list(b) if isinstance(b, tuple) else b for b in config.bases],
             "max_position_embeddings": config.max_position_embeddings,
             "rope": config.rope_values,
             "attention_factor": scale,
