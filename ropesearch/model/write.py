@@ -94,8 +94,9 @@ def apply_to_checkpoint(
     config = source.config()
     asked = _Asked(base_set_or_scheme, max_position_embeddings, scaling, form)
     asked.change_of(config)  # refused before weights are fetched
-    if config.quantized:
-        msg = f"the weights of {source.name} are quantized; bases and schemes can be given to one whose are not"
+    if config.quantized and not form.is_own:
+        msg = f"the weights of {source.name} are quantized and can only be copied as they are, without `dtype` and "
+        msg += "`max_shard_size`"
         raise InputError(msg)
     if source.gguf_file is None:
         return _copy(source, asked, Path(output), progress)
@@ -120,7 +121,8 @@ def _copy(source: ModelSource, asked: _Asked, output: Path, progress: Progress |
     folder, form = source.folder, asked.form
     weights = _weight_files(folder)
     change, changed = _changed_model(source, asked)
-    _check_weights(weights, changed, source.name)
+    check = _check_quantized if source.config().quantized else _check_weights
+    check(weights, changed, source.name)
 
     others = find_companions(folder)
     check_links([folder / "config.json", *weights, *others], folder)
@@ -227,8 +229,7 @@ def _changed_model(source: ModelSource, asked: _Asked) -> tuple[RopeChange, "Pre
 
 def _check_weights(files: Iterable[Path], model: "PreTrainedModel", name: str) -> None:
     """Raise InputError unless the names and shapes in the files are those of the model."""
-    found = {key: shape for file in files if file.suffix != ".json" for key, shape in _shapes(file)}
-    needed = {key: tuple(tensor.shape) for key, tensor in _as_in_files(model).items()}
+    found, needed = _found(files), {key: tuple(tensor.shape) for key, tensor in _as_in_files(model).items()}
     prefix = f"{model.base_model_prefix}."
     without_head = not any(key.startswith(prefix) for key in found)
     if without_head:  # saved from an AutoModel: the names have no prefix
@@ -243,6 +244,26 @@ def _check_weights(files: Iterable[Path], model: "PreTrainedModel", name: str) -
         if found[key] != shape:
             msg = f"{key} in {name} has the shape {found[key]}, but its config requires {shape}"
             raise InputError(msg)
+
+
+def _check_quantized(files: Iterable[Path], model: "PreTrainedModel", name: str) -> None:
+    """Raise InputError unless quantized weights are there for every module: names and shapes are each method's own."""
+    found, needed = _found(files), _as_in_files(model)
+    if model.config.tie_word_embeddings:
+        needed.pop("lm_head.weight", None)
+    modules = {".".join(parts[:i]) for parts in (key.split(".") for key in found) for i in range(len(parts))}
+    missing = [key for key in needed if key not in found and key.rpartition(".")[0] not in modules]
+    if missing:
+        msg = f"{name} holds no weights for {some(missing)}, which its config requires"
+        raise InputError(msg)
+    if found.keys() <= needed.keys() | {"lm_head.weight"}:
+        msg = f"the config of {name} says that its weights are quantized, but its files hold plain ones"
+        raise InputError(msg)
+
+
+def _found(files: Iterable[Path]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor in weight files, by its name."""
+    return {key: shape for file in files if file.suffix != ".json" for key, shape in _shapes(file)}
 
 
 def _as_in_files(model: "PreTrainedModel") -> dict[str, Any]:
