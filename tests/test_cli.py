@@ -392,6 +392,10 @@ NEEDED = ["--bmin", "1e6", "--bmax", "5e6", "--stride", "30000", "--heads", "32"
             "--output must be a .json, .csv, .md, .tex, .safetensors, .npz or .pt file, not 'a.txt'",
         ),
         (
+            ["export", "table2", "-o", "a.gguf"],
+            "no .gguf file can hold a base per head: llama.cpp takes one table of frequency factors for all heads of a",
+        ),
+        (
             ["export", "good.json", "-o", "a.npz", "--dtype", "int8"],
             "--dtype must be one of float32, float64",
         ),

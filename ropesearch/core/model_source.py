@@ -223,16 +223,17 @@ def find_config(model: str | os.PathLike[str]) -> ModelConfig:
     ValueError
         If it cannot be read as a configuration; the message says why.
     """
-    if names_model(model) and Path(model).name != "config.json":
+    if os.path.isdir(model) or (names_model(model) and Path(model).name != "config.json"):
         return ModelSource.find(model).config()
     return ModelConfig.read(model)
 
 
 def names_model(model: str | os.PathLike[str]) -> bool:
-    """Whether this looks like a model: a folder, a config.json, a .gguf file or a name on the hub."""
+    """Whether this is a model: a folder that holds one, a config.json, a .gguf file or a name on the hub."""
     path = Path(model)
-    is_local = os.path.isdir(path) or path.suffix == ".gguf" or path.name == "config.json"
-    return is_local or _is_hub_name(os.fspath(model))
+    if os.path.isdir(path):
+        return os.path.exists(path / "config.json") or any(path.glob("*.gguf"))
+    return path.suffix == ".gguf" or path.name == "config.json" or _is_hub_name(os.fspath(model))
 
 
 def require_gguf() -> None:
