@@ -139,7 +139,8 @@ class Plot {
       ticks: { stroke: colour("grid"), width: 1 },
       font: "12px system-ui, sans-serif",
       labelFont: "12px system-ui, sans-serif",
-      labelSize: 18,
+      labelSize: 16,
+      labelGap: 0,
     };
     const values = (u, splits) => splits.map((value) => (value === null ? "" : short(value)));
     const yValues = (u, splits) => splits.map((value) => (value === null ? "" : options.yValue ? options.yValue(value) : short(value)));
@@ -159,7 +160,16 @@ class Plot {
           y: { distr: options.yLog ? 3 : 1, auto: false, range: (u, low, high) => [low, high] },
         },
         axes: [
-          { ...axis, label: options.xLabel, values, space: 60, incrs: options.whole && !options.log ? wholeSteps : undefined },
+          {
+            ...axis,
+            label: options.xLabel,
+            values,
+            size: 32,
+            space: 60,
+            ...(options.log
+              ? { splits: (u, i, low, high) => this.splits(low, high, u.width / 70), filter: (u, splits) => splits }
+              : { incrs: options.whole ? wholeSteps : undefined }),
+          },
           { ...axis, label: options.yLabel, values: yValues, size: 58 },
         ],
         series: [{}, ...options.series()],
@@ -174,6 +184,27 @@ class Plot {
       this.host,
     );
     this.touches(this.u.over);
+  }
+
+  /** Where a logarithmic axis has ticks: at places of its owner's, else at powers of two, or at 1, 2 and 5 times ten to
+   *  some power; at even steps where less than a decade is shown. */
+  splits(low, high, most) {
+    const { log, ticks } = this.options;
+    const within = (all) => all.filter((x) => x >= low && x <= high);
+    const thinned = (all) => all.filter((_, i) => i % Math.ceil(all.length / most) === 0);
+    if (ticks && ticks.length <= most) return within(ticks);
+    const powers = (base) => {
+      const first = Math.floor(Math.log(low) / Math.log(base));
+      const last = Math.ceil(Math.log(high) / Math.log(base));
+      return Array.from({ length: last - first + 1 }, (_, i) => base ** (first + i));
+    };
+    if (log === 2 && high / low > 4) return thinned(within(powers(2).map(Math.round)));
+    if (high / low < 12) {
+      const step = [1, 2, 5].flatMap((x) => powers10.map((power) => x * power)).sort((a, b) => a - b).find((x) => (high - low) / x < most);
+      return Array.from({ length: Math.floor(high / step) - Math.ceil(low / step) + 1 }, (_, i) => (Math.ceil(low / step) + i) * step);
+    }
+    const fine = within(powers(10).flatMap((power) => [power, 2 * power, 5 * power]));
+    return fine.length <= most ? fine : thinned(within(powers(10)));
   }
 
   /** Show a range of the horizontal axis, as far as there is one. */
@@ -372,6 +403,8 @@ class Plot {
     );
   }
 }
+
+const powers10 = Array.from({ length: 20 }, (_, i) => 10 ** (i - 6));
 
 /** Steps of an axis that counts. */
 const wholeSteps = Array.from({ length: 24 }, (_, i) => [1, 2, 5][i % 3] * 10 ** Math.floor(i / 3));

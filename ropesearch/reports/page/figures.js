@@ -7,6 +7,7 @@
  *  [{name, y, style}] and marks [{x, text}]. */
 class Lines {
   constructor(parent, about) {
+    if (about.title) parent.append(element("h3", {}, about.title));
     this.host = element("div", {});
     this.legend = element("div", { class: "chips", role: "group", "aria-label": "Lines" });
     this.live = element("p", { class: "unseen", "aria-live": "polite" });
@@ -50,9 +51,11 @@ class Lines {
     return { y: of(line.y), low: of(line.low), high: of(line.high) };
   }
 
+  /** The look of a line: by its place among several, by the number of a style, or by the name of a colour. */
   style(line, i) {
+    if (typeof line.style === "string") return { hex: colour(line.style), dash: line.plain ? [] : [6, 3] };
     const style = data.styles[(line.style === undefined ? i : line.style) % data.styles.length];
-    return { hex: line.colour || colour(style.colour), dash: line.plain ? [] : style.dash };
+    return { hex: colour(style.colour), dash: line.plain ? [] : style.dash };
   }
 
   get several() {
@@ -94,6 +97,7 @@ class Lines {
       log: about.x.log,
       whole: false,
       aspect: about.aspect,
+      ticks: about.ticks,
       xLabel: about.x.label,
       yLabel: about.y.label,
       yLog: about.y.log,
@@ -156,6 +160,7 @@ class Lines {
     const { left, top, width, height } = u.bbox;
     ctx.save();
     ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
+    ctx.textAlign = "left";
     ctx.fillStyle = ctx.strokeStyle = colour("ink");
     ctx.setLineDash([4 * devicePixelRatio, 3 * devicePixelRatio]);
     for (const { x, text } of this.about.marks || []) {
@@ -235,6 +240,10 @@ class DecayFigure {
     this.at = { row: 0, head: 0 };
     this.cells = [];
     this.grid = element("div", { class: "heat", role: "grid", "aria-label": about.label });
+    const numbers = Array.from({ length: about.heads }, (_, head) =>
+      element("span", { role: "columnheader", class: this.edge(head) }, head % 4 ? "" : String(head)),
+    );
+    this.grid.append(element("div", { role: "row" }, element("span", { role: "columnheader" }, "layer"), ...numbers));
     about.layers.forEach((layer, row) => {
       const cells = Array.from({ length: about.heads }, (_, head) => this.cell(row, head));
       this.cells.push(cells);
@@ -260,10 +269,15 @@ class DecayFigure {
     this.show(...about.start);
   }
 
+  /** Heads of one KV head stand together. */
+  edge(head) {
+    return head && this.about.group > 1 && head % this.about.group === 0 ? "edge" : "";
+  }
+
   cell(row, head) {
     const { layers, slopes } = this.about;
     const text = `layer ${layers[row]}, head ${head}: slope ${formatted(slopes[row][head], 2)}`;
-    const made = element("button", { type: "button", role: "gridcell", tabindex: -1, "aria-label": text, title: text });
+    const made = element("button", { type: "button", role: "gridcell", class: this.edge(head), tabindex: -1, "aria-label": text, title: text });
     made.style.background = this.about.colours[row][head];
     made.addEventListener("click", () => this.show(row, head));
     return made;

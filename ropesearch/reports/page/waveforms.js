@@ -3,7 +3,7 @@
 
 const BUCKETS = 700; // of a range that is too long to show every value
 const EVERY = 1400; // distances of which every value is shown
-const FEW = 8; // heads with bands and marks of their own
+const FEW = 3; // heads that all have bands and marks of their own
 const FEWEST = 50; // distances shown at least
 
 class Waveforms {
@@ -13,9 +13,10 @@ class Waveforms {
       ? about.theta.map((row) => Float64Array.from(row))
       : about.rows.map((row) => frequenciesOf(row.base, about.headDim));
     this.n = about.rows.length;
+    this.pools = this.n > 1 && !about.map; // whether a best head and a mean say something
     this.on = new Set(about.lines);
     this.focus = null; // the head that stands out
-    this.parts = { best: this.n > 1, mean: this.n > 1, heads: true, marks: true };
+    this.parts = { best: this.pools, mean: this.pools, heads: true, marks: true };
     this.unit = "cosine";
     this.log = false;
     this.pool = "all";
@@ -90,8 +91,10 @@ class Waveforms {
     this.ticks = {};
     const parts = { best: "best head", mean: "mean", heads: "heads", marks: "peaks and valleys" };
     for (const [name, label] of Object.entries(parts)) {
-      if (this.n === 1 && (name === "best" || name === "mean" || name === "heads")) continue;
-      this.ticks[name] = tickBox(label, this.parts[name], (ticked) => this.toggle(name, ticked));
+      if (!this.pools && name !== "marks") continue;
+      const tick = tickBox(label, this.parts[name], (ticked) => this.toggle(name, ticked));
+      if (name === "best" || name === "mean") tick.box.after(" ", swatch(`var(--${name})`, name === "mean" ? [6, 3] : null));
+      this.ticks[name] = tick;
     }
     const units = choice("unit", [["cosine", "mean cosine"], ["logits", "logits"]], (unit) => {
       this.unit = unit;
@@ -102,10 +105,10 @@ class Waveforms {
       this.remake();
     });
     const ticks = Object.values(this.ticks).map((tick) => tick.label);
-    this.bar = bar;
-    bar.append(...ticks, units, axis);
-    if (this.n > 1) {
-      bar.append(
+    bar.append(...ticks);
+    const more = element("div", { class: "bar" }, units, axis);
+    if (this.pools) {
+      more.append(
         choice("best and mean of", [["all", "all heads"], ["shown", "heads shown"]], (pool) => {
           this.pool = pool;
           this.rebuild();
@@ -125,12 +128,14 @@ class Waveforms {
       { class: "buttons" },
       button("all", "Show all heads", () => this.choose(about.rows.keys())),
       button("none", "Show no head", () => this.choose([])),
-      button("some", "Show some heads, evenly spread over the bases", () => this.choose(about.lines)),
     );
-    section.append(bar, this.host, this.progress, this.status, reading, this.live);
+    if (about.lines.length < this.n) {
+      all.append(button("some", "Show some heads, evenly spread over the bases", () => this.choose(about.lines)));
+    }
+    section.append(bar, this.host, this.progress, this.status, reading, more, this.live);
     if (this.n > 1) {
       section.append(
-        element("div", { class: "bar" }, element("strong", {}, "Heads"), all, element("span", { class: "hint" }, "press one to show or hide it; point at one to see it stand out")),
+        element("div", { class: "bar" }, element("strong", {}, about.map ? "Distances seen" : "Heads"), all, element("span", { class: "hint" }, "press one to show or hide it; point at one to see it stand out, with its peaks and valleys")),
         heads,
       );
     }
@@ -255,7 +260,7 @@ class Waveforms {
     const made = [];
     let at = 1;
     const band = (high, low, fill) => made.push({ series: [high, low], fill });
-    if (this.n > 1) band(at + 1, at, pale(colour("faint"), 0.16));
+    if (this.pools) band(at + 1, at, pale(colour("faint"), 0.16));
     at += 2;
     for (const row of this.banded) {
       band(at + 1, at, pale(this.about.rows[row].colour, 0.3));
@@ -296,6 +301,7 @@ class Waveforms {
 
   ask(first, last, show) {
     this.showing = show;
+    this.range = [first, last];
     if (this.worker && (this.ready || last - first < AT_ONCE)) {
       const request = { edges: this.edges(first, last), lines: this.lines, banded: this.banded, pool: this.pooled };
       this.waiting = { id: this.shape, request };
@@ -347,7 +353,7 @@ class Waveforms {
     if (this.parts.mean) columns.push(scaled(view.mean.low), scaled(view.mean.high), scaled(view.mean.mean));
     // The line of the best head runs along its lowest values, which the floor is about.
     if (this.parts.best) columns.push(scaled(view.best.high), scaled(view.best.low));
-    const [first, last] = this.plot.range;
+    const [first, last] = this.range;
     // The rise to 1 at the first distances, which would take up half of the height, is a line along the left edge.
     const from = n < last - first + 1 && edges[0] < 100 && !this.log ? 1 : 0;
     let [low, high] = [Infinity, -Infinity];
@@ -364,15 +370,15 @@ class Waveforms {
 
   describe(first, last) {
     const { about } = this;
-    const range = `distances ${formatted(first)} to ${formatted(last)}`;
-    const many = this.lines.length < this.n && this.parts.heads ? `${this.lines.length} of ${this.n} heads have lines; ` : "";
-    const buckets = this.log ? `buckets of up to ${formatted(this.width)} distances` : `buckets of ${formatted(this.width)} distances`;
+    const range = `Distances ${formatted(first)} to ${formatted(last)}`;
+    const many = this.lines.length < this.n && this.parts.heads ? `${this.lines.length} of ${this.n} heads have lines. ` : "";
+    const buckets = this.log ? `Buckets of up to ${formatted(this.width)} distances` : `Buckets of ${formatted(this.width)} distances`;
     const how =
       this.width > 1
-        ? `${buckets}: a head's line is its mean in each, the best head's runs along its lowest values, and bands span lowest to highest`
-        : "every value is shown";
-    const grey = this.n > 1 ? "; grey: from the lowest to the highest of all heads" : "";
-    this.status.textContent = `${range}. ${many}${how}${grey}. ${about.note}`;
+        ? `${buckets}: a line is the mean in each${this.pools ? ", that of the best head the lowest value," : ""} and a band spans lowest to highest`
+        : "Every value is shown";
+    const grey = this.pools ? "; grey spans all heads" : "";
+    this.status.textContent = `${range}. ${many}${how}${grey}.${this.parts.marks ? ` ${about.note}` : ""}`;
   }
 
   /** The floor, and the peaks and valleys of the heads that stand out. */
@@ -385,7 +391,7 @@ class Waveforms {
     ctx.beginPath();
     ctx.rect(left, top, width, height);
     ctx.clip();
-    const [first, last] = this.plot ? this.plot.range : [0, 0];
+    const [first, last] = this.range;
     const zero = u.valToPos(0, "y", true);
     ctx.strokeStyle = pale(colour("ink"), 0.5);
     ctx.lineWidth = ratio;
@@ -407,7 +413,7 @@ class Waveforms {
       }
     }
     const { floor } = this.about;
-    if (floor && this.parts.best && this.pool === "all" && floor.distance >= first && floor.distance <= last) {
+    if (floor && (this.parts.best || !this.pools) && this.pool === "all" && floor.distance >= first && floor.distance <= last) {
       const [x, y] = place(floor.distance, floor.value);
       ctx.lineWidth = 2 * ratio;
       ctx.fillStyle = colour("paper");
@@ -459,8 +465,8 @@ class Waveforms {
     const pool = this.pooled;
     const best = pool.reduce((a, b) => (values[b] > values[a] ? b : a));
     const mean = pool.reduce((sum, row) => sum + values[row], 0) / pool.length;
-    const lines = this.n > 1 ? [["best head", values[best], this.about.rows[best].label], ["mean", mean, `of ${pool.length} heads`]] : [["value", values[0], this.about.rows[0].label]];
-    if (this.focus !== null) lines.push(["head", values[this.focus], this.about.rows[this.focus].label]);
+    const lines = this.pools ? [["best head", values[best], this.about.rows[best].label], ["mean", mean, `of ${pool.length} heads`]] : values.map((value, row) => ["value", value, this.about.rows[row].label]);
+    if (this.pools && this.focus !== null) lines.push(["head", values[this.focus], this.about.rows[this.focus].label]);
     this.values.replaceChildren(
       ...lines.map(([name, value, of]) =>
         element("div", {}, element("dt", {}, name), element("dd", {}, element("data", { value, "data-name": name }, formatted(value, 6)), ` ${of}`)),
