@@ -67,8 +67,8 @@ def without_last_digits(text):
 
 
 def words(text):
-    """Lines of a text without its numbers, stars and frames; whoever runs it finds others."""
-    lines = [re.findall(r"[A-Za-z][\w-]*", line) for line in text.splitlines()]
+    """Lines of a text without its numbers, digests, stars and frames; whoever runs it finds others."""
+    lines = [re.findall(r"[A-Za-z][A-Za-z-]*", line) for line in re.sub(r"\b[0-9a-f]{16}\b", "", text).splitlines()]
     return [line for line in lines if line]
 
 
@@ -101,7 +101,7 @@ def save_toy(folder):
 
     tokenizer = word_tokenizer("The lighthouse keeper counted the ships", *shipped_texts().values())
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=48, intermediate_size=48, num_hidden_layers=2, num_attention_heads=9,
+        vocab_size=len(tokenizer), hidden_size=54, intermediate_size=48, num_hidden_layers=2, num_attention_heads=9,
         num_key_value_heads=3, head_dim=64, max_position_embeddings=8192, initializer_range=0.2,
         rope_parameters={"rope_type": "default", "rope_theta": 100000.0},
     )  # fmt: skip
@@ -119,3 +119,14 @@ def test_putting_a_set_into_a_model(run):
 def test_putting_a_set_into_smollm2(run, smollm2):
     Path("SmolLM2-135M-Instruct").symlink_to(smollm2)
     follow("apply.md", run)
+
+
+def test_measuring_decay(run):
+    save_toy("SmolLM2-135M-Instruct")
+    follow("decay.md", run)
+
+
+@pytest.mark.slow
+def test_measuring_the_decay_of_smollm2(run, smollm2):
+    Path("SmolLM2-135M-Instruct").symlink_to(smollm2)
+    follow("decay.md", run)
