@@ -116,11 +116,22 @@ class PerHeadRope(nn.Module):
         config.validate_rope()  # transformers does so only for a config that it loads
         # Not a buffer: `.to(bfloat16)` would round it, and from_pretrained, which first builds models without memory,
         # would fill it with garbage.
-        self._inv_freq, self.attention_scaling = _frequencies(config, rope)  # (K, R/2), or (L, K, R/2)
-        others = set(config.layer_types) - {GLOBAL} if GLOBAL in config.rope_parameters else ()
-        # One row for all heads of the layers of another type.
-        self._of_others = {kind: _frequencies(config, config.rope_parameters[kind]) for kind in others}
+        others = {} if rope is config.rope_parameters else set(config.layer_types) - {GLOBAL}
+        # By type of layer, the factor on cosines and sines, and frequencies: (K, R/2), or (L, K, R/2) of layers with
+        # bases of their own, or (1, R/2) of a type without bases.
+        self._by_type = {kind: _frequencies(config, config.rope_parameters[kind]) for kind in others}
+        self._by_type[GLOBAL] = _frequencies(config, rope)
         self._in_float = family_of(config).rotates_in_float
+
+    @property
+    def _inv_freq(self):
+        """Frequencies of every base, (K, R/2) or (L, K, R/2)."""
+        return self._by_type[GLOBAL][0]
+
+    @property
+    def attention_scaling(self):
+        """The factor on cosines and sines, as in stock models."""
+        return self._by_type[GLOBAL][1]
 
     def forward(self, x, position_ids, layer_type=GLOBAL):
         """Compute tables for `position_ids`, (B, S) or (1, S): two tensors (B or 1, S, K, R/2).
@@ -129,22 +140,19 @@ class PerHeadRope(nn.Module):
         own out of what this returns. Layers of a type without bases have one table for all heads: (B or 1, S, 1, R/2).
         """
         dtype = torch.float if self._in_float else x.dtype
-        if layer_type == GLOBAL and self._inv_freq.dim() > 2:
+        if self._by_type[layer_type][0].dim() > 2:
             return TablesByLayer(self, position_ids, dtype)
-        return self.tables(position_ids, dtype, x.device, layer_type=layer_type)
+        return self.tables(position_ids, dtype, x.device, layer_type)
 
     @torch.no_grad()
-    def tables(self, position_ids, dtype, device, layer=None, layer_type=GLOBAL):
-        """Compute the tables of all layers, or where they differ those of one."""
-        if layer_type == GLOBAL:
-            if self._inv_freq.device != device:
-                self._inv_freq = self._inv_freq.to(device)
-            inv_freq, scale = self._inv_freq if layer is None else self._inv_freq[layer], self.attention_scaling
-        else:
-            inv_freq, scale = self._of_others[layer_type]
-            if inv_freq.device != device:
-                inv_freq = inv_freq.to(device)
-                self._of_others[layer_type] = inv_freq, scale
+    def tables(self, position_ids, dtype, device, layer_type=GLOBAL, layer=None):
+        """Compute the tables of all layers of a type, or where they differ those of one."""
+        inv_freq, scale = self._by_type[layer_type]
+        if inv_freq.device != device:
+            inv_freq = inv_freq.to(device)
+            self._by_type[layer_type] = inv_freq, scale
+        if layer is not None:
+            inv_freq = inv_freq[layer]
         positions = position_ids[..., None, None].to(device, torch.float)
         n = positions.numel() * inv_freq.numel()
         if torch.compiler.is_compiling() or n <= ANGLES_AT_ONCE:  # compiled, no angles are kept
@@ -171,7 +179,7 @@ class TablesByLayer:
 
     def of(self, layer, device):
         """Tables of one layer, two tensors (B or 1, S, K, R/2)."""
-        return self._rope.tables(self._position_ids, self._dtype, device, layer)
+        return self._rope.tables(self._position_ids, self._dtype, device, layer=layer)
 
 
 def _cos_and_sin(angles, scale, dtype):
@@ -189,18 +197,19 @@ def _rope_with_bases(config):
     return rope.get(GLOBAL, rope)
 
 
-def _frequencies(config, rope):
+def _frequencies(config, rope, bases=None):
     """Return the frequencies of every base, (K, R/2) or (L, K, R/2), and the factor on cosines and sines.
 
     A stock rope, of layers that keep theirs, has one base. The same operations as in transformers, in the same order,
     in float32 on the CPU: with the model's own base the frequencies are equal to the last bit.
     """
-    bases, rule = rope.get("bases"), rope.get("scaling")
-    if _by_layer(bases):
-        of_layers = [_frequencies(config, {**rope, "bases": row}) for row in bases]
-        return torch.stack([inv_freq for inv_freq, _ in of_layers]), of_layers[0][1]
+    rule = rope.get("scaling")
+    bases = bases or rope.get("bases")
     if bases is None:
         bases, rule = [rope["rope_theta"]], None if rope["rope_type"] == "default" else rope
+    if _by_layer(bases):
+        of_layers = [_frequencies(config, rope, row) for row in bases]
+        return torch.stack([inv_freq for inv_freq, _ in of_layers]), of_layers[0][1]
     if rule is None:
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         turning = int(head_dim * rope.get(PART, 1.0))
