@@ -177,20 +177,21 @@ def _weight_files(folder: Path) -> list[Path]:
 def _changed_model(source: ModelSource, asked: _Asked) -> tuple[RopeChange, "PreTrainedModel"]:
     """The change, and the model that comes of it, without memory for its weights."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    import transformers
 
     from . import modeling_harpe
 
     options = {} if source.gguf_file is None else {"gguf_file": source.gguf_file}
     try:
-        config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False, **options)
+        config = transformers.AutoConfig.from_pretrained(source.folder, trust_remote_code=False, **options)
         # Once more, with what transformers fills in.
         change = asked.change_of(ModelConfig.of(config.to_dict(), source.name))
         changed = change.config(config)
+        ours = modeling_harpe.model_class(config)
         with torch.device("meta"):
             if change.base_set is None:
-                return change, AutoModelForCausalLM.from_config(changed)
-            return change, modeling_harpe.family_of(config).causal_lm(changed)
+                return change, getattr(transformers, ours.__name__.removeprefix("Harpe"))(changed)
+            return change, ours(changed)
     except InputError:
         raise
     except Exception as error:  # invalid values and cut-off files raise errors of many classes
@@ -207,7 +208,7 @@ def _check_weights(files: Iterable[Path], model: "PreTrainedModel", name: str) -
     if without_head:  # saved from an AutoModel: the names have no prefix
         needed = {key.removeprefix(prefix): shape for key, shape in needed.items()}
     if without_head or model.config.tie_word_embeddings:
-        needed.pop("lm_head.weight")
+        needed.pop("lm_head.weight", None)
     missing = [key for key in needed if key not in found]
     if missing:
         msg = f"{name} holds no weights for {some(missing)}, which its config requires"
