@@ -207,7 +207,7 @@ def toy_config(name, attention="sdpa", **more):
     return config(
         vocab_size=VOCABULARY,
         hidden_size=HEADS * HEAD_DIM,
-        intermediate_size=96,
+        intermediate_size=more.pop("intermediate_size", 96),
         num_hidden_layers=3,
         num_attention_heads=HEADS,
         num_key_value_heads=kv_heads,

@@ -120,7 +120,7 @@ class _AttentionCapture:
         self._family: Any = family_of(attention.config).attention  # whose methods know stock attention too
         self._take = take
         self._report = report
-        self._seen: tuple[Any, ...] = ()
+        self._seen: tuple[torch.Tensor, ...] = ()
 
     def attach(self) -> "list[RemovableHandle]":
         return [
@@ -129,23 +129,27 @@ class _AttentionCapture:
         ]
 
     def _see(self, module: Any, inputs: Any, named: Any) -> None:
+        from ropesearch.model.modeling_harpe import TablesByLayer
+
         hidden = named["hidden_states"] if "hidden_states" in named else inputs[0]
-        self._seen = hidden, named["position_embeddings"] if "position_embeddings" in named else inputs[1]
+        tables = named["position_embeddings"] if "position_embeddings" in named else inputs[1]
+        if isinstance(tables, TablesByLayer):
+            tables = tables.of(self._attention.layer_idx, hidden.device)  # type: ignore[no-untyped-call]
+        cos, sin = tables
+        if cos.dim() == 3:  # stock: (1, S, D), the second half of the channels like the first
+            half = cos.shape[-1] // 2
+            cos, sin = cos[..., None, :half], sin[..., None, :half]
+        self._seen = hidden, cos[0], sin[0]  # tables (S, 1 or K, D/2)
 
     def _hand_over(self, module: Any, inputs: Any, output: Any) -> None:
-        from ropesearch.model.modeling_harpe import rotate, tables_of
+        from ropesearch.model.modeling_harpe import rotate
 
-        (hidden, tables), self._seen = self._seen, ()
+        (hidden, cos, sin), self._seen = self._seen, ()
         attention, family = self._attention, self._family
         # Once more what the layer has made of them, since families differ in what lies between.
         query, key, _ = family._projected(attention, hidden)
         query, key = family._split(attention, query, key, (*hidden.shape[:-1], -1, attention.head_dim))
         query, key = query[0], key[0]  # (S, H, D), (S, K, D)
-        cos, sin = tables_of(tables, attention, query.device)
-        if cos.dim() == 3:  # stock: (1, S, D), the second half of the channels like the first
-            half = cos.shape[-1] // 2
-            cos, sin = cos[..., None, :half], sin[..., None, :half]
-        cos, sin = cos[0], sin[0]  # (S, 1 or K, D/2)
         # In the dtype of the model: what is measured is what the model does.
         rotated_key = rotate(key, cos, sin)
         if cos.shape[1] > 1:

@@ -12,6 +12,24 @@ if TYPE_CHECKING:
 
 QUANTILES = {"5 %": 0.05, "50 %": 0.5, "95 %": 0.95}
 
+NAMES = {
+    "slope": "slope",
+    "unit_waveform": "unit waveform",
+    "minus_log": "−log m",
+    "curve": "model curve",
+    "agreement": "agreement of texts",
+    "sink_mass": "mass on first keys",
+}
+CHANGE_NAMES = {
+    "slope": "slope",
+    "predicted_slope": "predicted slope",
+    "verified_slope": "slope with bases",
+    "prediction": "correlation with prediction",
+    "no_change": "correlation with old curve",
+    "change_error": "prediction error",
+}
+"""What tables call the figures of a decay, as measured and with other bases."""
+
 
 def compute_figures(decay: "Decay") -> dict[str, Floats]:
     """Return the figures of every head by name, float64, shape (L, H) each; NaN where a curve is constant.

@@ -3,10 +3,12 @@
 import csv
 import io
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from ropesearch.core import checks
 from ropesearch.core.base_set import BaseSet
-from ropesearch.core.errors import shown
+from ropesearch.core.errors import InputError, shown
 
 COLUMNS = {
     "kv_head": "KV head",
@@ -51,6 +53,30 @@ def rows(base_set: BaseSet, *, digits: int | None = None) -> list[tuple[str, ...
             )
         )
     return table
+
+
+def coverage_lines(figures: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
+    """Return the figures of `Coverage.to_dict` in words, by their names, after a title.
+
+    Raises
+    ------
+    ValueError
+        If the figures, which may come from a file, lack one.
+    """
+    try:
+        first, last = figures["distances"]
+        shares = [float(share) for share in figures["valleys_on_peaks"] if share is not None]
+        ripple = figures["ripple"]
+        lines = {
+            "floor of the best head": f"{figures['floor']:.4f} at distance {figures['floor_distance']}",
+            "mean of the best head": f"{figures['mean']:.4f}",
+            "1 % quantile of the best head": f"{figures['quantile_01']:.4f}",
+            "ripple of the mean": "undefined below 8192 distances" if ripple is None else f"{ripple:.5f}",
+            "valleys on another head's peak": f"{sum(shares) / len(shares):.1%}" if shares else "no valleys",
+        }
+    except (KeyError, TypeError, ValueError):
+        raise InputError("the coverage in the file lacks figures; --coverage computes it again") from None
+    return f"coverage, distances {first} to {last}", lines
 
 
 def to_csv(base_set: BaseSet) -> str:

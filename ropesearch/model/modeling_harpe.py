@@ -2,8 +2,8 @@
 
 `ropesearch apply` copies this file into every checkpoint that it writes, where `trust_remote_code=True` loads it. It
 needs only torch and transformers. Shapes: B sequences, S tokens, H query heads, K KV
-heads, G = H / K query heads to a KV head, D channels per head, of which the first R rotate (all, in most families),
-L layers.
+heads, G = H / K query heads to a KV head, D channels per head, of which the first R rotate (all, in most families), L
+layers.
 """
 
 import copy
@@ -30,12 +30,12 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 ROPE_TYPE = "harpe"
 # Rules of a scaled model that can be applied to every base; others change with the length of the sequence.
 KEPT_RULES = ("linear", "llama3", "yarn")
-# Angles that are in memory at once while tables are made: 4 MB in float32.
-ANGLES_AT_ONCE = 2**20
 PART = "partial_rotary_factor"
 """Key of the share of each head that rotates, beside the rule."""
 GLOBAL = "full_attention"
 """The layers that get the bases, in families with a rope for each type of layer; others, with a window, keep theirs."""
+# Angles that are in memory at once while tables are made: 4 MB in float32.
+ANGLES_AT_ONCE = 2**20
 
 
 class PerHeadConfig:
@@ -117,34 +117,55 @@ class PerHeadRope(nn.Module):
         config.validate_rope()  # transformers does so only for a config that it loads
         # Not a buffer: `.to(bfloat16)` would round it, and from_pretrained, which first builds models without memory,
         # would fill it with garbage.
-        self._inv_freq, self.attention_scaling = _frequencies(config, rope)  # (K, R/2), or (L, K, R/2)
         others = {} if rope is config.rope_parameters else set(config.layer_types) - {GLOBAL}
-        # One row for all heads of the layers of another type.
-        self._of_others = {kind: _frequencies(config, config.rope_parameters[kind]) for kind in others}
+        # By type of layer, the factor on cosines and sines, and frequencies: (K, R/2), or (L, K, R/2) of layers with
+        # bases of their own, or (1, R/2) of a type without bases.
+        self._by_type = {kind: _frequencies(config, config.rope_parameters[kind]) for kind in others}
+        self._by_type[GLOBAL] = _frequencies(config, rope)
         self._in_float = family_of(config).rotates_in_float
+
+    @property
+    def _inv_freq(self):
+        """Frequencies of every base, (K, R/2) or (L, K, R/2)."""
+        return self._by_type[GLOBAL][0]
+
+    @property
+    def attention_scaling(self):
+        """The factor on cosines and sines, as in stock models."""
+        return self._by_type[GLOBAL][1]
 
     def forward(self, x, position_ids, layer_type=GLOBAL):
         """Compute tables for `position_ids`, (B, S) or (1, S): two tensors (B or 1, S, K, R/2).
 
-        They are in the dtype of `x`, or in float32 in families that rotate in it. Layers of a type without bases have
-        one table for all heads: (B or 1, S, 1, R/2). Where layers differ, each makes its own out of what this returns.
+        They are in the dtype of `x`, or in float32 in families that rotate in it. Where layers differ, each makes its
+        own out of what this returns. Layers of a type without bases have one table for all heads: (B or 1, S, 1, R/2).
         """
         dtype = torch.float if self._in_float else x.dtype
-        if layer_type != GLOBAL:
-            inv_freq, scale = self._of_others[layer_type]
-            if inv_freq.device != x.device:
-                inv_freq = inv_freq.to(x.device)
-                self._of_others[layer_type] = inv_freq, scale
-            return _tables(position_ids, inv_freq, scale, dtype)
-        if self._inv_freq.dim() > 2:
+        if self._by_type[layer_type][0].dim() > 2:
             return TablesByLayer(self, position_ids, dtype)
-        return self.tables(position_ids, dtype, x.device)
+        return self.tables(position_ids, dtype, x.device, layer_type)
 
-    def tables(self, position_ids, dtype, device, layer=...):
-        """Compute the tables of all layers that have bases, or where they differ those of one."""
-        if self._inv_freq.device != device:
-            self._inv_freq = self._inv_freq.to(device)
-        return _tables(position_ids, self._inv_freq[layer], self.attention_scaling, dtype)
+    @torch.no_grad()
+    def tables(self, position_ids, dtype, device, layer_type=GLOBAL, layer=None):
+        """Compute the tables of all layers of a type, or where they differ those of one."""
+        inv_freq, scale = self._by_type[layer_type]
+        if inv_freq.device != device:
+            inv_freq = inv_freq.to(device)
+            self._by_type[layer_type] = inv_freq, scale
+        if layer is not None:
+            inv_freq = inv_freq[layer]
+        positions = position_ids[..., None, None].to(device, torch.float)
+        n = positions.numel() * inv_freq.numel()
+        if torch.compiler.is_compiling() or n <= ANGLES_AT_ONCE:  # compiled, no angles are kept
+            return _cos_and_sin(positions * inv_freq, scale, dtype)
+        # Angles are float32, and tables often half of that: all at once, they would be most of the memory.
+        shape, length = (*position_ids.shape, *inv_freq.shape), position_ids.shape[1]
+        cos, sin = (torch.empty(shape, dtype=dtype, device=device) for _ in range(2))
+        step = max(1, length * ANGLES_AT_ONCE // n)
+        for first in range(0, length, step):
+            part = slice(first, first + step)
+            cos[:, part], sin[:, part] = _cos_and_sin(positions[:, part] * inv_freq, scale, dtype)
+        return cos, sin
 
 
 class TablesByLayer:
@@ -159,35 +180,16 @@ class TablesByLayer:
 
     def of(self, layer, device):
         """Tables of one layer, two tensors (B or 1, S, K, R/2)."""
-        return self._rope.tables(self._position_ids, self._dtype, device, layer)
+        return self._rope.tables(self._position_ids, self._dtype, device, layer=layer)
 
 
-def tables_of(position_embeddings: Any, attention: Any, device: torch.device) -> Any:
-    """Cosines and sines for a layer, out of what its attention is given."""
-    if isinstance(position_embeddings, TablesByLayer):
-        return position_embeddings.of(attention.layer_idx, device)
-    return position_embeddings
+def _cos_and_sin(angles, scale, dtype):
+    return (angles.cos() * scale).to(dtype), (angles.sin() * scale).to(dtype)
 
 
-@torch.no_grad()
-def _tables(position_ids, inv_freq, scale, dtype):
-    """Cosines and sines for `position_ids`, (B, S), and frequencies (K, R/2), times a factor: (B, S, K, R/2) each."""
-
-    def made(positions):
-        angles = positions[..., None, None].to(inv_freq.device, torch.float) * inv_freq
-        return (angles.cos() * scale).to(dtype), (angles.sin() * scale).to(dtype)
-
-    n = position_ids.numel() * inv_freq.numel()
-    if torch.compiler.is_compiling() or n <= ANGLES_AT_ONCE:  # compiled, no angles are kept
-        return made(position_ids)
-    # Angles are float32, and tables often half of that: all at once, they would be most of the memory.
-    shape, length = (*position_ids.shape, *inv_freq.shape), position_ids.shape[1]
-    cos, sin = (torch.empty(shape, dtype=dtype, device=inv_freq.device) for _ in range(2))
-    step = max(1, length * ANGLES_AT_ONCE // n)
-    for first in range(0, length, step):
-        part = slice(first, first + step)
-        cos[:, part], sin[:, part] = made(position_ids[:, part])
-    return cos, sin
+def _by_layer(bases):
+    """Whether these are lists of bases, one for each layer."""
+    return isinstance(bases, list) and any(isinstance(row, list) for row in bases)
 
 
 def _rope_with_bases(config):
@@ -196,28 +198,19 @@ def _rope_with_bases(config):
     return rope.get(GLOBAL, rope)
 
 
-def _by_layer(bases):
-    """Whether these are lists of bases, one for each layer."""
-    return isinstance(bases, list) and any(isinstance(row, list) for row in bases)
-
-
-def _frequencies(config, rope):
+def _frequencies(config, rope, bases=None):
     """Return the frequencies of every base, (K, R/2) or (L, K, R/2), and the factor on cosines and sines.
 
     A stock rope, of layers that keep theirs, has one base. The same operations as in transformers, in the same order,
     in float32 on the CPU: with the model's own base the frequencies are equal to the last bit.
     """
-    bases, rule = rope.get("bases"), rope.get("scaling")
-    if _by_layer(bases):
-        inv_freq, factor = _frequencies_of(config, rope, [base for row in bases for base in row], rule)
-        return inv_freq.unflatten(0, (len(bases), -1)), factor
+    rule = rope.get("scaling")
+    bases = bases or rope.get("bases")
     if bases is None:
         bases, rule = [rope["rope_theta"]], None if rope["rope_type"] == "default" else rope
-    return _frequencies_of(config, rope, bases, rule)
-
-
-def _frequencies_of(config, rope, bases, rule):
-    """Frequencies of a list of bases, one row for each, under a rule or None, and the factor on cosines and sines."""
+    if _by_layer(bases):
+        of_layers = [_frequencies(config, rope, row) for row in bases]
+        return torch.stack([inv_freq for inv_freq, _ in of_layers]), of_layers[0][1]
     if rule is None:
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         turning = int(head_dim * rope.get(PART, 1.0))
@@ -264,9 +257,10 @@ class PerHeadAttention:
         query, key, value = self._projected(hidden_states)
         query, key = self._split(query, key, shape)
         value = value.view(shape).transpose(1, 2)  # (B, K, S, D)
+        if isinstance(position_embeddings, TablesByLayer):
+            position_embeddings = position_embeddings.of(self.layer_idx, hidden_states.device)
         # Before heads and positions are transposed, so that the attention gets the memory layout of stock models.
-        tables = tables_of(position_embeddings, self, hidden_states.device)
-        query, key = self._turned(query, key, *tables)
+        query, key = self._turned(query, key, *position_embeddings)
         query, key = query.transpose(1, 2), key.transpose(1, 2)  # (B, H, S, D), (B, K, S, D)
 
         if past_key_values is not None:
@@ -567,8 +561,9 @@ def model_class(config: Any) -> Any:
 def with_bases(config: Any, bases: Iterable[Any], *, keep_rule: bool = False) -> Any:
     """Copy a stock config as this file's class for it, with one base per KV head; raise ValueError if invalid.
 
-    `bases` are those of all layers, or a list or tuple of them for each layer. `keep_rule` applies the rule of a scaled
-    model to every base; without, it is dropped.
+    `bases` are those of all layers, or a list or tuple of them for each layer.
+
+    `keep_rule` applies the rule of a scaled model to every base; without, it is dropped.
     """
     result = copy.deepcopy(config)
     result.__class__ = family_of(config).config

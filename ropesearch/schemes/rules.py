@@ -195,7 +195,7 @@ class Scheme:
         Returns
         -------
         ndarray of float64, shape (rows, max_distance - min_distance + 1)
-            f²·(2/d)·Σ_j |Σ_{i≤j} e^{i·m'·θ_i}|, dimensionless; see `waveforms`.
+            ``f²·(2/d)·Σ_j |Σ_{i≤j} e^{i·m'·θ_i}|``, dimensionless; see `waveforms`.
 
         Raises
         ------

@@ -4,13 +4,22 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ropesearch.core.errors import InputError, shown
-from ropesearch.core.files import check_new_folder, new_folder, read_file, read_versioned, write_whole
+from ropesearch.core.files import (
+    check_new_folder,
+    lock_or_refuse,
+    new_folder,
+    read_file,
+    read_versioned,
+    remove_leftovers,
+    write_whole,
+)
 
 FORMAT, VERSION = "ropesearch.run", 1
 COMPLETE = "complete.json"
@@ -52,6 +61,19 @@ class RunFolder:
             raise InputError(msg)
         return folder
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let no other process train in this folder, to the end of the block."""
+        with (self.path / "settings.json").open("rb") as file:
+            lock_or_refuse(file.fileno(), self.path, "run")
+            yield
+
+    def check_there(self) -> None:
+        """Raise an OSError if the folder has vanished: whoever writes into it would make another one."""
+        if not (self.path / "settings.json").exists():
+            msg = f"the run folder {self.path} has vanished"
+            raise FileNotFoundError(msg)
+
     def settings(self) -> dict[str, Any]:
         """Read settings.json; raises ValueError if this is no run's folder."""
         file = self.path / "settings.json"
@@ -85,7 +107,9 @@ class RunFolder:
     def clean(self, number: int) -> None:
         """Remove what a crash left of checkpoints."""
         for _, folder in _checkpoints(self.stage(number)):
-            if not (folder / COMPLETE).exists():
+            if (folder / COMPLETE).exists():
+                remove_leftovers(folder)
+            else:
                 shutil.rmtree(folder)
 
     def keep_last(self, number: int, keep: int) -> None:
