@@ -177,10 +177,10 @@ def test_tables_of_one_layer_are_alive_at_a_time(monkeypatch):
     model, ids, alive = toy("llama-grouped"), tokens(1, 30), []
     make = modeling_harpe.PerHeadRope.tables
 
-    def tables(*arguments):
+    def tables(*arguments, **options):
         gc.collect()
         assert all(table() is None for table in alive)
-        made = make(*arguments)
+        made = make(*arguments, **options)
         alive.extend(weakref.ref(table) for table in made)
         return made
 
