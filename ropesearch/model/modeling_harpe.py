@@ -1,9 +1,8 @@
 """Llama and its relatives with a RoPE base of its own for every KV head (HARPE, arXiv:2412.07171).
 
 `ropesearch apply` copies this file into every checkpoint that it writes, where `trust_remote_code=True` loads it. It
-needs only torch and transformers. Shapes: B sequences, S tokens, H query heads, K KV
-heads, G = H / K query heads to a KV head, D channels per head, of which the first R rotate (all, in most families), L
-layers.
+needs only torch and transformers. Shapes: B sequences, S tokens, L layers, H query heads, K KV heads, G = H / K query
+heads to a KV head, D channels per head, of which the first R rotate (all, in most families).
 """
 
 import copy
@@ -221,7 +220,7 @@ def _frequencies(config, rope, bases=None):
         for base in bases:
             with_one = copy.copy(config)
             with_one.rope_parameters = {**rule, "rope_theta": base}
-            if rope is not config.rope_parameters:
+            if GLOBAL in config.rope_parameters:
                 with_one.rope_parameters.pop("truncate", None)  # which transformers overlooks in a rope by layer type
             row, factor = ROPE_INIT_FUNCTIONS[rule["rope_type"]](with_one, "cpu")
             rows.append(row)
