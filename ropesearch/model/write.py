@@ -25,7 +25,8 @@ from .companions import (
     read_json,
     write_json,
 )
-from .load import as_kept, keep, load_model, load_tokenizer, require_room, some
+from .load import as_kept, keep, load_model, require_room, some
+from .tokenizer import check_tokenizer_files, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -114,6 +115,7 @@ def _copy(source: ModelSource, asked: _Asked, output: Path) -> RopeChange:
 
     files = sorted({*weights, *find_companions(folder)})
     check_links([folder / "config.json", *files], folder)
+    check_tokenizer_files(folder)
     require_room(sum(file.stat().st_size for file in files), output)
     with new_folder(output) as temporary:
         for file in files:
