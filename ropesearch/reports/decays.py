@@ -146,4 +146,5 @@ def _ends(curves: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
     """Return the lowest and highest value of each head over all curves, (layers, heads, 2)."""
     low = np.fmin.reduce([np.fmin.reduce(values, axis=-1) for values in curves]).astype(np.float64)
     high = np.fmax.reduce([np.fmax.reduce(values, axis=-1) for values in curves]).astype(np.float64)
-    return np.nan_to_num(np.stack([low, high], axis=-1))
+    ends: npt.NDArray[np.float64] = np.nan_to_num(np.stack([low, high], axis=-1))
+    return ends
