@@ -47,11 +47,13 @@ def as_text(*tables: "Table") -> str:
 
 def of_base_set(base_set: "BaseSet", bound: float | None = None) -> str:
     """Return one row per KV head, and the coverage if it was computed, with how many bases reach the lower bound."""
-    from ropesearch.exporters.table import COLUMNS, rows
+    from ropesearch.exporters.table import columns, rows
 
+    layers = "" if base_set.layers is None else f", {base_set.layers} layers"
     groups = "" if base_set.kv_heads == base_set.heads else f", {base_set.kv_heads} KV heads"
     table = _table(
-        *COLUMNS.values(), title=f"{base_set.strategy}: {base_set.heads} heads{groups}, head_dim {base_set.head_dim}"
+        *columns(base_set).values(),
+        title=f"{base_set.strategy}: {base_set.heads} heads{groups}, head_dim {base_set.head_dim}{layers}",
     )
     if base_set.parameters.get("order") == "measured":
         table.caption = "assigned to the heads by measured slope, which is beyond the paper"
@@ -88,7 +90,9 @@ def of_decay(decay: "Decay") -> str:
     tables = [_decay(decay, title, NAMES)]
     if decay.bases is not None:
         shown_bases = ", ".join(map(shown, decay.bases[:4])) + ", …" * (len(decay.bases) > 4)
-        tables.append(_decay(decay, f"with the bases {shown_bases}", CHANGE_NAMES))
+        by_layer = isinstance(decay.bases[0], tuple)
+        name = f"with bases for each of {len(decay.bases)} layers" if by_layer else f"with the bases {shown_bases}"
+        tables.append(_decay(decay, name, CHANGE_NAMES))
     return as_text(*tables)
 
 

@@ -308,7 +308,8 @@ def _draw_comparisons(page: Sheet, axes: "Axes", decay: Decay, row: int, head: i
     at, kv_head = bins.at, head // decay.group
     score = decay.score[row, head].astype(np.float64)
     minus_log = -np.log(np.maximum(np.arange(score.size), 1))
-    unit = decay.unit_waveforms()[kv_head]
+    units = decay.unit_waveforms()
+    unit = units[kv_head] if units.ndim == 2 else units[row, kv_head]
     turned = "turned over, " if decay.figures["unit_waveform"][row, head] < 0 else ""
     fitted_how = f"{turned}scale and offset fitted to the score"
     for values, colour, style, name in [
@@ -321,7 +322,8 @@ def _draw_comparisons(page: Sheet, axes: "Axes", decay: Decay, row: int, head: i
     axes.plot(at, bins.means(decay.curve[row, head]), color=MODEL, lw=page.lw(1.1), label=label)
     if decay.bases is None or decay.prediction is None:
         return
-    base = f"base {decay.bases[kv_head]:,.12g}"
+    bases = decay.bases[decay.layers[row]] if isinstance(decay.bases[0], tuple) else decay.bases
+    base = f"base {bases[kv_head]:,.12g}"
     name = f"predicted with {base}"
     if decay.verified is not None:
         measured = bins.means(decay.verified[row, head])
@@ -494,7 +496,7 @@ def _format_quantiles(fit: Floats) -> str:
     return f"{low} / {middle} / {high} (5 / 50 / 95 % of heads)"
 
 
-def _format_bases(bases: "Iterable[float]") -> str:
-    ordered = sorted(set(bases))
+def _format_bases(bases: "Iterable[Any]") -> str:
+    ordered = sorted({float(base) for row in bases for base in np.atleast_1d(row)})
     ends = " to ".join(f"{base:,.12g}" for base in (ordered[0], ordered[-1])[: len(ordered)])
     return f"base{'s' * (len(ordered) > 1)} {ends}"

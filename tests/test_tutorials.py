@@ -1,0 +1,132 @@
+"""The commands of the tutorials run, in their order, and print what the tutorials show."""
+
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import pytest
+from test_docs import ROOT, console, shell  # noqa: F401  (a fixture)
+
+from ropesearch import shipped_texts
+
+TUTORIALS = ROOT / "docs" / "tutorials"
+BLOCK = re.compile(r"^(<!-- figures vary -->\n)?```(sh|console|python)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+NUMBER = r"-?\d+\.\d+"
+INSTALLS = ("pip ", "hf ")
+
+
+def steps(page):
+    """Yield (kind, text, whether its figures vary) of every block of a tutorial."""
+    for varies, kind, text in BLOCK.findall((TUTORIALS / page).read_text()):
+        yield kind, text, bool(varies)
+
+
+def commands(session):
+    """Yield (command, what is shown below it) of a block of a console."""
+    found = re.findall(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", session, re.MULTILINE)
+    assert found
+    for command, shown in found:
+        yield command.replace("\\\n", " "), shown
+
+
+def follow(page, run, change=lambda command: command):
+    """Do what a tutorial says; `change` makes its commands shorter."""
+    done = 0
+    for kind, text, varies in steps(page):
+        if kind == "python":
+            name = re.match(r"# (\w+\.py)\n", text)[1]
+            Path(name).write_text(text)
+        elif kind == "sh":
+            if not text.startswith(INSTALLS):
+                for line in text.replace("\\\n", " ").splitlines() if "'" not in text else [text]:
+                    run(change(line))
+        else:
+            for command, shown in commands(text):
+                assert_shown(shown, run(change(command)), varies=varies)
+        done += 1
+    assert done > 5
+
+
+def assert_shown(shown, printed, *, varies):
+    """Compare, line by line, what is shown with what is printed; a line of … stands for any lines."""
+    clean = words if varies else without_last_digits
+    expected = [clean(part) for part in re.split(r"^…\n", shown, flags=re.MULTILINE)]
+    actual = clean(printed)
+    if len(expected) == 1:
+        assert expected[0] == actual
+        return
+    start, end = expected[0], expected[-1]
+    assert actual[: len(start)] == start
+    assert not end or actual[-len(end) :] == end
+
+
+def without_last_digits(text):
+    """Lines of a text, in which numbers are rounded as far as machines agree."""
+    return [re.sub(NUMBER, lambda found: f"{float(found[0]):.4g}", line.rstrip()) for line in text.splitlines()]
+
+
+def words(text):
+    """Lines of a text without its numbers, digests, stars and frames; whoever runs it finds others."""
+    lines = [re.findall(r"[A-Za-z][A-Za-z-]*", line) for line in re.sub(r"\b[0-9a-f]{16}\b", "", text).splitlines()]
+    return [line for line in lines if line]
+
+
+@pytest.fixture
+def run(console, capsys):  # noqa: F811
+    """Run one command of a tutorial; Python files in this process, which has loaded torch."""
+
+    def run(line):
+        parts = shlex.split(line)
+        if parts[0] == "python":
+            capsys.readouterr()
+            runpy.run_path(parts[1])
+            return capsys.readouterr().out
+        if parts[0] == "ropesearch":
+            return console(line)
+        return shell(line, Path.cwd())
+
+    return run
+
+
+def test_finding_a_set(run):
+    follow("find.md", run)
+
+
+def save_toy(folder):
+    """A model of SmolLM2's heads, and little else."""
+    import torch
+    from toys import word_tokenizer
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = word_tokenizer("The lighthouse keeper counted the ships", *shipped_texts().values())
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=54, intermediate_size=48, num_hidden_layers=2, num_attention_heads=9,
+        num_key_value_heads=3, head_dim=64, max_position_embeddings=8192, initializer_range=0.2,
+        rope_parameters={"rope_type": "default", "rope_theta": 100000.0},
+    )  # fmt: skip
+    torch.manual_seed(3)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def test_putting_a_set_into_a_model(run):
+    save_toy("SmolLM2-135M-Instruct")
+    follow("apply.md", run)
+
+
+@pytest.mark.slow
+def test_putting_a_set_into_smollm2(run, smollm2):
+    Path("SmolLM2-135M-Instruct").symlink_to(smollm2)
+    follow("apply.md", run)
+
+
+def test_measuring_decay(run):
+    save_toy("SmolLM2-135M-Instruct")
+    follow("decay.md", run)
+
+
+@pytest.mark.slow
+def test_measuring_the_decay_of_smollm2(run, smollm2):
+    Path("SmolLM2-135M-Instruct").symlink_to(smollm2)
+    follow("decay.md", run)
