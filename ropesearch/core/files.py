@@ -13,6 +13,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,9 @@ def read_file(path: str | os.PathLike[str], most: int | None = MOST_BYTES) -> by
     MemoryError
         If it does not fit in memory.
     """
+    if "\0" in os.fspath(path):
+        msg = f"no file can be called {path}"
+        raise InputError(msg)
     try:
         with open(path, "rb", opener=_open_without_waiting) as file:
             found = os.fstat(file.fileno())
@@ -324,6 +328,46 @@ def _hold(temporary: Path) -> int | None:
         return handle
     os.close(handle)
     return None
+
+
+@contextmanager
+def reserved(path: str | os.PathLike[str], purpose: str) -> Iterator[None]:
+    """Keep every other process out of the blocks for the same `path`, to the end of this one.
+
+    The place is held by a file that `remove_leftovers` removes if this process is killed.
+
+    Raises
+    ------
+    OSError
+        If another process is in such a block; the message says that another `purpose` is writing `path`.
+    """
+    if os.name == "nt":
+        yield
+        return
+    target = Path(path)
+    place = target.with_name(f".ropesearch-{sha256(os.fsencode(target.name)).hexdigest()[:12]}.tmp")
+    with ExitStack() as stack:
+        while True:
+            with naming(path):
+                file = stack.enter_context(open(place, "ab"))
+            lock_or_refuse(file.fileno(), path, purpose)
+            if place.exists() and os.path.samestat(os.fstat(file.fileno()), place.stat()):
+                break  # otherwise it was removed between opening and locking
+        stack.callback(place.unlink, missing_ok=True)
+        yield
+
+
+def lock_or_refuse(handle: int, path: str | os.PathLike[str], purpose: str) -> None:
+    """Lock an open file until it is closed, or raise an OSError if another process holds it."""
+    if os.name == "nt":
+        return
+    try:
+        free = _lock(handle)
+    except OSError:  # a file system without locks
+        return
+    if not free:
+        msg = f"another {purpose} is writing {path}"
+        raise BlockingIOError(msg)
 
 
 def remove_leftovers(

@@ -117,7 +117,7 @@ def measure_decay(
 
     with evaluating(model), explaining_lack(n):
         sums = add_up(softmax=softmax)
-        theta, scale = read_frequencies(decoder, identity["kv_heads"])
+        theta, scale = read_frequencies(decoder, identity["kv_heads"], measured)
         coefficients, curves = sums.coefficients() * scale**2, sums.curves()
         del sums  # before those of the second run
         verified = None
@@ -129,7 +129,7 @@ def measure_decay(
         model={
             "name": called,
             **identity,
-            "bases": None if config.bases is None else list(config.bases),
+            "bases": None if config.bases is None else [list(b) if isinstance(b, tuple) else b for b in config.bases],
             "max_position_embeddings": config.max_position_embeddings,
             "rope": config.rope_values,
             "attention_factor": scale,
@@ -175,17 +175,21 @@ def check_model(
     if config.model_type not in (*SUPPORTED, *MODEL_TYPES):
         msg = f"{name} is a model of type {config.model_type}; only {', '.join(SUPPORTED)} can be measured"
         raise InputError(msg)
+    if config.rotated_share != 1:
+        msg = f"{name} rotates {config.head_dim} of the {config.whole_head_dim} channels of each head: only models "
+        msg += "that rotate whole heads can be measured"
+        raise InputError(msg)
     if base_set is not None:
         check_fit(base_set, config, scaling)
-    if config.num_hidden_layers is None:
+    return config.identity(), _check_layers(layers, config)
+
+
+def _check_layers(layers: Sequence[int] | None, config: ModelConfig) -> tuple[int, ...]:
+    """The layers to measure, in ascending order, each once."""
+    name, n_layers, turning = config.name, config.num_hidden_layers, config.rotating_layers
+    if n_layers is None:
         msg = f"{name}: it has no num_hidden_layers"
         raise InputError(msg)
-    turning = config.rotating_layers
-    return config.identity(), _check_layers(layers, config.num_hidden_layers, turning, name)
-
-
-def _check_layers(layers: Sequence[int] | None, n_layers: int, turning: Sequence[int], name: str) -> tuple[int, ...]:
-    """The layers to measure, in ascending order, each once."""
     if layers is None:
         return tuple(turning)
     wanted = sorted({checks.integer("every layer", layer, 0) for layer in layers})
@@ -196,7 +200,8 @@ def _check_layers(layers: Sequence[int] | None, n_layers: int, turning: Sequence
         raise InputError(msg)
     for layer in wanted:
         if layer not in turning:
-            msg = f"layer {layer} of {name} does not rotate queries and keys: there is no base to measure"
+            does = "keeps its own rotary embedding" if config.by_layer_type else "does not rotate queries and keys"
+            msg = f"layer {layer} of {name} {does}: there is no base to measure"
             raise InputError(msg)
     return tuple(wanted)
 

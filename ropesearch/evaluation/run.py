@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from ropesearch._version import __version__
 from ropesearch.core import checks
 from ropesearch.core.device import find_device
 from ropesearch.core.errors import ArgumentTypeError, InputError, ParameterError, require_extra
-from ropesearch.core.files import check_output
+from ropesearch.core.files import check_output, reserved
 from ropesearch.core.model_config import ModelConfig
 from ropesearch.core.model_source import ModelSource
 from ropesearch.core.progress import Progress
@@ -36,7 +36,7 @@ from .samples import Record, SampleLog, samples_path
 from .self_extend import apply_self_extend
 from .spec import HARNESS, EvaluationSpec
 from .suite import Suite, Task
-from .texts import Data, Texts
+from .texts import Data, Texts, require_tokenizer
 
 if TYPE_CHECKING:
     from torch import nn
@@ -287,7 +287,7 @@ class _OnDisk:
     def digest(self) -> str:
         return str(identity(self.source)["digest"])
 
-    @property
+    @cached_property
     def tokenizer(self) -> Any:
         return load_tokenizer(self.source)
 
@@ -316,9 +316,10 @@ def _run(
         for source in sources
     ]
     suite = make_suite(spec, data, essays)
+    for source in sources:
+        if isinstance(source, _OnDisk):  # before the first is scored
+            require_tokenizer(source.tokenizer, source.name)
     texts = dict(suite.describe())
-    if how.output is not None:
-        check_output(how.output, overwrite=how.overwrite or how.resume)
     settings = {
         **spec.effective(),
         "texts": texts,
@@ -326,15 +327,28 @@ def _run(
         "schemes": {text or OWN: [scheme_digest(own[text]) for own in read] for text in texts_of_schemes},
         "dtype": str(dtype),
     }
-    log = SampleLog(
-        None if how.output is None else samples_path(how.output), settings, resume=how.resume, overwrite=how.overwrite
-    )
-    run = _Evaluation(spec, suite, log, how)
-    rows = [row for source, own in zip(sources, read, strict=True) for row in run.rows(source, own)]
-    results = Results(spec.to_dict(), tuple(rows), tuple(run.notes), _made_by(texts, str(dtype)))
-    if how.output is not None:
+    if how.output is None:
+        return _score(sources, read, spec, suite, SampleLog(None, settings), how, _made_by(texts, str(dtype)))
+    check_output(how.output, overwrite=how.overwrite or how.resume)
+    with reserved(how.output, "evaluation"):
+        log = SampleLog(samples_path(how.output), settings, resume=how.resume, overwrite=how.overwrite)
+        results = _score(sources, read, spec, suite, log, how, _made_by(texts, str(dtype)))
         results.save(how.output, overwrite=how.overwrite or how.resume)
     return results
+
+
+def _score(
+    sources: Sequence[_InMemory | _OnDisk],
+    schemes: Sequence[Mapping[str | None, Scheme | None]],
+    spec: EvaluationSpec,
+    suite: Suite,
+    log: SampleLog,
+    how: _How,
+    made_by: dict[str, Any],
+) -> Results:
+    run = _Evaluation(spec, suite, log, how)
+    rows = [row for source, own in zip(sources, schemes, strict=True) for row in run.rows(source, own)]
+    return Results(spec.to_dict(), tuple(rows), tuple(run.notes), made_by)
 
 
 def make_suite(spec: EvaluationSpec, data: Data, essays: AnyPath | None) -> Suite:

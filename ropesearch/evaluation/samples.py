@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ropesearch.core.errors import InputError, shown
-from ropesearch.core.files import check_output, check_versioned, read_file, write_whole
+from ropesearch.core.files import check_output, check_versioned, naming, read_file, write_whole
 
 FORMAT, VERSION = "ropesearch.samples", 1
 KEY = ("model", "scheme", "task", "length", "sample")
@@ -75,7 +75,7 @@ class SampleLog:
             if self._first:
                 write_whole(self.path, self._first, overwrite=self._overwrite)
                 self._first = ""
-            with self.path.open("a", encoding="utf-8") as file:
+            with naming(self.path), self.path.open("a", encoding="utf-8") as file:
                 file.writelines(_line(record) + "\n" for record in new)
                 file.flush()
                 os.fsync(file.fileno())
@@ -117,7 +117,7 @@ def read_samples(path: Path) -> tuple[Mapping[str, Any], list[Record]]:
     for line in lines:
         try:
             record = json.loads(line)
-            _key(record), record["prompt"]
+            hash(_key(record)), record["prompt"]
         except (ValueError, KeyError, TypeError, RecursionError):
             break
         records.append(record)

@@ -49,10 +49,11 @@ class Texts:
         return {source.name: source.digest() for source in self.sources} or {"texts of ropesearch": "own"}
 
 
-def require_tokenizer(tokenizer: Any) -> Any:
-    """Return the tokenizer; raises ValueError if the model has none."""
+def require_tokenizer(tokenizer: Any, name: str = "the model") -> Any:
+    """Return the tokenizer; raises ValueError if the model of that name has none."""
     if tokenizer is None:
-        raise InputError("the model has no tokenizer that loads, and an evaluation needs one")
+        msg = f"{name} has no tokenizer that loads, and an evaluation needs one"
+        raise InputError(msg)
     return tokenizer
 
 

@@ -4,7 +4,6 @@ import errno
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from io import FileIO
@@ -13,7 +12,7 @@ from typing import Any
 from ropesearch.core import checks
 from ropesearch.core.base_set import BaseSet
 from ropesearch.core.errors import InputError, ParameterError, shown
-from ropesearch.core.files import check_output, naming, read_file, read_json
+from ropesearch.core.files import check_output, lock_or_refuse, naming, read_file, read_json
 
 FORMAT = "ropesearch.sweep"
 VERSION = 1
@@ -45,7 +44,7 @@ def open_sweep_file(
     with ExitStack() as stack:
         with naming(path):
             file = stack.enter_context(open(path, "r+b" if os.path.exists(path) else "x+b", buffering=0))
-        _lock(file, path)
+        lock_or_refuse(file.fileno(), path, "sweep")
         if overwrite:
             file.truncate(0)
         yield SweepFile(path, file, points, coverage)
@@ -233,6 +232,7 @@ def _check_result(row: Row, point: Mapping[str, Any]) -> None:
             raise ParameterError("error", row["error"], "a text")
         return
     base_set = BaseSet.from_content(row["base_set"])
+    base_set.of_all_layers("a search")
     for name in ("heads", "kv_heads", "head_dim", "strategy"):
         if getattr(base_set, name) != point[name]:
             raise ParameterError(name, getattr(base_set, name), f"{shown(point[name])}, as in its point")
@@ -279,21 +279,6 @@ def _differing_options(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> s
     if found.get("coverage") != wanted["coverage"]:
         names.append("coverage")
     return ", ".join(names) or "its points"
-
-
-def _lock(file: FileIO, path: str | os.PathLike[str]) -> None:
-    """Lock the file, or raise if another process holds it; the system frees the lock when this process ends."""
-    if sys.platform == "win32":
-        return
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        msg = f"another sweep is writing {path}"
-        raise BlockingIOError(msg) from None
-    except OSError:  # a file system without locks
-        return
 
 
 def _to_line(content: Row) -> bytes:

@@ -4,19 +4,30 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ropesearch.core.errors import InputError, shown
-from ropesearch.core.files import check_new_folder, new_folder, read_file, read_versioned, write_whole
+from ropesearch.core.files import (
+    check_new_folder,
+    lock_or_refuse,
+    new_folder,
+    read_file,
+    read_versioned,
+    remove_leftovers,
+    write_whole,
+)
 
 FORMAT, VERSION = "ropesearch.run", 1
 COMPLETE = "complete.json"
 """Written into a checkpoint last: without it, the checkpoint is what a crash left, and is ignored."""
 IDENTITY = ("spec", "schemes", "model", "data", "arguments")
 """Keys of the settings that a resumed run must share."""
+MEASURED = ("step", "stage", "length", "loss")
+"""What every line of the metrics holds."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +60,19 @@ class RunFolder:
             msg = f"{path} is a run with other settings: {'; '.join(differing)}"
             raise InputError(msg)
         return folder
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let no other process train in this folder, to the end of the block."""
+        with (self.path / "settings.json").open("rb") as file:
+            lock_or_refuse(file.fileno(), self.path, "run")
+            yield
+
+    def check_there(self) -> None:
+        """Raise an OSError if the folder has vanished: whoever writes into it would make another one."""
+        if not (self.path / "settings.json").exists():
+            msg = f"the run folder {self.path} has vanished"
+            raise FileNotFoundError(msg)
 
     def settings(self) -> dict[str, Any]:
         """Read settings.json; raises ValueError if this is no run's folder."""
@@ -83,7 +107,9 @@ class RunFolder:
     def clean(self, number: int) -> None:
         """Remove what a crash left of checkpoints."""
         for _, folder in _checkpoints(self.stage(number)):
-            if not (folder / COMPLETE).exists():
+            if (folder / COMPLETE).exists():
+                remove_leftovers(folder)
+            else:
                 shutil.rmtree(folder)
 
     def keep_last(self, number: int, keep: int) -> None:
@@ -104,13 +130,17 @@ class RunFolder:
             write_whole(self.metrics, kept, overwrite=True)
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Lines of metrics.jsonl; one that a crash cut off is left out."""
+        """Lines of metrics.jsonl; one that a crash cut off is left out, as is all after it."""
         lines = []
-        for text in self.metrics.read_text().splitlines():
+        for text in read_file(self.metrics, None).split(b"\n"):
             try:
-                lines.append(json.loads(text))
-            except ValueError:
+                line = json.loads(text)
+                whole = all(isinstance(line[key], int | float) for key in MEASURED)
+            except (ValueError, RecursionError, TypeError, KeyError):
                 break
+            if not whole:
+                break
+            lines.append(line)
         return lines
 
 

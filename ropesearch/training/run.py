@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -131,34 +132,38 @@ def train_model(
         run.rows_at_once(number)
 
     place = cache_place(cache or run.folder.path / "tokens", digest)
-    if state.is_main_process:
-        is_new = not os.path.lexists(output)
-        RunFolder.start(output, settings, resume=resume)
-        try:
-            if not place.exists():
-                place.parent.mkdir(parents=True, exist_ok=True)
-                prepare_tokens(
-                    sources,
-                    tokenizer,
-                    place,
-                    digest,
-                    text_key=spec.text_key,
-                    source_key=spec.source_key,
-                    vocabulary=source.config().vocab_size,
-                    progress=progress,
-                )
-            run.prepare_rows(TokenFile.open(place))
-        except BaseException as error:
-            if is_new:  # a run that has not begun leaves nothing
-                shutil.rmtree(run.folder.path)
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # which does not say where
-                msg = f"there is no space for the tokens in {place.parent}"
-                raise OSError(msg) from None
-            raise
-    for path in (place, *map(run.folder.order, range(len(spec.stages)))):
-        _wait_for(path)
-    state.wait_for_everyone()
-    return run.train(source, tokenizer, TokenFile.open(place))
+    with ExitStack() as stack:
+        if state.is_main_process:
+            is_new = not os.path.lexists(output)
+            RunFolder.start(output, settings, resume=resume)
+            stack.enter_context(run.folder.held())
+            try:
+                if not place.exists():
+                    # The run folder is there; had it vanished, it must not be made anew.
+                    place.parent.mkdir(parents=cache is not None, exist_ok=True)
+                    prepare_tokens(
+                        sources,
+                        tokenizer,
+                        place,
+                        digest,
+                        text_key=spec.text_key,
+                        source_key=spec.source_key,
+                        vocabulary=source.config().vocab_size,
+                        progress=progress,
+                    )
+                run.prepare_rows(TokenFile.open(place))
+            except BaseException as error:
+                if is_new:  # a run that has not begun leaves nothing
+                    shutil.rmtree(run.folder.path, ignore_errors=True)
+                if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # which does not say where
+                    msg = f"there is no space for the tokens in {place.parent}"
+                    raise OSError(msg) from None
+                raise
+        else:
+            for path in (place, *map(run.folder.order, range(len(spec.stages)))):
+                _wait_for(path)
+        state.wait_for_everyone()
+        return run.train(source, tokenizer, TokenFile.open(place))
 
 
 def _wait_for(path: Path) -> None:
@@ -191,6 +196,9 @@ class _Run:
         weights: ModelSource | Path = source
         before = begun = 0
         for number, stage in enumerate(spec.stages):
+            if main:
+                folder.clean(number)
+                folder.keep_last(number, self.keep)
             done = folder.checkpoint(number)
             if done is None or done[1] < spec.steps(stage):
                 if begun and _by_deepspeed(self.arguments):  # which sets itself up, for one batch size, once
@@ -199,7 +207,6 @@ class _Run:
                     raise OSError(msg)
                 begun = number + 1
                 if main:
-                    folder.clean(number)
                     folder.forget_after(before + (done[1] if done else 0))
                 PartialState().wait_for_everyone()
                 rows = Rows.load(folder.order(number))
@@ -242,6 +249,7 @@ class _Run:
 
         spec = self.spec
         stage = spec.stages[number]
+        self.folder.check_there()
         args = self._config(number)  # before the model: it sets up the devices that the model is loaded for
         order: Sequence[int] = range(len(rows))
         if (parts := _parts("SP")) > 1:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from datasets import Dataset
+from safetensors import SafetensorError
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from trl import SFTTrainer
 
@@ -167,11 +168,12 @@ class StageTrainer(SFTTrainer):
         """Save as transformers does, then mark the checkpoint as complete: a crash before that leaves no mark."""
         step = self.state.global_step
         target = Path(self.args.output_dir) / f"checkpoint-{step}"
+        self.folder.check_there()
         self._require_room(target)
         try:
             super()._save_checkpoint(model, trial)
-        except Exception as error:  # OSError by transformers, RuntimeError by torch, SafetensorError
-            if shutil.disk_usage(target.parent).free > 2**24 and not isinstance(error, OSError):
+        except Exception as error:
+            if not _is_of_the_disk(error) and shutil.disk_usage(target.parent).free > 2**24:
                 raise
             shutil.rmtree(target, ignore_errors=True)
             msg = f"there is no space for the checkpoint {target}, or it cannot be written ({error}){self._kept()}"
@@ -196,6 +198,14 @@ class StageTrainer(SFTTrainer):
         """What a message about a lost checkpoint says of the last one."""
         last = self.folder.checkpoint(self.number)
         return f"; {last[0]} is whole" if last else ""
+
+
+def _is_of_the_disk(error: Exception) -> bool:
+    """Whether what stopped a save is a write that failed; torch says so with a RuntimeError."""
+    by_torch = isinstance(error, RuntimeError) and any(
+        word in str(error) for word in ("iostream", "PytorchStreamWriter")
+    )
+    return by_torch or isinstance(error, OSError | SafetensorError)
 
 
 class _Steps(TrainerCallback):

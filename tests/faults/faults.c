@@ -1,4 +1,5 @@
-/* Loaded before the C library: at the n-th call that changes a folder, the process is killed, or the disk fails.
+/* Loaded before the C library: at the n-th call that changes a folder, the process is killed, the disk fails, or the
+   clock jumps.
 
    A write is killed, or runs out of space, when half of it is done. Build: cc -shared -fPIC -o faults.so faults.c -ldl */
 #define _GNU_SOURCE
@@ -14,15 +15,20 @@
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/types.h>
+#include <sys/time.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { COUNT, KILL, FULL, BROKEN, GONE }; /* what happens at the n-th call */
+enum { COUNT, KILL, FULL, BROKEN, GONE, READ_ONLY, DENIED, CLOCK }; /* what happens at the n-th call */
+
+#define TEN_YEARS (10L * 365 * 24 * 3600)
 
 static char folder[PATH_MAX];
 static size_t length;
 static volatile long left, seen;
 static int action, failing; /* errno of every later write, once it has happened */
+static volatile long ahead;  /* seconds by which the clock is wrong */
 
 void faults_arm(long n, int what, const char *where)
 {
@@ -32,6 +38,7 @@ void faults_arm(long n, int what, const char *where)
     action = what;
     seen = 0;
     failing = 0;
+    ahead = 0;
 }
 
 long faults_seen(void) { return seen; }
@@ -60,13 +67,18 @@ static int path_within(int dir, const char *path)
         return within(path);
     if (dir != AT_FDCWD)
         return fd_within(dir);
-    return getcwd(here, sizeof here) && within(here);
+    if (!getcwd(here, sizeof here) || strlen(here) + strlen(path) + 2 > sizeof here)
+        return 0;
+    strcat(strcat(here, "/"), path);
+    return within(here);
 }
 
 /* Count a call; return 1 if it is the one, 2 if the disk has failed already. */
 static int due(void)
 {
     seen++;
+    if (ahead)
+        ahead = -ahead;
     if (failing)
         return 2;
     if (!left || seen != left)
@@ -75,6 +87,12 @@ static int due(void)
         failing = ENOSPC;
     if (action == BROKEN)
         failing = EIO;
+    if (action == READ_ONLY)
+        failing = EROFS;
+    if (action == DENIED)
+        failing = EACCES;
+    if (action == CLOCK)
+        ahead = TEN_YEARS;
     if (action == GONE) {
         char away[PATH_MAX + 8];
         int (*real)(const char *, const char *) = dlsym(RTLD_NEXT, "rename");
@@ -92,12 +110,15 @@ static void die(void)
 
 #define REAL(name) static __typeof__(name) *real; if (!real) real = dlsym(RTLD_NEXT, #name)
 
-/* One call that is not a write: killed before it happens; a failing disk refuses it where it needs room. */
+static int refused(int needs_room) { return failing && (needs_room || failing == EROFS || failing == EACCES); }
+
+/* One call that is not a write: killed before it happens; a failing disk refuses it where it needs room, and a folder
+   that may not be written to always. */
 #define CHANGE(inside, needs_room) \
     if (inside) { \
         int now = due(); \
         if (now == 1 && action == KILL) die(); \
-        if (now && failing && (needs_room)) { errno = failing; return -1; } \
+        if (now && refused(needs_room)) { errno = failing; return -1; } \
     }
 
 #define WRITE(fd, half, whole) \
@@ -105,7 +126,7 @@ static void die(void)
         int now = due(); \
         if (now == 1 && action == KILL) { half; die(); } \
         if (now == 1 && failing == ENOSPC && size > 1) return half; \
-        if (now && failing) { errno = failing; return -1; } \
+        if (now && failing && failing != EACCES) { errno = failing; return -1; } \
     } \
     return whole
 
@@ -227,3 +248,30 @@ int open(const char *path, int flags, ...) { OPEN(open, AT_FDCWD, real(path, fla
 int open64(const char *path, int flags, ...) { OPEN(open64, AT_FDCWD, real(path, flags, mode)); }
 int openat(int dir, const char *path, int flags, ...) { OPEN(openat, dir, real(dir, path, flags, mode)); }
 int openat64(int dir, const char *path, int flags, ...) { OPEN(openat64, dir, real(dir, path, flags, mode)); }
+
+int clock_gettime(clockid_t clock, struct timespec *now)
+{
+    REAL(clock_gettime);
+    int code = real(clock, now);
+    if (code == 0 && clock == CLOCK_REALTIME)
+        now->tv_sec += ahead;
+    return code;
+}
+
+int gettimeofday(struct timeval *restrict now, void *restrict zone)
+{
+    REAL(gettimeofday);
+    int code = real(now, zone);
+    if (code == 0)
+        now->tv_sec += ahead;
+    return code;
+}
+
+time_t time(time_t *where)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (where)
+        *where = now.tv_sec;
+    return now.tv_sec;
+}

@@ -1,54 +1,64 @@
-"""Kill commands inside their writes, and fail their disk: `python tests/faults/inject.py FOLDER [RUNS] [SEED]`.
+"""Kill commands in their writes, and fail their disk: `python tests/faults/inject.py FOLDER [RUNS [SEED [NAME...]]]`.
 
 Each run is one command in a process of its own. At the n-th call that changes its folder (see faults.c) the process is
-killed, or the disk is full, fails, or vanishes. Then the old file must be there, whole, or the new one; a failing disk
-must be an error of one line. The same command, run again without faults, must end as it always does and leave no
-temporary file. Prints a line of JSON for each run that went wrong, and a table of all.
+killed, or the disk is full, broken or read-only from there on, or the folder vanishes, or the clock jumps by ten years;
+or it is killed at any moment; or two of it run at once. Then the old file must be there, whole, or the new one, or what
+`--resume` goes on with; an error must be one line. The same command, run again without faults, must end as it always
+does and leave no temporary file. Prints a line of JSON for each run that went wrong, and a table of all.
 """
 
-import ctypes
 import json
 import os
 import random
-import shutil
-import signal
 import subprocess
 import sys
 from collections import Counter
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass, field
-from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-GIVE_UP_AFTER = 60
+sys.path += [str(HERE), str(HERE.parent)]
 
-ACTIONS = {"kill": 1, "full": 2, "broken": 3, "gone": 4}
-WEIGHTS = [5, 1, 1, 1]
+from cluster import ClusterTrial  # noqa: E402
+from trial import GRID, Command, Trial  # noqa: E402
 
-GRID = ["--bmin", "10000", "--bmax", "30000", "--head-dim", "16", "--max-distance", "2000"]
 SMALL = [*GRID, "--stride", "1000", "--heads", "2"]
 OTHER = [*GRID, "--stride", "2000", "--heads", "4"]
-MEASURE = ["measure", "../toy", "--length", "64", "-o", "a.json"]
-# What makes the old file, if there is one, and what makes the new one.
-COMMANDS: dict[str, tuple[list[str], list[str]]] = {
-    "search": ([], ["search", *SMALL, "-o", "a.json"]),
-    "search --overwrite": (["search", *OTHER, "-o", "a.json"], ["search", *SMALL, "-o", "a.json", "--overwrite"]),
-    "export": ([], ["export", "../bases.json", "-o", "a.safetensors"]),
-    "export --overwrite": (
-        ["export", "../bases8.json", "-o", "a.npz"],
-        ["export", "../bases.json", "-o", "a.npz", "--overwrite"],
-    ),
-    "plot": ([], ["plot", "coverage", "../bases.json", "--max-distance", "900", "-o", "a.svg"]),
-    "sweep --resume": ([], ["sweep", *GRID, "--strides", "1000,2000", "--heads", "2,4", "-o", "a.jsonl", "--resume"]),
-    "apply": ([], ["apply", "../toy", "--bases", "../bases.json", "-o", "model"]),
-    "measure": ([], MEASURE),
-    "measure --overwrite": ([*MEASURE, "--softmax"], [*MEASURE, "--overwrite"]),
-}
-NEED_TORCH = ("apply", "measure", "measure --overwrite")
+SWEEP = ["sweep", *GRID, "--strides", "1000,2000", "--heads", "2,4", "-o", "work/a.jsonl", "--resume"]
+MEASURE = ["measure", "toy", "--length", "64", "-o", "work/a.json"]
+TRAIN = ["train", "toy", "--data", "docs.jsonl", "--length", "32", "--tokens", "256", "--batch-tokens", "64"]
+TRAIN += ["--save-every", "2", "--keep", "1", "-o", "work/run", "--resume"]
+EVALUATE = ["evaluate", "reader", "--suite", "recall", "--lengths", "128", "--pairs", "8", "--limit", "6"]
+EVALUATE += ["--batch-size", "2", "-o", "work/a.json"]
+SOME_MODULES = ["rich.table", "ropesearch.plots.coverage", "ropesearch.search.workers"]
+FOR_MODELS = ["transformers", "transformers.models.llama.modeling_llama", "ropesearch.model.write"]
+FOR_MODELS += ["ropesearch.decay.measure", "ropesearch.evaluation.run", "ropesearch.evaluation.table_formats"]
+FOR_TRAINING = ["ropesearch.training.trainer", "ropesearch.plots.training", "datasets.packaged_modules.json.json"]
 
-Tree = dict[str, Any]
+
+COMMANDS = {
+    "search": Command(["search", *SMALL, "-o", "work/a.json"]),
+    "search --overwrite": Command(
+        ["search", *SMALL, "-o", "work/a.json", "--overwrite"], ["search", *OTHER, "-o", "work/a.json"]
+    ),
+    "export": Command(["export", "bases.json", "-o", "work/a.safetensors"]),
+    "export --overwrite": Command(
+        ["export", "bases.json", "-o", "work/a.npz", "--overwrite"], ["export", "bases8.json", "-o", "work/a.npz"]
+    ),
+    "plot": Command(["plot", "coverage", "bases.json", "--max-distance", "900", "-o", "work/a.svg"]),
+    "sweep --resume": Command(SWEEP),
+    "apply": Command(["apply", "toy", "--bases", "bases.json", "-o", "work/model"], modules=FOR_MODELS),
+    "measure": Command(MEASURE, modules=FOR_MODELS),
+    "measure --overwrite": Command([*MEASURE, "--overwrite"], [*MEASURE, "--softmax"], FOR_MODELS),
+    "train --resume": Command(TRAIN, modules=FOR_MODELS + FOR_TRAINING),
+    "evaluate --resume": Command([*EVALUATE, "--resume"], modules=FOR_MODELS),
+    "evaluate --overwrite": Command([*EVALUATE, "--overwrite"], [*EVALUATE, "--seed", "1"], FOR_MODELS),
+}
+
+CLUSTER = "sweep --scheduler"
+"""The one command that is not killed alone: see cluster.py."""
 
 
 class Here(Executor):
@@ -63,180 +73,36 @@ class Here(Executor):
         return future
 
 
-@dataclass
-class Ended:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-    calls: int
-
-
-@dataclass
-class Trial:
-    """One command, and what its folder holds before and after it."""
-
-    name: str
-    place: Path
-    wrong: list[str] = field(default_factory=list)
-
-    @property
-    def work(self) -> Path:
-        return self.place / "work"
-
-    @cached_property
-    def start(self) -> Path:
-        """A folder as it is before the command."""
-        folder = self.place / f"{self.name}.start"
-        folder.mkdir()
-        before, _ = COMMANDS[self.name]
-        if before:
-            self.undisturbed(before, folder)
-        return folder
-
-    @cached_property
-    def end(self) -> tuple[Tree, int]:
-        """What is in the folder after the command, and how many calls it made."""
-        self.reset()
-        calls = self.undisturbed(COMMANDS[self.name][1], self.work)
-        return tree(self.work), calls
-
-    def undisturbed(self, arguments: list[str], folder: Path) -> int:
-        ended = run(arguments, folder)
-        assert ended.code == 0, ended
-        return ended.calls
-
-    def reset(self) -> None:
-        for folder in (self.work, self.work.with_name("work.gone")):
-            shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(self.start, self.work)
-
-    def disturb(self, action: str, n: int) -> list[str]:
-        """Run the command with a fault, and then without; return what is wrong."""
-        new, _ = self.end
-        old = tree(self.start)
-        arguments = COMMANDS[self.name][1]
-        self.reset()
-        ended = run(arguments, self.work, n, ACTIONS[action])
-        if not self.work.exists():
-            self.work.with_name("work.gone").rename(self.work)
-        found = self.wrong_end(action, ended, old, new)
-        left = tree(self.work)
-        found += [f"it left {name}" for name in left if name.startswith(".ropesearch") and action in ("full", "broken")]
-        shown = visible(left)
-        complete = usable(shown, new)
-        if not (complete or usable(shown, old) or partial(shown, new)):
-            found.append(f"neither the old nor the new: {sorted(shown)}")
-        if complete and self.name == "apply":
-            shutil.rmtree(self.work / "model")
-        elif complete and "--resume" not in arguments and "--overwrite" not in arguments:
-            arguments = [*arguments, "--overwrite"]
-        again = run(arguments, self.work)
-        if again.code != 0 or tree(self.work) != new:
-            found.append(f"afterwards it ended otherwise: {again.code} {again.err} {sorted(tree(self.work))}")
-        return found
-
-    def wrong_end(self, action: str, ended: Ended, old: Tree, new: Tree) -> list[str]:
-        if action == "kill":
-            return [] if ended.code == -signal.SIGKILL else [f"it was not killed: {ended.code} {ended.err}"]
-        if ended.code == 0:
-            return [] if usable(visible(tree(self.work)), new) else ["it says that it is done, and is not"]
-        lines = [line for line in ended.err.splitlines() if not line.startswith(("note: ", "wrote "))]
-        if ended.code not in (1, 2) or len(lines) != 1 or not lines[0].startswith("Error: "):
-            return [f"it ended with {ended.code}: {ended.err}"]
-        if action == "full" and "cannot be written: " not in lines[0]:
-            return [f"the line says not what cannot be written: {lines[0]}"]
-        return []
-
-
-def tree(folder: Path) -> Tree:
-    """Return the files in a folder by name, with their content; rows of a sweep in any order, without their times."""
-    found: Tree = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            data = path.read_bytes()
-            found[str(path.relative_to(folder))] = rows(data) if path.suffix == ".jsonl" else data
-        elif path.name.startswith(".ropesearch"):
-            found[str(path.relative_to(folder))] = None
-    return found
-
-
-def visible(found: Tree) -> Tree:
-    """Return what is no temporary file."""
-    return {name: content for name, content in found.items() if not name.startswith(".ropesearch")}
-
-
-def rows(data: bytes) -> list[str]:
-    """Return the whole lines of a sweep file."""
-    lines = [json.loads(line) for line in data.split(b"\n")[:-1]]
-    return sorted(json.dumps({key: value for key, value in line.items() if key != "seconds"}) for line in lines)
-
-
-def usable(found: Tree, expected: Tree) -> bool:
-    """Whether all that is expected is there; beside a decay there may be arrays that belong to no file yet."""
-    return all(found.get(name) == content for name, content in expected.items()) and all(
-        name in expected or name.endswith(".npz") for name in found
-    )
-
-
-def partial(found: Tree, expected: Tree) -> bool:
-    """Whether these are some rows of the sweep."""
-    return set(found) == {"a.jsonl"} == set(expected) and set(found["a.jsonl"]) <= set(expected["a.jsonl"])
-
-
-def run(arguments: list[str], folder: Path, n: int = 0, action: int = 0) -> Ended:
-    """Run a command in a process of its own, in a folder."""
-    out, err, calls = (os.memfd_create(name) for name in ("out", "err", "calls"))
-    child = os.fork()
-    if child == 0:
-        from ropesearch.cli import main
-
-        code = 99
-        try:
-            signal.alarm(GIVE_UP_AFTER)
-            os.chdir(folder)
-            os.dup2(out, 1)
-            os.dup2(err, 2)
-            faults = ctypes.CDLL(None)
-            faults.faults_arm(ctypes.c_long(n), action, str(folder).encode())
-            code = main(arguments)
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os.write(calls, str(faults.faults_seen()).encode())
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-            sys.stderr.flush()
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
-    texts = [os.pread(file, 10**6, 0).decode(errors="replace") for file in (out, err, calls)]
-    for file in (out, err, calls):
-        os.close(file)
-    return Ended(os.waitstatus_to_exitcode(status), texts[0], texts[1], int(texts[2] or 0))
-
-
 def prepare(folder: Path, names: list[str]) -> None:
     """Load what the commands need, and make what they read."""
-    import rich.table
-    from ropesearch.plots import coverage
-
+    modules = dict.fromkeys(SOME_MODULES + [module for name in names for module in COMMANDS[name].modules])
+    for module in modules:
+        import_module(module)
     from ropesearch import search_bases, uniform_bases
     from ropesearch.search import workers
 
-    assert rich.table
-    assert coverage
     workers.ProcessPoolExecutor = Here  # type: ignore[misc, assignment]
     search_bases(1e4, 2e4, 1e3, 2, head_dim=16, max_distance=2000)
     uniform_bases(1e4, 2e4, 4, head_dim=16).save(folder / "bases.json")
     uniform_bases(1e4, 2e4, 8, head_dim=16).save(folder / "bases8.json")
-    if set(NEED_TORCH) & set(names):
-        sys.path.insert(0, str(HERE.parent))
-        import toys
+    if FOR_MODELS[0] in modules:
+        prepare_models(folder)
 
-        toys.save_with_tokenizer(toys.toy("llama-multi-head"), folder / "toy")
+
+def prepare_models(folder: Path) -> None:
+    """Make two models, one of which reads English, and documents for the other."""
+    import toys
+
+    from ropesearch import shipped_texts
+    from ropesearch.evaluation.recall import KEYS, PAIR, VALUES
+
+    toys.save_with_tokenizer(toys.toy("llama-multi-head"), folder / "toy")
+    tokenizer = toys.word_tokenizer(" ".join([PAIR, *KEYS, *VALUES]), *shipped_texts().values())
+    toys.reader_toy(tokenizer).save_pretrained(folder / "reader")
+    tokenizer.save_pretrained(folder / "reader")
+    words = random.Random(0)
+    texts = [" ".join(f"w{words.randrange(1, 100)}" for _ in range(words.randrange(3, 60))) for _ in range(100)]
+    (folder / "docs.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
 
 
 def build(folder: Path) -> Path:
@@ -248,25 +114,28 @@ def build(folder: Path) -> Path:
 
 def inject(folder: Path, runs: int, seed: int, names: list[str]) -> int:
     """Do all runs; return how many went wrong."""
-    prepare(folder, names)
-    trials = [Trial(name, folder) for name in names]
+    prepare(folder, [name for name in names if name != CLUSTER])
+    trials = [ClusterTrial(name, folder) if name == CLUSTER else Trial(name, folder, COMMANDS[name]) for name in names]
     chance = random.Random(seed)
-    counts: Counter[tuple[str, str]] = Counter()
+    counts: dict[str, Counter[str]] = {name: Counter() for name in names}
     failed = 0
-    for i in range(runs):
-        trial = trials[i % len(trials)]
-        (action,) = chance.choices(list(ACTIONS), WEIGHTS)
-        n = chance.randint(1, trial.end[1])
-        found = trial.disturb(action, n)
-        counts[trial.name, action] += 1
-        if found:
-            failed += 1
-            print(json.dumps({"command": trial.name, "fault": action, "call": n, "wrong": found}), flush=True)
+    try:
+        for i in range(runs):
+            trial = trials[i % len(trials)]
+            (fault,) = chance.choices(list(trial.faults), list(trial.faults.values()))
+            when, found = trial.disturb(fault, chance)
+            counts[trial.name][fault] += 1
+            if found:
+                failed += 1
+                print(json.dumps({"command": trial.name, "fault": fault, "when": when, "wrong": found}), flush=True)
+    finally:
+        for trial in trials:
+            trial.close()
     print(f"{runs} runs, seed {seed}: {failed} went wrong")
-    print(f"{'':20}{'calls':>7}" + "".join(f"{action:>8}" for action in ACTIONS))
     for trial in trials:
-        numbers = "".join(f"{counts[trial.name, action]:8}" for action in ACTIONS)
-        print(f"{trial.name:20}{trial.end[1]:7}{numbers}")
+        calls = f"{trial.calls} calls" if trial.calls else ""
+        each = ", ".join(f"{fault} {counts[trial.name][fault]}" for fault in trial.faults)
+        print(f"{trial.name:21}{calls:10} {each}")
     return failed
 
 
@@ -277,8 +146,9 @@ def main(place: str, runs: str = "500", seed: str = "1", *names: str) -> int:
         folder.mkdir()
         more = {"LD_PRELOAD": str(build(folder)), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         more |= {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error"}  # as a command does that imports transformers
+        more |= {"HF_HOME": f"{folder}/hub", "TOKENIZERS_PARALLELISM": "false"}
         os.execve(sys.executable, [sys.executable, "-P", __file__, place, runs, seed, *names], os.environ | more)
-    return inject(folder, int(runs), int(seed), list(names) or list(COMMANDS)) > 0
+    return inject(folder, int(runs), int(seed), list(names) or [*COMMANDS, CLUSTER]) > 0
 
 
 if __name__ == "__main__":

@@ -7,13 +7,14 @@ are those of the file alone.
 import json
 import os
 import shutil
-import signal
 import sys
-import time
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from forked import Forked
 from hostile_files import Case, make
 
 SECONDS, MEGABYTES = 1.0, 200
@@ -41,40 +42,10 @@ def load() -> None:
 
 def run(case: Case, others: float = 0) -> dict[str, object]:
     """Run one command in a process of its own; `others` is the memory in megabytes that any command would take."""
-    out, err = os.memfd_create("out"), os.memfd_create("err")
-    begin = time.perf_counter()
-    child = os.fork()
-    if child == 0:
-        from ropesearch.cli import main
+    from ropesearch.cli import main
 
-        signal.alarm(GIVE_UP_AFTER)
-        os.dup2(out, 1)
-        os.dup2(err, 2)
-        code = 99
-        try:
-            code = main(case.arguments)
-            sys.stdout.flush()
-            sys.stderr.flush()
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-            sys.stderr.flush()
-        finally:
-            os._exit(code)
-    _, status, used = os.wait4(child, 0)
-    result = {
-        "name": case.name,
-        "code": os.waitstatus_to_exitcode(status),
-        "out": os.pread(out, 10_000, 0).decode(errors="replace"),
-        "err": os.pread(err, 100_000, 0).decode(errors="replace"),
-        "seconds": round(used.ru_utime + used.ru_stime, 2),
-        "wall": round(time.perf_counter() - begin, 2),
-        "megabytes": round(used.ru_maxrss / 1000 - others),
-    }
-    os.close(out)
-    os.close(err)
-    return result
+    ended = vars(Forked(lambda: main(case.arguments)).wait(give_up_after=GIVE_UP_AFTER))
+    return {"name": case.name} | ended | {"megabytes": round(ended["megabytes"] - others)}
 
 
 def complaints(result: dict[str, object], folder: Path) -> list[str]:
