@@ -1,12 +1,15 @@
 """The commands of the tutorials run, in their order, and print what the tutorials show."""
 
+import io
 import re
 import runpy
 import shlex
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
-from test_docs import ROOT, console, shell  # noqa: F401  (a fixture)
+from ropesearch.cli import main
+from test_docs import ROOT, shell, without_progress
 
 from ropesearch import shipped_texts
 
@@ -49,23 +52,23 @@ def follow(page, run, change=str):
 
 
 def shorter(text):
-    """A tutorial's training in a twentieth of its steps and less."""
-    for steps, few in (("1024000", "20480"), ("307200", "10240"), ("-500", "-10"), ("-150", "-5"), ("16000, 64", "400, 64")):
-        text = text.replace(steps, few)
+    """A tutorial's training, with a twentieth of its steps and less."""
+    fewer = {"1024000": "20480", "307200": "10240", "-500": "-10", "-150": "-5", "16000, 64": "400, 64"}
+    for number, small in fewer.items():
+        text = text.replace(number, small)
     return text
 
 
 def assert_shown(shown, printed, *, varies):
     """Compare, line by line, what is shown with what is printed; a line of … stands for any lines."""
     clean = words if varies else without_last_digits
-    expected = [clean(part) for part in re.split(r"^…\n", shown, flags=re.MULTILINE)]
-    actual = clean(printed)
-    if len(expected) == 1:
-        assert expected[0] == actual
-        return
-    start, end = expected[0], expected[-1]
-    assert actual[: len(start)] == start
-    assert not end or actual[-len(end) :] == end
+    parts, rest = [clean(part) for part in re.split(r"^…\n", shown, flags=re.MULTILINE)], clean(printed)
+    if len(parts) == 1:
+        assert parts[0] == rest
+    for part in parts:
+        starts = [i for i in range(len(rest) - len(part) + 1) if rest[i : i + len(part)] == part]
+        assert starts, f"not printed: {part}; but: {rest}"
+        rest = rest[starts[0] + len(part) :]
 
 
 def without_last_digits(text):
@@ -80,18 +83,21 @@ def words(text):
 
 
 @pytest.fixture
-def run(console, capsys):  # noqa: F811
-    """Run one command of a tutorial; Python files in this process, which has loaded torch."""
+def run(tmp_path, monkeypatch):
+    """Run one command of a tutorial in an empty folder; ropesearch and Python in this process, which has torch."""
+    monkeypatch.chdir(tmp_path)
 
     def run(line):
-        parts = shlex.split(line)
-        if parts[0] == "python":
-            capsys.readouterr()
-            runpy.run_path(parts[1])
-            return capsys.readouterr().out
-        if parts[0] == "ropesearch":
-            return console(line)
-        return shell(line, Path.cwd())
+        words = shlex.split(line)
+        if words[0] not in ("python", "ropesearch"):
+            return shell(line, tmp_path)
+        printed = io.StringIO()  # stdout and stderr, in the order in which a terminal shows them
+        with redirect_stdout(printed), redirect_stderr(printed):
+            if words[0] == "python":
+                runpy.run_path(words[1])
+            else:
+                assert main(words[1:]) == 0, printed.getvalue()
+        return without_progress(printed.getvalue())
 
     return run
 
