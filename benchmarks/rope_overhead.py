@@ -1,9 +1,9 @@
 """What a base per KV head costs: a 2048-token prefill and decoding, beside the stock model, run in turn.
 
 Both are the same model in one process: the bases are applied before, and removed after, each run of theirs. Bases as
-HARPE's, evenly spread; no gradient, sdpa, in float32 and bfloat16. The ratio is taken pair by pair, and every other pair
-begins with the bases. Without a GPU it is the processor's time that counts, of one thread, so that other work on the
-machine does not.
+HARPE's, evenly spread; no gradient, sdpa, in float32 and bfloat16. The ratio is taken pair by pair, and every other
+pair begins with the bases. Without a GPU it is the processor's time that counts, of one thread, so that other work on
+the machine does not.
 
     python benchmarks/rope_overhead.py MODEL [--runs 11] [--tokens 2048] [--decode 32] [--dtype NAME]
 """

@@ -349,9 +349,7 @@ def test_self_extend_refuses_windows():
         apply_self_extend(toy("mistral-grouped"), scheme)
     for name in ("glm", "nemotron"):
         scheme = parse_scheme("self-extend:8,group=4", model=toy(name).config.to_dict())
-        with pytest.raises(
-            ValueError, match="rotates a part of each head, or pairs of neighbouring channels, and se"
-        ):
+        with pytest.raises(ValueError, match="rotates a part of each head, or pairs of neighbouring channels, and se"):
             apply_self_extend(toy(name), scheme)
 
 
