@@ -196,7 +196,7 @@ def test_what_is_not_saved_or_not_possible_is_said(tmp_path):
     text = {**toy_config("qwen2-grouped").to_dict(), "rope_parameters": rope, "model_type": "qwen2_vl_text"}
     vision = {"depth": 1, "embed_dim": 32, "hidden_size": 64}
     config = transformers.Qwen2VLConfig(text_config=text, vision_config=vision)
-    line = r"has three positions for each token, in time, height and width \(mrope\): bases are for models of one"
+    line = r"has three positions for each token, in time, height and width \(mrope\): bases are for one"
     model = transformers.Qwen2VLForConditionalGeneration(config)
     with pytest.raises(InputError, match=f"Qwen2VLForConditionalGeneration {line}"):
         apply_bases(model, own)

@@ -196,7 +196,7 @@ def check_model(
         msg += "apply it to the model that it was made from"
         raise InputError(msg)
     if model.three_positions:
-        msg = f"{name} has three positions for each token, in time, height and width (mrope): {kind} are for models of one"
+        msg = f"{name} has three positions for each token, in time, height and width (mrope): {kind} are for one"
         raise InputError(msg)
     if model_type not in SUPPORTED and model.inner_type in SUPPORTED:
         msg = f"{name} is a model of type {model_type} around one of type {model.inner_type}: load it in Python, give "
