@@ -35,7 +35,7 @@ def section_of_decay(name: str, decay: Decay, *, share: int = 1) -> Section:
         "distances": f"0 to {decay.max_distance:,}",
     }
     if decay.bases is not None:
-        low, high = (short_number(end) for end in (min(decay.bases), max(decay.bases)))
+        low, high = (short_number(float(end)) for end in (np.min(decay.bases), np.max(decay.bases)))
         about["predicted for bases"] = low if low == high else f"{low} to {high}"
     summary = decay.summary()
     names = {key: label for key, label in (NAMES | CHANGE_NAMES).items() if key in decay.figures}
