@@ -50,9 +50,6 @@ class PerHeadConfig:
     So they raise on the unknown type.
     """
 
-    # Tensor parallelism would give a device some of the KV heads, but the tables of all of them.
-    base_model_tp_plan = None
-
     def convert_rope_params_to_dict(self, *args, **kwargs):
         """Read the file as transformers does, without what `to_dict` adds to it."""
         others = super().convert_rope_params_to_dict(*args, **kwargs)
@@ -300,10 +297,11 @@ class PerHeadAttention:
 
     def _turned(self, query, key, cos, sin):
         """Rotate queries and keys by tables (B or 1, S, K, R/2)."""
+        if cos.shape[2] not in (1, key.shape[2]):  # tensor parallelism gave this device some of the KV heads
+            heads = key.shape[2]
+            first = _first_head(self, heads, cos.shape[2])
+            cos, sin = cos[:, :, first : first + heads], sin[:, :, first : first + heads]
         kv_heads = cos.shape[2]
-        if kv_heads not in (1, key.shape[2]):
-            msg = f"{key.shape[2]} KV heads, but bases for {kv_heads}: a layer cannot be split over devices"
-            raise ValueError(msg)
         groups = query.unflatten(2, (kv_heads, -1))  # (B, S, K, G, D)
         query = self._rotate(groups, cos.unsqueeze(3), sin.unsqueeze(3)).flatten(2, 3)
         return query, self._rotate(key, cos, sin)
@@ -317,6 +315,20 @@ class PerHeadAttention:
 
     def _finished(self, output):
         return self.o_proj(output)
+
+
+def _first_head(attention, heads, kv_heads):
+    """Return the first of the KV heads that tensor parallelism gave this device, of all the heads of a layer."""
+    projection = getattr(attention, "k_proj", None) or getattr(attention, "qkv_proj", None)
+    rank, size = getattr(projection, "tp_rank", None), getattr(projection, "tp_size", None)  # of vLLM's layers
+    if rank is None:
+        mesh = getattr(getattr(projection, "weight", None), "device_mesh", None)  # of transformers' tensors
+        if mesh is None:
+            msg = f"{heads} KV heads, but bases for {kv_heads}: nothing says which of them this device has"
+            raise ValueError(msg)
+        mesh = mesh["tp"] if mesh.ndim > 1 else mesh
+        rank, size = mesh.get_local_rank(), mesh.size()
+    return rank * kv_heads // size
 
 
 class FusedProjection:

@@ -215,8 +215,8 @@ class _Costs:
         decoder = find_decoder(whole)
         self.layers = len(decoder.layers)
         self.layer = sum(p.numel() for p in decoder.layers[0].parameters())
-        attention = decoder.layers[0].self_attn
-        self.width = attention.o_proj.weight.shape[1]  # of all query heads together
+        # Of all query heads together.
+        self.width = decoder.config.num_attention_heads * decoder.layers[0].self_attn.head_dim
 
     def flops_per_token(self, length: int) -> float:
         """6 for each weight, and causal attention: 6 · layers · width · length, forward and backward."""
