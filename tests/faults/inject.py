@@ -116,12 +116,13 @@ def inject(folder: Path, runs: int, seed: int, names: list[str]) -> int:
     """Do all runs; return how many went wrong."""
     prepare(folder, [name for name in names if name != CLUSTER])
     trials = [ClusterTrial(name, folder) if name == CLUSTER else Trial(name, folder, COMMANDS[name]) for name in names]
+    in_turn = [trial for i in range(max(trial.share for trial in trials)) for trial in trials if i < trial.share]
     chance = random.Random(seed)
     counts: dict[str, Counter[str]] = {name: Counter() for name in names}
     failed = 0
     try:
         for i in range(runs):
-            trial = trials[i % len(trials)]
+            trial = in_turn[i % len(in_turn)]
             (fault,) = chance.choices(list(trial.faults), list(trial.faults.values()))
             when, found = trial.disturb(fault, chance)
             counts[trial.name][fault] += 1
