@@ -107,7 +107,6 @@ def test_a_model_that_is_none_is_named(run):
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("package", ["torch", "transformers"])
 def test_a_second_model_without_a_tokenizer_is_found_before_the_first_is_read(run, model, tmp_path, monkeypatch):
     shutil.copytree(model, tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer*"))
     monkeypatch.setattr("ropesearch.evaluation.run.load_model", lambda *_, **__: pytest.fail("it was loaded"))
@@ -128,6 +127,7 @@ def test_a_template_of_chats_is_never_run(run, model, tmp_path):
     ]
 
 
+@pytest.mark.parametrize("package", ["torch", "transformers"])
 def test_without_its_packages_the_extra_is_named(run, model, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     code, out, err = run("evaluate", model, *RECALL)
