@@ -2,11 +2,9 @@
 
 import click
 
-from ropesearch.core.model_source import find_config
-
 from .errors import Command
-from .inputs import quiet_transformers, read_input
-from .output import Output, file_options, note
+from .inputs import read_bases_of_model
+from .output import Output, file_options
 from .show import forms_of
 
 
@@ -20,11 +18,4 @@ def bases(model: str, out: Output) -> None:
     with one base for all heads gives that for every KV head. The file goes wherever a base-set file does: show, export,
     plot coverage, apply.
     """
-    from ropesearch.core.base_set import BaseSet
-
-    quiet_transformers(quiet=True)
-    config = read_input(lambda: find_config(model))
-    base_set = BaseSet.of_model(config)
-    if config.rope_values:
-        note(f"the rule {config.rope_values['rope_type']} of {model} changes what these bases give", quiet=out.quiet)
-    out.deliver(forms_of(base_set))
+    out.deliver(forms_of(read_bases_of_model(model, quiet=out.quiet)))

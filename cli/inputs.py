@@ -13,7 +13,7 @@ from ropesearch.core.errors import InputError
 from ropesearch.core.files import read_file
 from ropesearch.core.numbers import read_number
 
-from .output import on_terminal
+from .output import note, on_terminal
 
 if TYPE_CHECKING:
     from ropesearch import BaseSet, Decay, Scheme
@@ -51,6 +51,19 @@ def read_base_set(name: str) -> "BaseSet":
     from ropesearch.search.named import find_base_set
 
     return read_input(lambda: find_base_set(name))
+
+
+def read_bases_of_model(model: str, *, quiet: bool) -> "BaseSet":
+    """Read the bases that a model carries; a note says where a rule changes them."""
+    from ropesearch.core.base_set import BaseSet
+    from ropesearch.core.model_source import find_config
+
+    quiet_transformers(quiet=True)
+    config = read_input(lambda: find_config(model))
+    base_set = BaseSet.of_model(config)
+    if config.rope_values:
+        note(f"the rule {config.rope_values['rope_type']} of {model} changes what these bases give", quiet=quiet)
+    return base_set
 
 
 def read_sweep_rows(name: str) -> list[dict[str, Any]] | None:
@@ -138,7 +151,7 @@ def bases_and_head_dim(
         value = _as_number(argument)
         if value is None:
             base_set = _number_or_base_set(argument)
-            bases += base_set.bases
+            bases += base_set.of_all_layers("a waveform")
             sizes[base_set.head_dim] = argument
         else:
             bases.append(checks.base("bases", value))

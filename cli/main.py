@@ -18,6 +18,7 @@ from .measure import measure
 from .output import echo, open_standard_streams, pipe_may_close
 from .plot import plot
 from .plot_results import needle, perplexity, recall
+from .report import report
 from .search import search
 from .show import show
 from .sweep import sweep
@@ -64,6 +65,7 @@ for command in (
     waveform,
     extrema,
     plot,
+    report,
 ):
     cli.add_command(command)
 for figure in (needle, recall, perplexity):

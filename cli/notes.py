@@ -60,8 +60,14 @@ def cut_to_processors(name: str, asked: int | None) -> Iterator[str]:
         yield f"--{name} {asked} is cut to {lent}, one for each processor"
 
 
-def certainty_of_order(decay: "Decay") -> Iterator[str]:
-    """Say so if the order by a decay file may be due to chance."""
+def certainty_of_order(decay: "Decay", *, by_layer: bool = False) -> Iterator[str]:
+    """Say so if the order by a decay file may be due to chance; by layer, where it is not that of the means."""
+    if by_layer:
+        differ, n = decay.differing_layers(), len(decay.layers)
+        yield f"{len(differ)} of {n} layers measured get the bases in another order than that of the mean slopes"
+        if n < decay.model["num_hidden_layers"]:
+            yield "layers that were not measured get them in that order"
+        return
     slopes, errors = decay.kv_head_slopes(), decay.kv_head_slope_errors()
     apart, error = slopes.max() - slopes.min(), errors.max()
     if len(slopes) > 1 and apart < 2 * error:

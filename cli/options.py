@@ -87,6 +87,9 @@ order_by_option = click.option(
     metavar="FILE",
     help="Beyond the paper: give the smallest base to the KV head whose slope is steepest in this decay file.",
 )
+by_layer_option = click.option(
+    "--by-layer", is_flag=True, help="With --order-by: in each layer by its own slopes; layers then differ."
+)
 scaling_option = click.option(
     "--scaling",
     metavar="NAME",

@@ -26,7 +26,7 @@ from typing import Any, cast
 
 import click
 
-from ropesearch.core.errors import ParameterError, printable
+from ropesearch.core.errors import InputError, ParameterError, printable
 from ropesearch.core.files import check_output, naming, write_whole
 
 from .options import F, combined, overwrite_option, quiet_option
@@ -159,6 +159,10 @@ def _decide(
     path = None if output == "-" else output
     if path is not None:
         suffix = Path(path).suffix
+        if suffix == ".gguf":
+            from ropesearch.exporters.formats import NO_GGUF
+
+            raise InputError(NO_GGUF)
         if suffix not in written:
             raise ParameterError("output", path, f"a {_either(written)} file")
         if not beside:

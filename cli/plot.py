@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from ropesearch.core.errors import ParameterError
+from ropesearch.exporters.sweep_table import SWEEP_FIGURES
 
 from .errors import Command
 from .inputs import read_base_set, read_bases, read_decay, read_input, read_schemes
@@ -28,7 +29,6 @@ from .options import (
 )
 from .output import note, say
 from .progress import progress_on_stderr
-from .tables import SWEEP_FIGURES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -39,6 +39,14 @@ def progress_on_stderr(*, quiet: bool) -> Iterator[Progress]:
         yield Lines(time.monotonic)
 
 
+@contextmanager
+def announcing_progress(*, quiet: bool) -> Iterator[Progress]:
+    """Give a callable that announces work of one step, and shows how far other work is."""
+    with progress_on_stderr(quiet=quiet) as shown:
+        one = (lambda what, done, total: None) if quiet else announce
+        yield lambda what, done, total: (one if total == 1 else shown)(what, done, total)
+
+
 class Lines:
     """Lines in a file or a pipe, about work that takes more than a few seconds."""
 

@@ -13,6 +13,7 @@ from .errors import Command
 from .inputs import by_hand, filled_in, read_config, read_order
 from .notes import certainty_of_order, changed_preset, cut_to_processors, options_without_effect, scaled_model
 from .options import (
+    by_layer_option,
     combined,
     device_option,
     extrema_options,
@@ -54,6 +55,7 @@ search_options = combined(
 @click.command(cls=Command)
 @search_options
 @order_by_option
+@by_layer_option
 @device_option
 @click.option("--plot", type=click.Path(), metavar="FILE", help="Draw waveform coverage as .png, .svg or .pdf.")
 @click.option("--coverage", is_flag=True, help="Also say how well the set covers the distances up to --max-distance.")
@@ -64,6 +66,7 @@ def search(
     /,
     plot: str | None,
     order_by: str | None,
+    by_layer: bool,
     coverage: bool,
     preset: str | None,
     model_config: str | None,
@@ -82,6 +85,10 @@ def search(
     if model_config is not None:
         for text in scaled_model(read_config(model_config)):
             note(text, quiet=out.quiet)
+    if by_layer and order_by is None:
+        raise click.UsageError("--by-layer needs --order-by: it says by what layers differ")
+    if by_layer and coverage:
+        raise click.UsageError("--coverage is of one layer: with --by-layer, ask for it by show FILE#0 --coverage")
     decay = None if order_by is None else _decay_for(ctx, order_by, model_config, options)
     if plot is not None:
         from ropesearch.plots.style import check_figure_path
@@ -93,23 +100,23 @@ def search(
     runtime = {name: options.pop(name) for name in ("threads", "device")}
     spec = SearchSpec(**options)
     with progress_on_stderr(quiet=out.quiet) as progress:
-        base_set = run_search(spec, **runtime, progress=progress)
+        base_set = drawn = run_search(spec, **runtime, progress=progress)
         if decay is not None:
-            base_set = _ordered(base_set, decay, str(order_by))
+            base_set = _ordered(base_set, decay, str(order_by), by_layer=by_layer)
         if coverage:
             base_set = base_set.with_coverage(spec.covered_to, progress=progress)
         if plot is not None:
             from ropesearch.plots.coverage import plot_coverage
             from ropesearch.plots.style import save_figure
 
-            figure = plot_coverage(base_set, spec.max_distance, progress=progress)
+            figure = plot_coverage(drawn if by_layer else base_set, spec.max_distance, progress=progress)
             save_figure(figure, plot, overwrite=out.overwrite)
     notes = [
         *changed_preset(ctx, options, preset),
         *options_without_effect(ctx, options),
         *cut_to_processors("threads", runtime["threads"]),
     ]
-    notes += [] if decay is None else certainty_of_order(decay)
+    notes += [] if decay is None else certainty_of_order(decay, by_layer=by_layer)
     out.deliver(forms_of(base_set), notes)
     out.wrote(plot)
 
@@ -123,8 +130,9 @@ def _decay_for(ctx: click.Context, path: str, model_config: str | None, options:
     return decay
 
 
-def _ordered(base_set: "BaseSet", decay: "Decay", path: str) -> "BaseSet":
+def _ordered(base_set: "BaseSet", decay: "Decay", path: str, *, by_layer: bool) -> "BaseSet":
     from ropesearch import order_by_decay
 
-    command = f"{base_set.made_by['command']} --order-by {shlex.quote(path)}"
-    return order_by_decay(replace(base_set, made_by={**base_set.made_by, "command": command}), decay)
+    command = f"{base_set.made_by['command']} --order-by {shlex.quote(path)}" + " --by-layer" * by_layer
+    made_by = {**base_set.made_by, "command": command}
+    return order_by_decay(replace(base_set, made_by=made_by), decay, by_layer=by_layer)

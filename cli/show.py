@@ -8,7 +8,7 @@ from ropesearch.core.errors import InputError
 
 from . import tables
 from .errors import Command
-from .inputs import read_base_set, read_sweep_rows
+from .inputs import read_base_set, read_bases_of_model, read_sweep_rows
 from .options import covered_option
 from .output import Formats, Output, result_options
 from .progress import progress_on_stderr
@@ -43,9 +43,11 @@ def show(name: str, coverage: bool, max_distance: int, pick: int | None, sort: s
         ropesearch show bases.json
         ropesearch show sweep.jsonl --sort floor
         ropesearch show sweep.jsonl --pick 3 -o bases.json
+        ropesearch show path/to/model
 
-    BASES is a base-set file, a sweep file, a preset, or a position scheme that is nothing but bases. The last column is
-    the wavelength, in tokens, of the slowest frequency of the head. JSON is the file itself, checked and laid out anew.
+    BASES is a base-set file, a sweep file, a preset, a position scheme that is nothing but bases, or a model: the bases
+    that it carries are shown, as `ropesearch bases` reads them. The last column is the wavelength, in tokens, of the
+    slowest frequency of the head. JSON is the file itself, checked and laid out anew.
     """  # noqa: D301  (click reads the control character \b as: leave these lines as they are)
     rows = read_sweep_rows(name)
     if rows is not None and pick is None:
@@ -64,6 +66,8 @@ def show(name: str, coverage: bool, max_distance: int, pick: int | None, sort: s
         from ropesearch.search.named import row_of_sweep
 
         base_set = row_of_sweep(name, rows, pick)
+    elif _is_model(name):
+        base_set = read_bases_of_model(name, quiet=out.quiet)
     else:
         base_set = read_base_set(name)
     bound = None
@@ -74,3 +78,12 @@ def show(name: str, coverage: bool, max_distance: int, pick: int | None, sort: s
             base_set = base_set.with_coverage(max_distance, progress=progress)
         bound = base_lower_bound(max_distance + 1, base_set.head_dim) if out.printed == "" else None
     out.deliver(forms_of(base_set, bound))
+
+
+def _is_model(name: str) -> bool:
+    """Whether a name is of a model, and of no preset and no scheme."""
+    from ropesearch.core.model_source import names_model
+    from ropesearch.core.presets import PRESETS
+    from ropesearch.schemes.grammar import SCHEMES
+
+    return name not in PRESETS and name not in SCHEMES and names_model(name)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ropesearch.core.errors import shown
+from ropesearch.exporters.sweep_table import SWEEP_FIGURES, sorted_rows
 
 from . import tables
 from .errors import Command, with_flags
@@ -43,7 +44,7 @@ else:
 
 sort_option = click.option(
     "--sort",
-    type=click.Choice(list(tables.SWEEP_FIGURES)),
+    type=click.Choice(list(SWEEP_FIGURES)),
     help="Show the rows with the best figure first; the file keeps its order.",
 )
 
@@ -180,7 +181,7 @@ def _file(out: Output) -> Iterator[str]:
 
 def forms_of_rows(rows: Sequence[dict[str, Any]], sort: str | None) -> dict[str, Callable[[], str]]:
     """Return what makes a table, JSON and CSV out of the rows of a sweep."""
-    ordered = [rows[i] for i in tables.sorted_rows(rows, sort)]
+    ordered = [rows[i] for i in sorted_rows(rows, sort)]
     return {"": partial(tables.of_sweep, rows, sort), ".json": partial(_json, ordered), ".csv": partial(_csv, ordered)}
 
 

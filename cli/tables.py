@@ -5,7 +5,8 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ropesearch.core.errors import InputError, printable, shown
+from ropesearch.core.errors import printable, shown
+from ropesearch.exporters.sweep_table import marked, number, sweep_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -15,24 +16,6 @@ if TYPE_CHECKING:
 
 PIPE_WIDTH = 200  # characters of a table that goes to no terminal, where folded cells would be of no use
 
-DECAY_COLUMNS = {
-    "slope": "slope",
-    "unit_waveform": "unit waveform",
-    "minus_log": "−log m",
-    "curve": "model curve",
-    "agreement": "agreement of texts",
-    "sink_mass": "mass on first keys",
-}
-CHANGE_COLUMNS = {
-    "slope": "slope",
-    "predicted_slope": "predicted slope",
-    "verified_slope": "slope with bases",
-    "prediction": "correlation with prediction",
-    "no_change": "correlation with old curve",
-    "change_error": "prediction error",
-}
-"""Names of the figures of a decay, as measured and with other bases."""
-
 COMPARED_COLUMNS: dict[str, tuple[str, int, Callable[[Iterable[float]], float]]] = {
     "floor": ("floor", 4, max),
     "mean": ("mean", 4, max),
@@ -41,16 +24,6 @@ COMPARED_COLUMNS: dict[str, tuple[str, int, Callable[[Iterable[float]], float]]]
     "valleys_on_peaks": ("valleys", 3, max),
 }
 """Figures of a comparison: their names, their digits after the point, and which is the best."""
-
-SWEEP_COLUMNS = ("strategy", "stride", "bmin", "bmax", "heads", "max_distance")
-"""Options of a sweep that the title names where all points share them."""
-SWEEP_FIGURES: dict[str, Callable[[Iterable[float]], float]] = {
-    "floor": max,
-    "mean": max,
-    "quantile_01": max,
-    "ripple": min,
-}
-"""Figures of a sweep's rows, and which is the best."""
 
 
 def as_text(*tables: "Table") -> str:
@@ -74,11 +47,13 @@ def as_text(*tables: "Table") -> str:
 
 def of_base_set(base_set: "BaseSet", bound: float | None = None) -> str:
     """Return one row per KV head, and the coverage if it was computed, with how many bases reach the lower bound."""
-    from ropesearch.exporters.table import COLUMNS, rows
+    from ropesearch.exporters.table import columns, rows
 
+    layers = "" if base_set.layers is None else f", {base_set.layers} layers"
     groups = "" if base_set.kv_heads == base_set.heads else f", {base_set.kv_heads} KV heads"
     table = _table(
-        *COLUMNS.values(), title=f"{base_set.strategy}: {base_set.heads} heads{groups}, head_dim {base_set.head_dim}"
+        *columns(base_set).values(),
+        title=f"{base_set.strategy}: {base_set.heads} heads{groups}, head_dim {base_set.head_dim}{layers}",
     )
     if base_set.parameters.get("order") == "measured":
         table.caption = "assigned to the heads by measured slope, which is beyond the paper"
@@ -96,20 +71,10 @@ def of_base_set(base_set: "BaseSet", bound: float | None = None) -> str:
 
 def _coverage(figures: Mapping[str, Any]) -> "Table":
     """Return the figures of `Coverage.to_dict`."""
-    try:
-        first, last = figures["distances"]
-        shares = [float(share) for share in figures["valleys_on_peaks"] if share is not None]
-        ripple = figures["ripple"]
-        lines = {
-            "floor of the best head": f"{figures['floor']:.4f} at distance {figures['floor_distance']}",
-            "mean of the best head": f"{figures['mean']:.4f}",
-            "1 % quantile of the best head": f"{figures['quantile_01']:.4f}",
-            "ripple of the mean": "undefined below 8192 distances" if ripple is None else f"{ripple:.5f}",
-            "valleys on another head's peak": f"{sum(shares) / len(shares):.1%}" if shares else "no valleys",
-        }
-    except (KeyError, TypeError, ValueError):
-        raise InputError("the coverage in the file lacks figures; --coverage computes it again") from None
-    table = _table(title=f"coverage, distances {first} to {last}", show_header=False)
+    from ropesearch.exporters.table import coverage_lines
+
+    title, lines = coverage_lines(figures)
+    table = _table(title=title, show_header=False)
     for name, value in lines.items():
         table.add_row(name, value)
     return table
@@ -117,13 +82,17 @@ def _coverage(figures: Mapping[str, Any]) -> "Table":
 
 def of_decay(decay: "Decay") -> str:
     """Return the median head of every layer, and quantiles over all heads; and so with bases."""
+    from ropesearch.decay.figures import CHANGE_NAMES, NAMES
+
     model = os.path.basename(os.path.normpath(str(decay.model["name"])))
     n = len(decay.texts)
     title = f"{model}: {decay.length} tokens of {n} text{'s' * (n > 1)}, distances to {decay.max_distance}"
-    tables = [_decay(decay, title, DECAY_COLUMNS)]
+    tables = [_decay(decay, title, NAMES)]
     if decay.bases is not None:
         shown_bases = ", ".join(map(shown, decay.bases[:4])) + ", …" * (len(decay.bases) > 4)
-        tables.append(_decay(decay, f"with the bases {shown_bases}", CHANGE_COLUMNS))
+        by_layer = isinstance(decay.bases[0], tuple)
+        name = f"with bases for each of {len(decay.bases)} layers" if by_layer else f"with the bases {shown_bases}"
+        tables.append(_decay(decay, name, CHANGE_NAMES))
     return as_text(*tables)
 
 
@@ -135,7 +104,7 @@ def _decay(decay: "Decay", title: str, names: Mapping[str, str]) -> "Table":
     table = _table("layer", *columns.values(), title=title, caption=caption)
 
     def add(label: str, values: Iterable[float | None], *, last: bool = False) -> None:
-        table.add_row(label, *(_number(value, 3) for value in values), end_section=last)
+        table.add_row(label, *(number(value, 3) for value in values), end_section=last)
 
     for row, layer in enumerate(decay.layers):
         values = [[v for v in decay.figures[key][row].tolist() if not math.isnan(v)] for key in columns]
@@ -168,7 +137,7 @@ def of_comparison(lines: "Sequence[Compared]", bound: float | None = None) -> st
     table = _table(*names, title=title, caption=caption, names="set or scheme", box=None, padding=(0, 1))
     for group in groups:
         columns = [
-            _marked([line.figures[key] for line in group], digits, best_of)
+            marked([line.figures[key] for line in group], digits, best_of)
             for key, (_, digits, best_of) in COMPARED_COLUMNS.items()
         ]
         for i, (line, *cells) in enumerate(zip(group, *columns, strict=True)):
@@ -181,58 +150,13 @@ def of_comparison(lines: "Sequence[Compared]", bound: float | None = None) -> st
     return as_text(table)
 
 
-def _marked(values: Sequence[float | None], digits: int, best_of: Callable[[Iterable[float]], float]) -> list[str]:
-    """Cells of one column; equal to the digits shown is equal, and the only one is not the best of any."""
-    known = [value for value in values if value is not None]
-    best = _number(best_of(known), digits) if len(values) > 1 and known else None
-    cells = [_number(value, digits) for value in values]
-    return [f"{cell}*" if cell == best else f"{cell} " for cell in cells]
-
-
 def of_sweep(rows: Sequence[Mapping[str, Any]], sort: str | None = None) -> str:
     """Return one row per point: its number, the options in which points differ, and figures, the best with a star."""
-    figures = [name for name in SWEEP_FIGURES if any(row.get("coverage", {}).get(name) is not None for row in rows)]
-    values = {name: [row["point"].get(name) for row in rows] for name in rows[0]["point"]}
-    differ = [name for name in values if any(value != values[name][0] for value in values[name])]
-    differ = [name for name in differ if name != "kv_heads" or values[name] != values.get("heads")]
-    shared = [f"{name.replace('_', ' ')} {_option(values[name][0])}" for name in SWEEP_COLUMNS if name not in differ]
-    counts = [str(len(row["base_set"]["bases"])) if "base_set" in row else "failed" for row in rows]
-    if any(count != str(heads) for count, heads in zip(counts, values["heads"], strict=True)):
-        values["bases"] = counts
-        differ.append("bases")
-    names = [name.replace("_", " ") for name in (*differ, *figures)]
-    n = f"{len(rows)} point{'s' * (len(rows) > 1)}"
-    table = _table("#", *names, title=f"{n}: {', '.join(shared)}" if shared else n, caption="* best")
-    columns = [_marked([row.get("coverage", {}).get(name) for row in rows], 5, SWEEP_FIGURES[name]) for name in figures]
-    for i in sorted_rows(rows, sort):
-        options = [_option(values[name][i]) for name in differ]
-        table.add_row(str(i + 1), *options, *(column[i] for column in columns))
+    found = sweep_table(rows, sort)
+    table = _table(*found.columns, title=found.title, caption="* best")
+    for row in found.rows:
+        table.add_row(*row)
     return as_text(table)
-
-
-def sorted_rows(rows: Sequence[Mapping[str, Any]], sort: str | None) -> list[int]:
-    """Return the places of a sweep's rows, the best first; rows without the figure come last."""
-    if sort is None:
-        return list(range(len(rows)))
-    sign = 1 if SWEEP_FIGURES[sort] is min else -1
-
-    def key(i: int) -> tuple[bool, float]:
-        value = rows[i].get("coverage", {}).get(sort)
-        return value is None, 0.0 if value is None else sign * value
-
-    return sorted(range(len(rows)), key=key)
-
-
-def _option(value: object) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, str):
-        return value
-    return f"{value:.12g}" if isinstance(value, float) else shown(value)
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def _table(*columns: str, names: str | None = None, **settings: Any) -> "Table":

@@ -25,7 +25,7 @@ def plot_bases(
 ) -> "Figure":
     """Draw the base of every KV head, for one or several sets.
 
-    A set of one base, which stands for every head, is a level line.
+    A set of one base, which stands for every head, is a level line; one whose layers differ has a thin line for each.
 
     Parameters
     ----------
@@ -59,11 +59,18 @@ def plot_bases(
         for i, (name, base_set) in enumerate(sets.items()):
             look = {**line_style(i), "lw": page.lw(1.3), "label": name}
             if base_set.kv_heads == 1 < most:
-                axes.axhline(base_set.bases[0], **look)
+                for base in np.unique(base_set.bases):
+                    axes.axhline(base, **look)
+                    look["label"] = None
                 continue
             size = page.lw(5 if most <= 40 else 3)
-            axes.plot(range(base_set.kv_heads), base_set.bases, marker=MARKERS[i % len(MARKERS)], ms=size, **look)
-        values = np.concatenate([base_set.bases for base_set in sets.values()])
+            if base_set.layers is not None:
+                look |= {"lw": page.lw(0.6), "alpha": 0.6, "label": f"{name}, {base_set.layers} layers"}
+                size /= 2
+            for row in np.atleast_2d(base_set.bases):
+                axes.plot(range(base_set.kv_heads), row, marker=MARKERS[i % len(MARKERS)], ms=size, **look)
+                look["label"] = None
+        values = np.concatenate([np.ravel(base_set.bases) for base_set in sets.values()])
         if values.max() > WIDE * values.min():
             axes.set_yscale("log")
         axes.yaxis.set_major_formatter(EngFormatter(sep=""))

@@ -76,7 +76,7 @@ def plot_coverage(
     with sheet(width, title) as page:
         n = len(scheme.bases)
         bins, wide = Bins(last, log=logx), Bins(last, log=logx, coarser=COARSER)
-        lines = _heads_drawn(scheme.bases)
+        lines = heads_drawn(scheme.bases)
         thin = np.empty((len(lines), bins.at.size))
         best, mean = np.full(last + 1, -np.inf), np.zeros(last + 1)
         report = counter(progress, "waveforms", n)
@@ -153,12 +153,12 @@ def _scheme_and_title(heads_of: BaseSet | Scheme) -> tuple[Scheme, str]:
     return Scheme.of(heads_of), title
 
 
-def _heads_drawn(bases: tuple[float, ...]) -> list[int]:
-    """Return the heads that get a line: all, or some that spread evenly over the bases."""
-    if len(bases) <= MOST_LINES:
+def heads_drawn(bases: tuple[float, ...], most: int = MOST_LINES) -> list[int]:
+    """Return the heads that get a line: all, or of more than `most`, so many that spread evenly over the bases."""
+    if len(bases) <= most:
         return list(range(len(bases)))
     by_base = np.argsort(bases, kind="stable")
-    return sorted(by_base[np.linspace(0, len(bases) - 1, MOST_LINES).round().astype(int)].tolist())
+    return sorted(by_base[np.linspace(0, len(bases) - 1, most).round().astype(int)].tolist())
 
 
 def _draw(

@@ -111,7 +111,7 @@ def plot_heads(
         axes = figure.subplots()
         scale = figure.get_figwidth() / size[0]  # of a cell
         bold = min(max(cell_width, 0.8), 1.2) * scale
-        colours, norm = _slope_colours(slopes)
+        colours, norm = slope_colours(slopes)
         edge = np.array((0.02 / cell_width, 0.02 / cell_height))
         squares = corners + np.abs(np.array([(0, 0), (1, 0), (1, 1), (0, 1)]) - edge)
         tints = PolyCollection(squares, array=slopes.ravel(), cmap=colours, norm=norm, lw=0)
@@ -130,9 +130,9 @@ def plot_heads(
         axes.set_xlim(0, left[-1] + 1)
         axes.set_ylim(rows, 0)
         _name_cells(page, axes, decay, row_of, head_of, left, cell_width * scale, cell_height * scale**0.7)
-        page.write_title(figure, f"Attention by distance, every head of {_model_name(decay)}")
+        page.write_title(figure, f"Attention by distance, every head of {model_name(decay)}")
         of = [f"{part} of {whole} {name}" for part, whole, name in _parts(decay, rows, columns) if part < whole]
-        about = [_describe_texts(decay), *of, f"correlation of the model curve: {_format_quantiles(fit)}"]
+        about = [describe_texts(decay), *of, f"correlation of the model curve: {_format_quantiles(fit)}"]
         bar = figure.colorbar(tints, ax=axes, aspect=40, shrink=min(1, 8 / max(cell_height * rows, 3)), pad=0.02)
         bar.set_label(f"slope, {SLOPE_UNIT}")
         bar.outline.set_visible(False)
@@ -219,8 +219,8 @@ def plot_head(
         _draw_score(page, axes, decay, row, head, bins)
         _draw_comparisons(page, axes, decay, row, head, bins)
         slope = f"slope {format_number(decay.figures['slope'][row, head])} {SLOPE_UNIT}"
-        page.write_title(figure, f"Attention by distance, layer {layer}, head {head} of {_model_name(decay)}")
-        about = f"{_describe_texts(decay)}; KV head {head // decay.group}; {slope}"
+        page.write_title(figure, f"Attention by distance, layer {layer}, head {head} of {model_name(decay)}")
+        about = f"{describe_texts(decay)}; KV head {head // decay.group}; {slope}"
         axes.set_title(about, loc="left", fontsize=0.9 * page.font)
         axes.set_ylabel("mean q·k/√d (logits)")
         axes.set_axisbelow(True)
@@ -267,7 +267,7 @@ def plot_slopes(decay: Decay, *, width: Width = None, title: str | None = None) 
         heat, means = figure.subplots(2, 1, height_ratios=(max(cell_height * rows, 1.5), 2.0))
         scale = figure.get_figwidth() / size[0]
         seen_width, seen_height = (size[0] - 2.2) * scale / columns, cell_height * scale**0.7
-        colours, norm = _slope_colours(slopes)
+        colours, norm = slope_colours(slopes)
         image = heat.imshow(slopes, cmap=colours, norm=norm, aspect="auto", extent=(0, columns, rows, 0))
         for edge in range(decay.group, columns, decay.group) if decay.group > 1 else ():
             heat.axvline(edge, color="white", lw=min(4, 20 * seen_width))
@@ -277,8 +277,8 @@ def plot_slopes(decay: Decay, *, width: Width = None, title: str | None = None) 
                 heat.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=0.8 * page.font)
         all_rows, all_heads = list(range(rows)), list(range(columns))
         _name_cells(page, heat, decay, all_rows, all_heads, np.arange(columns), seen_width, seen_height)
-        page.write_title(figure, f"Slope of the attention by distance, every head of {_model_name(decay)}")
-        page.write_below(heat, _describe_texts(decay))
+        page.write_title(figure, f"Slope of the attention by distance, every head of {model_name(decay)}")
+        page.write_below(heat, describe_texts(decay))
         bar = figure.colorbar(image, ax=[heat, means], aspect=40, pad=0.02)
         bar.set_label(f"slope, {SLOPE_UNIT}")
         bar.outline.set_visible(False)
@@ -308,7 +308,8 @@ def _draw_comparisons(page: Sheet, axes: "Axes", decay: Decay, row: int, head: i
     at, kv_head = bins.at, head // decay.group
     score = decay.score[row, head].astype(np.float64)
     minus_log = -np.log(np.maximum(np.arange(score.size), 1))
-    unit = decay.unit_waveforms()[kv_head]
+    units = decay.unit_waveforms()
+    unit = units[kv_head] if units.ndim == 2 else units[row, kv_head]
     turned = "turned over, " if decay.figures["unit_waveform"][row, head] < 0 else ""
     fitted_how = f"{turned}scale and offset fitted to the score"
     for values, colour, style, name in [
@@ -321,7 +322,8 @@ def _draw_comparisons(page: Sheet, axes: "Axes", decay: Decay, row: int, head: i
     axes.plot(at, bins.means(decay.curve[row, head]), color=MODEL, lw=page.lw(1.1), label=label)
     if decay.bases is None or decay.prediction is None:
         return
-    base = f"base {decay.bases[kv_head]:,.12g}"
+    bases = decay.bases[decay.layers[row]] if isinstance(decay.bases[0], tuple) else decay.bases
+    base = f"base {bases[kv_head]:,.12g}"
     name = f"predicted with {base}"
     if decay.verified is not None:
         measured = bins.means(decay.verified[row, head])
@@ -437,7 +439,7 @@ def _name_cells(
     named.set_xlabel(label, labelpad=0.6 * font if group > 1 else 2 * font)
 
 
-def _slope_colours(slopes: Floats) -> "tuple[Colormap, Normalize]":
+def slope_colours(slopes: Floats) -> "tuple[Colormap, Normalize]":
     """Return colours, one for each side of 0, light enough for lines and numbers, and their range: that of the data."""
     import matplotlib as mpl
     from matplotlib.colors import LinearSegmentedColormap, Normalize
@@ -474,13 +476,14 @@ def _fitted(values: Floats, target: Floats, at: npt.NDArray[np.int64]) -> Floats
     return fitted
 
 
-def _model_name(decay: Decay) -> str:
+def model_name(decay: Decay) -> str:
     """Return the model's name without its folder, shortened from the left if long, drawn as it is."""
     name = os.path.basename(os.path.normpath(str(decay.model["name"])))
     return plain("…" + name[-39:] if len(name) > 40 else name)
 
 
-def _describe_texts(decay: Decay) -> str:
+def describe_texts(decay: Decay) -> str:
+    """Say what was read: 2 texts of 2,048 tokens."""
     n = len(decay.texts)
     return f"{n} text{'s' * (n != 1)} of {decay.length:,} tokens"
 
@@ -493,7 +496,7 @@ def _format_quantiles(fit: Floats) -> str:
     return f"{low} / {middle} / {high} (5 / 50 / 95 % of heads)"
 
 
-def _format_bases(bases: "Iterable[float]") -> str:
-    ordered = sorted(set(bases))
+def _format_bases(bases: "Iterable[Any]") -> str:
+    ordered = sorted({float(base) for row in bases for base in np.atleast_1d(row)})
     ends = " to ".join(f"{base:,.12g}" for base in (ordered[0], ordered[-1])[: len(ordered)])
     return f"base{'s' * (len(ordered) > 1)} {ends}"

@@ -62,7 +62,7 @@ def plot_needle(results: Results | Sequence[Results], *, width: Width = None, ti
         room = 0.8 * figure.get_figwidth() / across
         crowded = text_width(max(map(len, names)), page.font) > room / len(lengths)
         for axes, (label, own) in zip(panels.flat, groups.items(), strict=False):
-            shares = _grid(own, lengths, depths)
+            shares = share_grid(own, lengths, depths)
             image = _draw(axes, shares)
             # A label without a space, such as a path, may be longer than its panel is wide.
             axes.set_title(fill(label, max(int(1.15 * room / text_width(1, page.font)), 8)), fontsize=page.font)
@@ -81,11 +81,11 @@ def plot_needle(results: Results | Sequence[Results], *, width: Width = None, ti
         page.write_title(figure, "Needles found, by depth and length")
         figure.draw_without_rendering()  # sizes of cells are known only then
         for axes, own in zip(panels.flat, groups.values(), strict=False):
-            _write_numbers(axes, _grid(own, lengths, depths), page.font)
+            _write_numbers(axes, share_grid(own, lengths, depths), page.font)
     return figure
 
 
-def _grid(rows: Sequence[Mapping[str, Any]], lengths: Sequence[int], depths: Sequence[float]) -> Floats:
+def share_grid(rows: Sequence[Mapping[str, Any]], lengths: Sequence[int], depths: Sequence[float]) -> Floats:
     """Shares by depth and length; NaN where there is none."""
     grid = np.full((len(depths), len(lengths)), np.nan)
     for row in rows:

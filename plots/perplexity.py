@@ -65,7 +65,7 @@ def plot_perplexity(
             for panel, axes in zip(panels, all_axes, strict=True):
                 lines = [row for row in own if _panel(row, by_length) == panel]
                 if lines:
-                    _draw(axes, _by_length(lines) if by_length else _by_position(lines[0]), i, page.lw(1.5))
+                    _draw(axes, along_lengths(lines) if by_length else along_positions(lines[0]), i, page.lw(1.5))
         for (task, length), axes in zip(panels, all_axes, strict=True):
             names = [*([task] if several else []), *([] if by_length else [f"windows of {length:,} tokens"])]
             axes.set_title(", ".join(names), fontsize=page.font)
@@ -82,8 +82,8 @@ def plot_perplexity(
             all_axes[0].yaxis.set_major_formatter("{x:g}")
             all_axes[0].yaxis.set_minor_formatter(NullFormatter())
         all_axes[0].set_ylabel("perplexity")
-        where = "length (tokens)" if by_length else "position in the document (tokens)"
-        figure.supxlabel(where, fontsize=page.font)
+        for axes in all_axes:  # a label of the whole figure would lie on its legend
+            axes.set_xlabel("length (tokens)" if by_length else "position in the document (tokens)")
         name_lines(figure, list(groups), page.font)
         page.write_title(figure, "Perplexity by length" if by_length else "Perplexity by position in the document")
     return figure
@@ -97,13 +97,15 @@ def _panel(row: Row, by_length: bool) -> tuple[str, int]:
     return row["task"], 0 if by_length else row["length"]
 
 
-def _by_position(row: Row) -> Points:
+def along_positions(row: Row) -> Points:
+    """Return the perplexity of each band of positions, at its middle."""
     bands = row["by_position"]
     middles = [math.sqrt(max(first, 1) * last) for first, last in zip(bands["from"], bands["to"], strict=True)]
     return middles, bands["perplexity"], bands["interval"]
 
 
-def _by_length(rows: Sequence[Row]) -> Points:
+def along_lengths(rows: Sequence[Row]) -> Points:
+    """Return the perplexity at each length."""
     ordered = sorted(rows, key=lambda row: row["length"])
     return (
         [row["length"] for row in ordered],

@@ -67,7 +67,12 @@ def plot_recall(results: Results | Sequence[Results], *, width: Width = None, ti
 def _draw(axes: "Axes", row: Row, figure: str, interval: str, i: int, lw: float) -> None:
     bands = row["by_distance"]
     if figure in bands:
-        middles = [(first + last) / 2 for first, last in zip(bands["from"], bands["to"], strict=True)]
+        middles = middles_of(bands)
         style = line_style(i)
         axes.plot(middles, bands[figure], lw=lw, marker="o", ms=2 * lw, **style)
         draw_band(axes, middles, bands.get(interval, []), style["color"])
+
+
+def middles_of(bands: Row) -> list[float]:
+    """Return the middle of each band of distances."""
+    return [(first + last) / 2 for first, last in zip(bands["from"], bands["to"], strict=True)]

@@ -68,23 +68,14 @@ def plot_sweep(
     if not known:
         msg = f"no row of the sweep has the figure {figure}"
         raise InputError(msg)
-    values = {name: [row["point"].get(name) for row in known] for name in known[0]["point"]}
-    varied = [name for name, found in values.items() if any(value != found[0] for value in found)]
-    numeric = [name for name in varied if all(isinstance(v, int | float) or v is None for v in values[name])]
+    numeric = varied_numbers(known)
     if against not in numeric:
         choices = f"vary {', '.join(numeric)}" if numeric else "vary no number"
         msg = f"`against` must be an option that the points vary, not {against!r}: they {choices}"
         raise InputError(msg)
-    others = [
-        name for name in varied if name != against and not (name == "kv_heads" and values[name] == values["heads"])
-    ]
-    if against in ("heads", "kv_heads"):
-        others = [name for name in others if name not in ("heads", "kv_heads")]
     lines: dict[str, list[tuple[float | None, float]]] = {}
-    for row in known:
-        point = row["point"]
-        name = ", ".join(_option(other, point.get(other)) for other in others if point.get(other) is not None)
-        lines.setdefault(name, []).append((point.get(against), row["coverage"][figure]))
+    for row, name in zip(known, lines_of(known, against), strict=True):
+        lines.setdefault(name, []).append((row["point"].get(against), row["coverage"][figure]))
 
     with sheet(width, title) as page:
         from matplotlib.ticker import EngFormatter, MaxNLocator
@@ -100,7 +91,7 @@ def plot_sweep(
         if logx:
             axes.set_xscale("log")
             axes.xaxis.set_minor_formatter("")
-        whole = all(isinstance(value, int) for value in values[against])
+        whole = all(isinstance(row["point"].get(against), int) for row in known)
         if whole and not logx:
             axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
         axes.xaxis.set_major_formatter("{x:,.0f}" if whole else EngFormatter(sep=""))
@@ -110,6 +101,38 @@ def plot_sweep(
         if any(lines):
             page.write_legend(axes)
     return page.figure_of(axes)
+
+
+def varied_numbers(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the options that the points vary and that are numbers, or left out."""
+    values = _values(rows)
+    numbers = {name: [isinstance(value, int | float) or value is None for value in values[name]] for name in values}
+    return [name for name in _varied(values) if all(numbers[name])]
+
+
+def lines_of(rows: Sequence[Mapping[str, Any]], against: str) -> list[str]:
+    """Return for each row the name of its line: the options, beside `against`, in which the points differ."""
+    values = _values(rows)
+    others = [
+        name
+        for name in _varied(values)
+        if name != against and not (name == "kv_heads" and values[name] == values["heads"])
+    ]
+    if against in ("heads", "kv_heads"):
+        others = [name for name in others if name not in ("heads", "kv_heads")]
+    points = [row["point"] for row in rows]
+    return [
+        ", ".join(_option(other, point.get(other)) for other in others if point.get(other) is not None)
+        for point in points
+    ]
+
+
+def _values(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [row["point"].get(name) for row in rows] for name in rows[0]["point"]}
+
+
+def _varied(values: Mapping[str, list[Any]]) -> list[str]:
+    return [name for name in values if any(value != values[name][0] for value in values[name])]
 
 
 def _option(name: str, value: Any) -> str:

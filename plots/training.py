@@ -42,7 +42,7 @@ def plot_run(run: str | os.PathLike[str], *, width: Width = None, title: str | N
     ValueError
         If it has no metrics.
     """
-    lines = _metrics(Path(run) / "metrics.jsonl")
+    lines = metrics_of(run)
     steps = [line["step"] for line in lines]
     with sheet(width, title) as page:
         from matplotlib import colormaps
@@ -59,19 +59,16 @@ def plot_run(run: str | os.PathLike[str], *, width: Width = None, title: str | N
                 small = 0.8 * page.font
                 left.annotate(text, place, xycoords=("data", "axes fraction"), va="top", fontsize=small)
         left.set(xlabel="step", ylabel="loss, nats per token", title="Loss by step")
-        last = [line for line in lines if line["stage"] == lines[-1]["stage"] and line.get("loss_by_position")]
-        for i, part in enumerate(np.array_split(np.arange(len(last)), min(PARTS, len(last)) or 1)):
-            if len(part):
-                ends, means = _by_position([last[j] for j in part])
-                colour = colormaps["viridis_r"](0.15 + 0.85 * (i + 1) / PARTS)
-                label = f"steps {last[part[0]]['step']} to {last[part[-1]]['step']}"
-                look = {"color": colour, "marker": MARKERS[i % len(MARKERS)], "ms": page.lw(4), "lw": page.lw(1.4)}
-                right.plot(ends, means, **look, label=label)
+        stretches = losses_by_position(lines)
+        for i, (label, ends, means) in enumerate(stretches):
+            colour = colormaps["viridis_r"](0.15 + 0.85 * (i + 1) / PARTS)
+            look = {"color": colour, "marker": MARKERS[i % len(MARKERS)], "ms": page.lw(4), "lw": page.lw(1.4)}
+            right.plot(ends, means, **look, label=label)
         right.set(xlabel="position in the row, up to", ylabel="loss, nats per token")
         right.set_title(f"Loss by position, rows of {lines[-1]['length']:,} tokens")
         right.set_xscale("log", base=2)
         right.xaxis.set_major_formatter("{x:,.0f}")
-        if last:
+        if stretches:
             page.write_legend_below(figure, right, 0.9)
         page.write_title(figure, "")
     return figure
@@ -91,7 +88,15 @@ def _by_position(lines: list[dict[str, Any]]) -> tuple[list[int], list[float]]:
     return ends, means
 
 
-def _metrics(file: Path) -> list[dict[str, Any]]:
+def metrics_of(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Return the lines of metrics of a run.
+
+    Raises
+    ------
+    ValueError
+        If there are none, they cannot be read, or one of them lacks what is drawn.
+    """
+    file = Path(run) / "metrics.jsonl"
     try:
         lines = RunFolder(file.parent).read_metrics()
     except (OSError, ValueError) as error:
@@ -100,4 +105,25 @@ def _metrics(file: Path) -> list[dict[str, Any]]:
     if not lines:
         msg = f"{file} has no line in it yet"
         raise InputError(msg)
+    for number, line in enumerate(lines, start=1):
+        if not _has_losses(line.get("loss_by_position", {})):
+            msg = f"{file} is not that of a run: line {number} has losses by position that are no numbers"
+            raise InputError(msg)
     return lines
+
+
+def _has_losses(by_position: Any) -> bool:
+    if not isinstance(by_position, dict) or not all(end.isdecimal() for end in by_position):
+        return False
+    return all(isinstance(loss, int | float) for loss in by_position.values())
+
+
+def losses_by_position(lines: list[dict[str, Any]]) -> list[tuple[str, list[int], list[float]]]:
+    """Return the losses by position in stretches of the last stage: a label, the bounds, and the means below them."""
+    last = [line for line in lines if line["stage"] == lines[-1]["stage"] and line.get("loss_by_position")]
+    parts = np.array_split(np.arange(len(last)), min(PARTS, len(last)) or 1)
+    return [
+        (f"steps {last[part[0]]['step']} to {last[part[-1]]['step']}", *_by_position([last[j] for j in part]))
+        for part in parts
+        if len(part)
+    ]

@@ -40,6 +40,7 @@ from .plots.overlay import plot_overlay as plot_overlay
 from .plots.style import save_figure as save_figure
 from .plots.sweep import plot_sweep as plot_sweep
 from .plots.training import plot_run as plot_run
+from .reports.write import write_report as write_report
 from .schemes.grammar import parse_scheme as parse_scheme
 from .schemes.rules import Scheme as Scheme
 from .search.alignment import Alignment as Alignment

@@ -66,7 +66,7 @@ def test_unknown_keys_are_ignored_and_free_ones_may_be_empty():
         ("[]", r"its format must be 'ropesearch.base-set', not \[\]"),
         ("{}", "its format must be 'ropesearch.base-set', not None"),
         (content(format="other"), "its format must be 'ropesearch.base-set', not 'other'"),
-        (content(version=2), "it has version 2, but this ropesearch reads versions up to 1"),
+        (content(version=3), "it has version 3, but this ropesearch reads versions up to 2"),
         (content(version="1"), "version must be an integer"),
         (content(version=...), "it has no key 'version'"),
         *((content(**{key: ...}), f"it has no key '{key}'") for key in content() if key not in ("format", "version")),

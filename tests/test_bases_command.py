@@ -39,6 +39,24 @@ def test_a_gguf_file(run):
     assert (code, json.loads(out)["bases"]) == (0, [10000.0] * 4)
 
 
+def test_show_takes_a_model_as_it_is(run, monkeypatch):
+    toy("llama-grouped").save_pretrained("stock")
+    apply_to_checkpoint("stock", base_set(BASES[2]), "out")
+    save_gguf(toy("llama-multi-head"), "model.gguf")
+    for model in ("stock", "out", "out/config.json", "model.gguf"):
+        run("bases", model, "-o", "bases.json", "--overwrite")
+        for form in ((), ("--json",), ("--coverage", "--max-distance", "2000")):
+            assert run("show", model, *form)[:2] == run("show", "bases.json", *form)[:2]
+    scaled_toy("llama3").save_pretrained("scaled")
+    assert run("show", "scaled")[2] == "note: the rule llama3 of scaled changes what these bases give\n"
+    code, out, err = run("show", "stock", "--pick", "1")
+    assert (code, out) == (2, "")
+    assert "--pick is for sweep files, and stock is none" in err
+    monkeypatch.chdir("stock")
+    assert run("show", ".")[0] == 0
+    assert "nowhere/sweep.jsonl cannot be read" in run("show", "nowhere/sweep.jsonl")[2]
+
+
 def test_of_a_scaled_model_it_says_that_there_is_more(run):
     scaled_toy("llama3").save_pretrained("scaled")
     code, _, err = run("bases", "scaled", "--json")

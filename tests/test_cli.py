@@ -240,8 +240,8 @@ def test_messages_blame_what_was_given(run):
         code, out, err = run(*command, "--max-distance", "500")
         line = "Error: --max-distance must be greater than --min-distance, 1000, not 500\n"
         assert (code, out, err) == (2, "", line)
-    Path("config.json").write_text('{"model_type": "llama"}')
-    assert run("show", "config.json")[2].endswith("; it looks like a model's config\n")
+    Path("llama.json").write_text('{"model_type": "llama"}')
+    assert run("show", "llama.json")[2].endswith("; it looks like a model's config\n")
 
 
 def test_sets_of_one_base_stand_apart(run):
@@ -390,6 +390,10 @@ NEEDED = ["--bmin", "1e6", "--bmax", "5e6", "--stride", "30000", "--heads", "32"
         (
             ["export", "good.json", "-o", "a.txt"],
             "--output must be a .json, .csv, .md, .tex, .safetensors, .npz or .pt file, not 'a.txt'",
+        ),
+        (
+            ["export", "table2", "-o", "a.gguf"],
+            "no .gguf file can hold a base per head: llama.cpp takes one table of frequency factors for all heads of a",
         ),
         (
             ["export", "good.json", "-o", "a.npz", "--dtype", "int8"],

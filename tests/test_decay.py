@@ -197,7 +197,7 @@ def changed(key, value):
     ("change", "message"),
     [
         (changed("format", "ropesearch.base-set"), "its format must be 'ropesearch.decay', not 'ropesearch.base-set'"),
-        (changed("version", 2), "it has version 2, but this ropesearch reads versions up to 1"),
+        (changed("version", 3), "it has version 3, but this ropesearch reads versions up to 2"),
         (changed("version", None), "version must be an integer of at least 1, not None"),
         (lambda content: content.pop("layers"), "it has no key 'layers'"),
         (changed("arrays", {}), "it names no file of arrays: it was printed, not saved"),

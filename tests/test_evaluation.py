@@ -347,6 +347,10 @@ def test_self_extend_refuses_windows():
     scheme = parse_scheme(f"self-extend:8,group=4,head_dim={HEAD_DIM}")
     with pytest.raises(ValueError, match="layers that see a window only"):
         apply_self_extend(toy("mistral-grouped"), scheme)
+    for name in ("glm", "nemotron"):
+        scheme = parse_scheme("self-extend:8,group=4", model=toy(name).config.to_dict())
+        with pytest.raises(ValueError, match="rotates a part of each head, or pairs of neighbouring channels, and se"):
+            apply_self_extend(toy(name), scheme)
 
 
 # Runs

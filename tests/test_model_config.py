@@ -65,6 +65,34 @@ PUBLISHED = {
         },
         ModelShape(16, 16, 64),
     ),
+    "Phi-3-mini": (
+        {"model_type": "phi3", "hidden_size": 3072, "num_attention_heads": 32, "num_key_value_heads": 32},
+        ModelShape(32, 32, 96),
+    ),
+    "Phi-4-mini, of whose 128 channels 96 rotate": (
+        {
+            "model_type": "phi3",
+            "hidden_size": 3072,
+            "num_attention_heads": 24,
+            "num_key_value_heads": 8,
+            "partial_rotary_factor": 0.75,
+        },
+        ModelShape(24, 8, 96),
+    ),
+    "Gemma-3-1B": (
+        {
+            "model_type": "gemma3_text",
+            "hidden_size": 1152,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 1,
+            "head_dim": 256,
+            "num_hidden_layers": 26,
+            "rope_theta": 1000000,
+            "rope_local_base_freq": 10000,
+            "sliding_window_pattern": 6,
+        },
+        ModelShape(4, 1, 256),
+    ),
     "a model of text and images": (
         {
             "model_type": "llava",
@@ -97,6 +125,31 @@ def test_what_transformers_writes(tmp_path):
     assert ModelConfig.read(tmp_path).shape == ModelShape(6, 2, 16)
 
 
+@pytest.mark.parametrize(
+    ("model_type", "older"),
+    [
+        ("gemma3_text", {"rope_theta": 1e6, "rope_local_base_freq": 700.0, "sliding_window_pattern": 3}),
+        ("gemma3_text", {}),
+        ("olmo3", {"rope_theta": 5e5}),
+    ],
+)
+def test_ropes_by_layer_type_are_read_as_transformers_does(model_type, older):
+    """From older files, and from what it writes today."""
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    scaling = {"rope_type": "linear", "factor": 8.0}
+    older = {"model_type": model_type, "num_hidden_layers": 8, "rope_scaling": scaling} | older
+    theirs = transformers.AutoConfig.for_model(**copy.deepcopy(older)).to_dict()
+    rope = theirs["rope_parameters"]["full_attention"]
+    for content in (older, theirs):
+        config = ModelConfig(content)
+        assert config.by_layer_type
+        assert config.base in (rope["rope_theta"], None)  # the latter where the file is silent
+        assert config.rope_rule == "linear"
+        assert config.rope_values == scaling
+        types = enumerate(theirs["layer_types"])
+        assert config.rotating_layers == tuple(i for i, kind in types if kind == "full_attention")
+
+
 LLAMA = PUBLISHED["Llama-2-7B"][0]
 
 
@@ -116,6 +169,12 @@ LLAMA = PUBLISHED["Llama-2-7B"][0]
         (LLAMA | {"head_dim": 127}, "head_dim must be even, not 127"),
         (LLAMA | {"partial_rotary_factor": 0.4}, "only part of each head"),
         (LLAMA | {"rotary_pct": 0.25}, "only part of each head"),
+        (
+            LLAMA | {"model_type": "phi", "partial_rotary_factor": 2},
+            "partial_rotary_factor must be a number above 0, at",
+        ),
+        (LLAMA | {"model_type": "phi", "partial_rotary_factor": "x"}, "partial_rotary_factor must be a number above 0"),
+        (LLAMA | {"model_type": "phi", "partial_rotary_factor": 0.01}, "rotates 1 of the 128 channels of each head"),
         (LLAMA | {"rope_parameters": {"partial_rotary_factor": 0.5}}, "only part of each head"),
         (LLAMA | {"qk_rope_head_dim": 64}, "multi-head latent attention"),
     ],

@@ -11,6 +11,7 @@ from toys import (
     BASES,
     HEAD_DIM,
     HEADS,
+    REFUSED_BY_STOCK,
     SCALED,
     TOYS,
     VOCABULARY,
@@ -20,6 +21,7 @@ from toys import (
     sets,
     tokens,
     toy,
+    toy_by_layer_type,
     toy_config,
 )
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, StaticCache
@@ -27,11 +29,14 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ropesearch import AppliedBases, apply_bases, apply_scheme
 from ropesearch.core.errors import InputError
+from ropesearch.core.model_config import ROTATED_SHARES
 from ropesearch.model import modeling_harpe
 
 ATTENTIONS = ("eager", "sdpa")
-NEW = [name for name in TOYS if "-" not in name]
+NEW = [name for name, (family, *_) in TOYS.items() if family not in ("llama", "mistral", "qwen2", "qwen3")]
 """Toys of families beyond Llama, Mistral, Qwen2 and Qwen3."""
+COPIED = [name for name, (family, *_) in TOYS.items() if family in ROTATED_SHARES]
+"""Those whose stock rotation, as it may be of a part of each head, copies queries into another layout."""
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -76,7 +81,7 @@ def test_attention_is_told_what_stock_tells_it(name, monkeypatch):
     attend, told = ALL_ATTENTION_FUNCTIONS["sdpa"], []
 
     def spy(module, query, key, value, mask, **options):
-        told.append((query.shape, query.stride(), key.shape, value.shape, options))
+        told.append(((query.shape, key.shape, value.shape), query.stride(), options))
         return attend(module, query, key, value, mask, **options)
 
     monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "sdpa", spy)
@@ -86,9 +91,11 @@ def test_attention_is_told_what_stock_tells_it(name, monkeypatch):
     layers = model.config.num_hidden_layers
     assert len(told) == 2 * layers
     for stock, ours in zip(told[:layers], told[layers:], strict=True):
-        assert ours[:4] == stock[:4]
+        assert ours[0] == stock[0]
+        if name not in COPIED:
+            assert ours[1] == stock[1]
         for option in ("dropout", "scaling", "sliding_window"):
-            assert ours[4].get(option) == stock[4].get(option)
+            assert ours[2].get(option) == stock[2].get(option)
 
 
 @pytest.mark.parametrize("name", TOYS)
@@ -324,9 +331,10 @@ def test_saved_while_applied_it_carries_the_bases(name, tmp_path):
         model.save_pretrained(tmp_path)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert type(loaded).__name__.startswith("Harpe")
-    assert loaded.config.rope_parameters["bases"] == list(other.bases)
+    rope = loaded.config.rope_parameters
+    assert rope.get("full_attention", rope)["bases"] == list(other.bases)
     assert torch.equal(logits(loaded, ids), expected)
-    with pytest.raises(KeyError, match="harpe"):
+    with pytest.raises(REFUSED_BY_STOCK, match="harpe"):
         type(model).from_pretrained(tmp_path)
 
 
@@ -465,6 +473,41 @@ def test_a_rule_kept_with_the_models_own_base_changes_nothing_at_all(rule, atten
     assert (expected - stock).abs().max() > 0.05
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation=attention)
     assert torch.equal(logits(loaded, ids), expected)
+
+
+@pytest.mark.parametrize("own", [{"rope_type": "default"}, SCALED["yarn"], SCALED["yarn in all its words"]])
+@pytest.mark.parametrize("rule", SCALED)
+@pytest.mark.parametrize("name", ["gemma3_text", "olmo3"])
+def test_layers_with_a_window_keep_their_own_rope(name, rule, own, tmp_path):
+    """Where each type of layer has one; with the rule of the others, transformers overlooks `truncate`."""
+    model, ids = toy_by_layer_type(name, SCALED[rule], own), tokens(2, 100)
+    same, other = sets(name)
+    stock = logits(model, ids)
+    with apply_bases(model, same, scaling="keep"):
+        assert torch.equal(logits(model, ids), stock)
+    plain = toy_by_layer_type(name, {"rope_type": "default"}, own)
+    with apply_bases(model, same, scaling="replace"):
+        assert torch.equal(logits(model, ids), logits(plain, ids))
+    with apply_bases(model, other, scaling="keep"):
+        expected = logits(model, ids)
+        model.save_pretrained(tmp_path)
+    assert (expected - stock).abs().max() > 0.05
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert torch.equal(logits(loaded, ids), expected)
+    assert loaded.config.rope_parameters["sliding_attention"] == model.config.rope_parameters["sliding_attention"]
+
+
+def test_ropes_by_layer_type_that_do_not_fit_are_refused():
+    own, _ = sets("olmo3")
+    model = toy_by_layer_type("olmo3", {"rope_type": "default"}, {"rope_type": "dynamic", "factor": 2.0})
+    with pytest.raises(InputError, match="layers that keep their own rotary embedding, of the rule 'dynamic'; it can"):
+        apply_bases(model, own)
+    with pytest.raises(InputError, match="has a rotary embedding for each type of layer, of which yarn:4,"):
+        apply_scheme(toy("olmo3"), "yarn:4")
+    with pytest.raises(InputError, match="Olmo3ForCausalLM has no layer that sees the whole text, and only those get"):
+        apply_bases(toy("olmo3", layer_types=["sliding_attention"] * 3), own)
+    with pytest.raises(InputError, match="by the rule 'yarn'"):
+        apply_bases(toy_by_layer_type("olmo3", SCALED["yarn"], {"rope_type": "default"}), own)
 
 
 @pytest.mark.parametrize("rule", SCALED)

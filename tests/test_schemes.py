@@ -516,7 +516,12 @@ def config_without(key):
         (long_rope_config(64, {"original_max_position_embeddings": 1}), "original_max_position_embeddings must be"),
         (long_rope_config(64, {"rope_theta": 1}), "rope_theta must be a finite number above 1, not 1"),
         (config_without("max_position_embeddings"), "it has no max_position_embeddings"),
-        (long_rope_config(64, {}, partial_rotary_factor=0.5), r"part of each head \(partial_rotary_factor 0.5\)$"),
+        (long_rope_config(64, {}, partial_rotary_factor=0.5), "short_factor must be a list of 16 numbers"),
+        (long_rope_config(64, {}, partial_rotary_factor=0.3), r"rotates 19 of the 64 channels of each head \(partial"),
+        (
+            long_rope_config(64, {}, partial_rotary_factor=0.5, model_type="mistral"),
+            r"part of each head \(partial_rotary_factor 0.5\)$",
+        ),
         ([], "it is not a JSON object"),
     ],
 )

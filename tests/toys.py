@@ -1,10 +1,12 @@
 """Small models of every family, and the slow and obvious twin of their forward pass with a base per KV head."""
 
+import copy
 from functools import partial
 
 import numpy as np
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassClassValidationError
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
@@ -21,18 +23,36 @@ STOCK = {
     "qwen3_moe": "Qwen3Moe",
     "gemma": "Gemma",
     "gemma2": "Gemma2",
+    "gemma3_text": "Gemma3",
+    "glm": "Glm",
+    "glm4": "Glm4",
     "granite": "Granite",
+    "nemotron": "Nemotron",
     "olmo2": "Olmo2",
+    "olmo3": "Olmo3",
+    "phi": "Phi",
+    "phi3": "Phi3",
     "smollm3": "SmolLM3",
+    "stablelm": "StableLm",
     "starcoder2": "Starcoder2",
 }
 CLASSES = {
-    name: tuple(getattr(transformers, f"{stock}{kind}") for kind in ("Config", "ForCausalLM"))
+    name: (
+        getattr(transformers, f"{stock}TextConfig" if name.endswith("_text") else f"{stock}Config"),
+        getattr(transformers, f"{stock}ForCausalLM"),
+    )
     for name, stock in STOCK.items()
 }
+REFUSED_BY_STOCK = (KeyError, StrictDataclassClassValidationError)
+"""What stock classes raise on a checkpoint with bases: the latter Phi-3 alone, which looks at its rules sooner."""
 HEADS, HEAD_DIM, BASE, VOCABULARY = 4, 16, 10000.0, 101
 BASES = {4: (20000.0, 150000.0, 1e6, 5e6), 2: (20000.0, 5e6), 1: (3e5,)}
 LAYER_TYPES = ["full_attention", "sliding_attention", "full_attention"]
+LOCAL_BASE = 700.0  # of layers with a window, where each type of layer has a base
+ROPES = {
+    "full_attention": {"rope_type": "default", "rope_theta": BASE},
+    "sliding_attention": {"rope_type": "default", "rope_theta": LOCAL_BASE},
+}
 EXPERTS = {
     "num_experts": 4,
     "num_experts_per_tok": 2,
@@ -59,13 +79,33 @@ TOYS = {
         2,
         {"sliding_window": 24, "layer_types": LAYER_TYPES, "query_pre_attn_scalar": 40, "attn_logit_softcapping": 3.0},
     ),
+    "gemma3_text": (
+        "gemma3_text",
+        2,
+        {
+            "sliding_window": 24,
+            "layer_types": LAYER_TYPES,
+            "query_pre_attn_scalar": 40,
+            "rope_parameters": ROPES,
+            "attn_logit_softcapping": 3.0,  # which its layers overlook
+        },
+    ),
+    "glm": ("glm", 2, {"partial_rotary_factor": 1.0}),
+    "glm4": ("glm4", 2, {}),
     "granite": (
         "granite",
         2,
         {"attention_multiplier": 0.4, "embedding_multiplier": 1.5, "residual_multiplier": 0.8, "logits_scaling": 2.0},
     ),
     "olmo2": ("olmo2", 2, {}),
+    "olmo3": ("olmo3", 2, {"sliding_window": 24, "layer_types": LAYER_TYPES, "rope_parameters": ROPES}),
+    "nemotron": ("nemotron", 2, {}),
+    "phi": ("phi", 4, {"qk_layernorm": True}),
+    "phi3": ("phi3", 2, {"sliding_window": 24}),
+    "phi3 in part": ("phi3", 4, {"partial_rotary_factor": 0.75}),
     "smollm3": ("smollm3", 2, {"no_rope_layers": [1, 0, 1]}),
+    "stablelm": ("stablelm", 2, {"qk_layernorm": True}),
+    "stablelm without norms": ("stablelm", 4, {"partial_rotary_factor": 0.5, "use_parallel_residual": True}),
     "starcoder2": ("starcoder2", 2, {"sliding_window": 24}),
 }
 
@@ -163,21 +203,21 @@ def save_gguf(model, file, scaling=None, divisors=()):
 def toy_config(name, attention="sdpa", **more):
     family, kv_heads, particular = TOYS[name]
     config, _ = CLASSES[family]
+    defaults = {"tie_word_embeddings": False, "rope_parameters": {"rope_type": "default", "rope_theta": BASE}}
     return config(
         vocab_size=VOCABULARY,
         hidden_size=HEADS * HEAD_DIM,
-        intermediate_size=96,
+        intermediate_size=more.pop("intermediate_size", 96),
         num_hidden_layers=3,
         num_attention_heads=HEADS,
         num_key_value_heads=kv_heads,
         head_dim=HEAD_DIM,
-        rope_parameters={"rope_type": "default", "rope_theta": BASE},
         initializer_range=0.15,  # large enough that attention prefers some positions to others
         attn_implementation="eager" if family == "gemma2" else attention,  # which caps scores, as sdpa cannot
         bos_token_id=None,
         eos_token_id=None,
         pad_token_id=0,
-        **{"tie_word_embeddings": False} | particular | more,
+        **defaults | copy.deepcopy(particular) | more,
     )
 
 
@@ -222,6 +262,12 @@ SCALED = {
 """Rules of scaled models that bases can keep."""
 
 
+def toy_by_layer_type(name, rule, own):
+    """A toy with a rope for each type of layer: the rule is that of the global ones, `own` that of the others."""
+    ropes = {kind: {**r, "rope_theta": ROPES[kind]["rope_theta"]} for kind, r in zip(ROPES, (rule, own), strict=True)}
+    return toy(name, rope_parameters=ropes, max_position_embeddings=2048)
+
+
 def scaled_toy(rule, attention="sdpa"):
     """The toy llama-grouped with a rule, as long as it makes it."""
     model = toy("llama-grouped", attention, max_position_embeddings=2048)
@@ -239,7 +285,28 @@ def base_set(bases, heads=HEADS, head_dim=HEAD_DIM):
 def sets(name):
     """A set with the model's own base for every KV head, and one with other bases."""
     kv_heads = TOYS[name][1]
-    return base_set([BASE] * kv_heads), base_set(BASES[kv_heads])
+    head_dim = int(HEAD_DIM * rotated_share(toy_config(name)))
+    return base_set([BASE] * kv_heads, head_dim=head_dim), base_set(BASES[kv_heads], head_dim=head_dim)
+
+
+def rotated_share(config):
+    """Which part of the channels of each head turns."""
+    return config.rope_parameters.get("partial_rotary_factor", 1)
+
+
+def turning_layers(config):
+    """The layers that turn by the bases that a model is given."""
+    if "full_attention" in config.rope_parameters:
+        return [layer for layer, kind in enumerate(config.layer_types) if kind == "full_attention"]
+    return [layer for layer, turns in enumerate(getattr(config, "no_rope_layers", None) or [1] * 3) if turns]
+
+
+def sets_by_layer(name):
+    """Two sets of a toy whose three layers have bases of their own: the same, those of `sets`, and different ones."""
+    _, other = sets(name)
+    rows = [other.bases] * 3, [[base ** (0.8 + layer / 5) for base in other] for layer in range(3)]
+    same, different = (base_set(bases, head_dim=other.head_dim) for bases in rows)
+    return same, different
 
 
 def tokens(*shape, seed=0):
@@ -249,13 +316,15 @@ def tokens(*shape, seed=0):
 def naive_logits(model, bases, ids, seen=None, distances=None):
     """Logits of a causal model whose attention is that of `naive_attention`, with a base per KV head.
 
-    `seen`, a list, gets of every head of every layer queries and keys before rotation, scores and weights. `distances`,
-    (S, S), is what each query is to see as its distance from each key.
+    `bases` are those of all layers, or a tuple of them for each. `seen`, a list, gets of every head of every layer
+    queries and keys before rotation, scores and weights. `distances`, (S, S), is what each query is to see as its
+    distance from each key.
     """
     attentions = [layer.self_attn for layer in model.model.layers]
     forwards = [vars(attention).get("forward") for attention in attentions]
-    for attention in attentions:
-        attention.forward = partial(naive_attention, attention, bases, seen, distances)
+    for layer, attention in enumerate(attentions):
+        own = bases[layer] if isinstance(bases[0], tuple) else bases
+        attention.forward = partial(naive_attention, attention, own, seen, distances)
     try:
         return model(ids, use_cache=False).logits
     finally:
@@ -268,23 +337,37 @@ def naive_logits(model, bases, ids, seen=None, distances=None):
 def naive_attention(attention, bases, seen, distances, hidden_states, **_):
     """Attention of one layer: one head at a time, dense, angles in float64."""
     config, size, y = attention.config, attention.head_dim, hidden_states
-    q_all, k_all = attention.q_proj(y), attention.k_proj(y)
-    if config.model_type.endswith("olmo2"):
+    if hasattr(attention, "qkv_proj"):
+        q_all, k_all, v_all = attention.qkv_proj(y).tensor_split(
+            [config.num_attention_heads * size, (config.num_attention_heads + config.num_key_value_heads) * size], -1
+        )
+    else:
+        q_all, k_all, v_all = attention.q_proj(y), attention.k_proj(y), attention.v_proj(y)
+    if "olmo" in config.model_type:
         q_all, k_all = attention.q_norm(q_all), attention.k_norm(k_all)
     outputs = []
     for head in range(config.num_attention_heads):
         kv_head = head * config.num_key_value_heads // config.num_attention_heads
         q = q_all[..., head * size : (head + 1) * size]
         k = k_all[..., kv_head * size : (kv_head + 1) * size]
-        v = attention.v_proj(y)[..., kv_head * size : (kv_head + 1) * size]
-        if "qwen3" in config.model_type:
+        v = v_all[..., kv_head * size : (kv_head + 1) * size]
+        if "qwen3" in config.model_type or "gemma3" in config.model_type:
             q, k = attention.q_norm(q), attention.k_norm(k)
+        if getattr(config, "qk_layernorm", False):
+            norms = attention.q_layernorm, attention.k_layernorm
+            if "stablelm" in config.model_type:
+                norms = norms[0].norms[head], norms[1].norms[kv_head]
+            q, k = norms[0](q), norms[1](k)
         before = q[0].detach().numpy(), k[0].detach().numpy()
         if distances is not None:
             scores = naive_scores(q, k, distances, bases[kv_head]) * naive_scale(config)
         else:
-            if getattr(config, "no_rope_layers", None) is None or config.no_rope_layers[attention.layer_idx]:
-                q, k = naive_rotation(q, bases[kv_head]), naive_rotation(k, bases[kv_head])
+            if not hasattr(config, "no_rope_layers") or config.no_rope_layers[attention.layer_idx]:
+                base = bases[kv_head] if attention.layer_idx in turning_layers(config) else LOCAL_BASE
+                part = int(size * rotated_share(config))
+                if "glm" in config.model_type:  # whose pairs are neighbours: scores are the same in another order
+                    q, k = (torch.cat((x[..., 0:part:2], x[..., 1:part:2], x[..., part:]), -1) for x in (q, k))
+                q, k = (torch.cat((naive_rotation(x[..., :part], base), x[..., part:]), -1) for x in (q, k))
             scores = q @ k.transpose(-1, -2) * naive_scale(config)
         distance = torch.arange(y.shape[1])[:, None] - torch.arange(y.shape[1])[None, :]
         hidden = distance < 0
@@ -297,7 +380,8 @@ def naive_attention(attention, bases, seen, distances, hidden_states, **_):
         if seen is not None:
             seen.append((*before, scores[0].detach().numpy(), weights[0].detach().numpy()))
         outputs.append(weights @ v)
-    return attention.o_proj(torch.cat(outputs, -1)), None
+    project = attention.dense if hasattr(attention, "dense") else attention.o_proj
+    return project(torch.cat(outputs, -1)), None
 
 
 def naive_scale(config):
@@ -349,7 +433,7 @@ def naive_sliding_nats(model, documents, length, stride):
 
 def naive_window(config, layer):
     """Tokens that a layer looks back over, or None."""
-    if config.model_type.removeprefix("harpe_") in ("mistral", "mixtral", "starcoder2"):
+    if config.model_type.removeprefix("harpe_") in ("mistral", "mixtral", "phi3", "starcoder2"):
         return config.sliding_window
     kinds = getattr(config, "layer_types", None)
     return config.sliding_window if kinds and kinds[layer] == "sliding_attention" else None

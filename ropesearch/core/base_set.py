@@ -1,8 +1,9 @@
-"""A base set: one RoPE base per KV head, and the file that carries it."""
+"""A base set: one RoPE base per KV head, or per layer and KV head, and the file that carries it."""
 
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
@@ -25,9 +26,12 @@ if TYPE_CHECKING:
     from ropesearch.curves.coverage import Coverage
 
 FORMAT = "ropesearch.base-set"
-VERSION = 1
+VERSION = 2
+"""Of a file with bases for each layer; one with the same for all is of version 1."""
 MOST_BYTES = 4_000_000
-"""How large a base-set file may be; one of 1024 heads has less than 0.1 MB."""
+"""How large a base-set file may be; one of 100 layers of 128 heads has less than 0.5 MB."""
+
+_LAYER = re.compile(r"(.+)#([0-9]{1,9})")
 
 _KEYS = (
     "heads",
@@ -44,7 +48,7 @@ _KEYS = (
 
 @dataclass(frozen=True)
 class BaseSet:
-    """The RoPE bases of a model, one per KV head, the same in every layer.
+    """The RoPE bases of a model, one per KV head: the same in every layer, or each layer's own.
 
     It indexes and iterates like the tuple of its bases. `BaseSet.of` makes one from numbers, `BaseSet.load` reads one
     from a file, and `search_bases` searches for one.
@@ -56,10 +60,10 @@ class BaseSet:
         share the keys, and so the base, of KV head h.
     head_dim : int
         Channels per head, even.
-    bases : tuple of float, length kv_heads
+    bases : tuple of float, length kv_heads, or tuple of such tuples, one for each layer
         In head order, dimensionless, each above 1.
-    selection : tuple of float, length kv_heads
-        The same bases, in the order in which the search chose them.
+    selection : tuple, as `bases`
+        The same bases, in the order in which the search chose them; where layers differ, layer by layer.
     strategy : str
         How they were chosen.
     parameters, coverage_figures, made_by : mapping
@@ -75,8 +79,8 @@ class BaseSet:
     heads: int
     kv_heads: int
     head_dim: int
-    bases: tuple[float, ...]
-    selection: tuple[float, ...]
+    bases: tuple[Any, ...]
+    selection: tuple[Any, ...]
     strategy: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     coverage_figures: Mapping[str, Any] = field(default_factory=dict)
@@ -88,15 +92,11 @@ class BaseSet:
         checks.kv_heads(checks.integer("kv_heads", self.kv_heads, 1), self.heads)
         checks.head_dim(self.head_dim)
         for name in ("bases", "selection"):
-            values = getattr(self, name)
-            if isinstance(values, str | Mapping) or not hasattr(values, "__iter__"):
-                raise ParameterError(name, values, "a list of bases")
-            object.__setattr__(self, name, tuple(checks.base(f"every value of {name}", b) for b in values))
-            if len(getattr(self, name)) != self.kv_heads:
-                msg = f"{name} must have one base per KV head: {self.kv_heads}, not {len(getattr(self, name))}"
-                raise InputError(msg)
-        if sorted(self.bases) != sorted(self.selection):
-            raise InputError("selection must hold the same values as `bases`, in any order")
+            object.__setattr__(self, name, _checked(name, getattr(self, name), self.kv_heads))
+        if _sorted(self.bases) != _sorted(self.selection):
+            of_layers = "" if self.layers is None else ", layer by layer"
+            msg = f"selection must hold the same values as `bases`, in any order{of_layers}"
+            raise InputError(msg)
         if not isinstance(self.strategy, str):
             raise ParameterError("strategy", self.strategy, "a string")
         for key in ("parameters", "coverage", "made_by"):
@@ -106,14 +106,19 @@ class BaseSet:
 
     @classmethod
     def of(
-        cls, bases: Iterable[float], *, heads: int | None = None, head_dim: int = 128, strategy: str = "given"
+        cls,
+        bases: Iterable[Any],
+        *,
+        heads: int | None = None,
+        head_dim: int = 128,
+        strategy: str = "given",
     ) -> "BaseSet":
         """Make a set from plain numbers.
 
         Parameters
         ----------
-        bases : iterable of float
-            One per KV head, in head order, dimensionless, each above 1.
+        bases : iterable of float, or of lists, tuples or arrays of them
+            One per KV head, in head order, dimensionless, each above 1; or those of each layer.
         heads : int, optional
             Query heads, a multiple of the number of bases. By default one per base.
         head_dim : int
@@ -130,10 +135,11 @@ class BaseSet:
             values = () if isinstance(bases, str | bytes | Mapping) else tuple(bases)
         except TypeError:
             values = ()
-        if not values:
+        row = values[0] if values and _is_row(values[0]) else values
+        if not len(row):
             raise ParameterError("bases", bases, "a list of bases")
-        n = len(values) if heads is None else heads
-        return cls(n, len(values), head_dim, bases=values, selection=values, strategy=strategy)
+        n = len(row) if heads is None else heads
+        return cls(n, len(row), head_dim, bases=values, selection=values, strategy=strategy)
 
     @classmethod
     def of_model(cls, config: ModelConfig) -> "BaseSet":
@@ -156,20 +162,60 @@ class BaseSet:
         one = [config.base] * shape.kv_heads
         return cls.of(one, heads=shape.heads, head_dim=shape.head_dim, strategy="one base of a model")
 
+    @property
+    def layers(self) -> int | None:
+        """Layers that have bases of their own; None if all layers have the same."""
+        return len(self.bases) if _is_row(self.bases[0]) else None
+
+    def layer(self, layer: int) -> "BaseSet":
+        """Return the bases of one layer as a set of their own, without figures of coverage.
+
+        Parameters
+        ----------
+        layer : int
+            Counted from 0.
+
+        Raises
+        ------
+        ValueError
+            If there is no such layer, or all layers have the same bases.
+        """
+        if self.layers is None:
+            raise InputError("all layers of the set have the same bases: there is none to choose")
+        row = checks.integer("layer", layer, 0)
+        if row >= self.layers:
+            msg = f"layer {row} does not exist: the set has {self.layers} layers, 0 to {self.layers - 1}"
+            raise InputError(msg)
+        return replace(
+            self,
+            bases=self.bases[row],
+            selection=self.selection[row],
+            parameters={**self.parameters, "layer": row},
+            coverage_figures={},
+        )
+
+    def of_all_layers(self, what: str) -> tuple[float, ...]:
+        """Return the bases of a set whose layers have the same; raise InputError for `what` if layers differ."""
+        if self.layers is None:
+            return self.bases
+        msg = f"{what} is of one layer's bases, and the set has bases for each of {self.layers} layers: choose a layer,"
+        msg += " as in FILE#0, or BaseSet.layer(0)"
+        raise InputError(msg)
+
     def __len__(self) -> int:
-        """Return the number of KV heads."""
-        return self.kv_heads
+        """Return the number of KV heads; where layers differ, of layers."""
+        return len(self.bases)
 
     @overload
-    def __getitem__(self, index: SupportsIndex) -> float: ...
+    def __getitem__(self, index: SupportsIndex) -> Any: ...
     @overload
-    def __getitem__(self, index: slice) -> tuple[float, ...]: ...
-    def __getitem__(self, index: SupportsIndex | slice) -> float | tuple[float, ...]:
-        """Return the base of one KV head, or the bases of a slice as a tuple."""
+    def __getitem__(self, index: slice) -> tuple[Any, ...]: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> Any:
+        """Return the base of one KV head, or where layers differ those of one layer; of a slice, a tuple of them."""
         return self.bases[index]
 
-    def __iter__(self) -> Iterator[float]:
-        """Iterate over the bases in head order."""
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate over the bases in head order; where layers differ, over the tuples of their bases."""
         return iter(self.bases)
 
     def __hash__(self) -> int:
@@ -178,18 +224,16 @@ class BaseSet:
 
     def __repr__(self) -> str:
         """Show the bases (only the first of many) and the shape of the heads."""
-        first = [shown(base) for base in self.bases[:3]]
-        more = [shown(base) for base in self.bases[3:4]] if len(self) <= 4 else ["..."]
-        listed = ", ".join(first + more) + ("," if len(self) == 1 else "")
         kv_heads = "" if self.kv_heads == self.heads else f", kv_heads={self.kv_heads}"
-        return f"BaseSet(({listed}), heads={self.heads}{kv_heads}, head_dim={self.head_dim})"
+        layers = "" if self.layers is None else f", layers={self.layers}"
+        return f"BaseSet({_brief(self.bases)}, heads={self.heads}{kv_heads}, head_dim={self.head_dim}{layers})"
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        """Return the bases in head order, shape (kv_heads,)."""
+        """Return the bases in head order, shape (kv_heads,) or (layers, kv_heads)."""
         return np.array(self.bases, dtype=dtype)
 
     def inv_freq(self) -> npt.NDArray[np.float64]:
-        """Frequencies of every KV head, shape (kv_heads, head_dim / 2), in radians per token."""
+        """Frequencies of every KV head, shape (kv_heads, head_dim / 2) or (layers, …), in radians per token."""
         return inv_freq(self.bases, self.head_dim)
 
     def coverage(self, max_distance: int = COVERED_TO, *, progress: Progress | None = None) -> "Coverage":
@@ -212,7 +256,7 @@ class BaseSet:
         Raises
         ------
         ValueError
-            If `max_distance` or an option in `parameters` is out of range.
+            If `max_distance` or an option in `parameters` is out of range, or layers differ: choose one by `layer`.
         MemoryError
             If it does not fit in memory; the message says how much it needs.
         """
@@ -227,22 +271,33 @@ class BaseSet:
     def to_dataframe(self) -> "DataFrame":
         """Return one row per KV head as a pandas data frame: kv_head, base and its place in the order of choice.
 
+        Where layers differ, `layer` stands before them.
+
         Raises
         ------
         ImportError
             If pandas is not installed.
         """
+        columns = ["kv_head", "base", "chosen"]
+        if self.layers is None:
+            return as_dataframe(columns, self._heads())
+        rows = [(layer, *row) for layer in range(self.layers) for row in self.layer(layer)._heads()]
+        return as_dataframe(["layer", *columns], rows)
+
+    def _heads(self) -> list[tuple[int, float, int]]:
+        """KV head, base and place in the order of choice, of a set whose layers have the same bases."""
         left = list(self.selection)
         rows = []
         for head, base in enumerate(self.bases):
             place = left.index(base)
             left[place] = math.nan  # a base that was chosen twice has two places
             rows.append((head, base, place + 1))
-        return as_dataframe(["kv_head", "base", "chosen"], rows)
+        return rows
 
     def to_json(self) -> str:
         """Return the text of the base-set file."""
-        content = {"format": FORMAT, "version": VERSION} | {key: getattr(self, _attribute_name(key)) for key in _KEYS}
+        version = 1 if self.layers is None else VERSION
+        content = {"format": FORMAT, "version": version} | {key: getattr(self, _attribute_name(key)) for key in _KEYS}
         lines = [f"  {json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in content.items()]
         return "{\n" + ",\n".join(lines) + "\n}\n"
 
@@ -254,7 +309,7 @@ class BaseSet:
         ------
         ValueError
             If the text is not JSON, has another format or a newer version, lacks a key, or holds an invalid value or
-            count; the message is one line.
+            count; the message is one line. Version 1 holds no bases of layers, and version 2 no others.
         """
         return cls.from_content(read_json(text))
 
@@ -262,6 +317,12 @@ class BaseSet:
     def from_content(cls, content: Any) -> "BaseSet":
         """Read the parsed content of a base-set file; raises as `from_json`."""
         content = check_versioned(content, FORMAT, VERSION, _KEYS)
+        bases = content["bases"]
+        if content["version"] > 1 and not (isinstance(bases, list) and bases and _is_row(bases[0])):
+            raise ParameterError("bases", bases, f"a list of bases for each layer in version {content['version']}")
+        if content["version"] == 1 and isinstance(bases, list):
+            for base in bases:
+                checks.base("every value of bases", base)
         return cls(**{_attribute_name(key): content[key] for key in _KEYS})
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -278,13 +339,26 @@ class BaseSet:
     def load(cls, path: str | os.PathLike[str]) -> "BaseSet":
         """Read a base-set file.
 
+        Parameters
+        ----------
+        path : path-like
+            The file. FILE#3 is layer 3, counted from 0, of a set whose layers differ, unless a file is called so.
+
         Raises
         ------
         OSError
             If the file does not exist or cannot be read.
         ValueError
-            If it is not a base-set file, or has more than 4 MB; the message names it and says why.
+            If it is not a base-set file, has more than 4 MB or no such layer; the message names it and says why.
         """
+        chosen = _LAYER.fullmatch(os.fsdecode(path))
+        if chosen and not os.path.exists(path):
+            whole = cls.load(chosen[1])
+            try:
+                return whole.layer(int(chosen[2]))
+            except InputError as error:
+                msg = f"{path}: {error}"
+                raise InputError(msg) from None
         data = read_file(path, MOST_BYTES)
         try:
             return cls.from_json(data.decode())
@@ -296,3 +370,40 @@ class BaseSet:
 def _attribute_name(key: str) -> str:
     """Return the name of the attribute that holds a key of the file."""
     return "coverage_figures" if key == "coverage" else key
+
+
+def _is_row(value: Any) -> bool:
+    """Whether a value in a list of bases is itself one: that of a layer."""
+    return isinstance(value, list | tuple | BaseSet) or getattr(value, "ndim", 0) == 1
+
+
+def _checked(name: str, values: Any, kv_heads: int) -> tuple[Any, ...]:
+    """Return bases as a tuple, or where layers differ as a tuple of tuples; raise InputError for anything else."""
+    if isinstance(values, str | Mapping) or not hasattr(values, "__iter__"):
+        raise ParameterError(name, values, "a list of bases")
+    given = tuple(values)
+    if not (given and _is_row(given[0])):
+        return _checked_row(name, given, kv_heads)
+    return tuple(_checked_row(f"{name} of layer {layer}", row, kv_heads) for layer, row in enumerate(given))
+
+
+def _checked_row(name: str, values: Any, kv_heads: int) -> tuple[float, ...]:
+    if not _is_row(values) and not isinstance(values, tuple):
+        raise ParameterError(name, values, "a list of bases")
+    found = tuple(checks.base(f"every value of {name}", base) for base in values)
+    if len(found) != kv_heads:
+        msg = f"{name} must have one base per KV head: {kv_heads}, not {len(found)}"
+        raise InputError(msg)
+    return found
+
+
+def _sorted(bases: tuple[Any, ...]) -> list[Any]:
+    """Bases in ascending order, layer by layer."""
+    return [sorted(row) for row in bases] if _is_row(bases[0]) else sorted(bases)
+
+
+def _brief(values: tuple[Any, ...]) -> str:
+    """Show a tuple of bases, or of tuples of them; only the first of many."""
+    each = [_brief(value) if _is_row(value) else shown(value) for value in values[:4]]
+    listed = ", ".join(each if len(values) <= 4 else [*each[:3], "..."])
+    return f"({listed},)" if len(values) == 1 else f"({listed})"

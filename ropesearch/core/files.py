@@ -123,6 +123,9 @@ def read_file(path: str | os.PathLike[str], most: int | None = MOST_BYTES) -> by
     MemoryError
         If it does not fit in memory.
     """
+    if "\0" in os.fspath(path):
+        msg = f"no file can be called {path}"
+        raise InputError(msg)
     try:
         with open(path, "rb", opener=_open_without_waiting) as file:
             found = os.fstat(file.fileno())

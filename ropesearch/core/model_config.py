@@ -28,9 +28,17 @@ SUPPORTED = (
     "qwen3_moe",
     "gemma",
     "gemma2",
+    "gemma3_text",
+    "glm",
+    "glm4",
     "granite",
+    "nemotron",
     "olmo2",
+    "olmo3",
+    "phi",
+    "phi3",
     "smollm3",
+    "stablelm",
     "starcoder2",
 )
 """Model types that can have a base per KV head; Llama's first checkpoints have none of the keys above."""
@@ -51,7 +59,17 @@ BY_LAYER_TYPE = "one for each type of layer"
 
 DEFAULT_BASE = 10000.0
 """The default of transformers for `rope_theta`, for Phi-3 and for the types in SUPPORTED, two aside."""
-OTHER_DEFAULT = ("mixtral", "smollm3")
+OTHER_DEFAULT = ("mixtral", "smollm3", "gemma3_text", "olmo3")
+GLOBAL = "full_attention"
+GLOBAL_LAYERS = {"gemma3_text": 6, "olmo3": 4}
+"""The types in SUPPORTED with a rope for each type of layer. One of so many layers, if the file says no other number,
+sees the whole text; it has the rope of GLOBAL."""
+
+PART = "partial_rotary_factor"
+ROTATED_SHARES = {"phi3": 1.0, "phi": 0.5, "stablelm": 0.25, "glm": 0.5, "glm4": 0.5, "nemotron": 0.5}
+"""The types in SUPPORTED that may rotate a part of each head, and which if the file does not say."""
+OWN_RULES = {"phi3": ("default", "longrope")}
+"""The types in SUPPORTED that take no other rules for the frequencies than these."""
 
 
 class PartialRotationError(InputError):
@@ -60,7 +78,7 @@ class PartialRotationError(InputError):
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What a base-set search needs to know about a model."""
+    """What a base-set search needs to know about a model; `head_dim` counts the channels of a head that rotate."""
 
     heads: int
     kv_heads: int
@@ -159,10 +177,12 @@ class ModelConfig:
     def shape(self) -> ModelShape:
         """Heads, KV heads (heads if not given) and head_dim (hidden_size / heads if not given).
 
+        Of a model that rotates a part of each head, `head_dim` is that of the part: `whole_head_dim` is the other.
+
         Raises
         ------
         ValueError
-            Also for a model without RoPE, or one that rotates only part of each head.
+            Also for a model without RoPE, or one that rotates only part of each head and cannot have bases.
         """
         self._require_full_rotation()
         self._read_count("num_hidden_layers", MOST_LAYERS)  # whoever builds the model asks for its shape before
@@ -173,12 +193,48 @@ class ModelConfig:
             kv_heads = heads if given is None else checks.integer("num_key_value_heads", given, 1)
             if heads % kv_heads:
                 raise ParameterError("num_key_value_heads", kv_heads, f"a divisor of the {heads} heads")
-            if config.get("head_dim") is not None:
-                return ModelShape(heads, kv_heads, checks.head_dim(config["head_dim"]))
+        whole, share = self.whole_head_dim, self.rotated_share
+        turning = int(whole * share)
+        if turning < 2 or turning % 2:
+            msg = f"{self.name}: it rotates {turning} of the {whole} channels of each head ({PART} {share:g}): "
+            msg += "the number must be even and at least 2"
+            raise InputError(msg)
+        return ModelShape(heads, kv_heads, turning)
+
+    @property
+    def whole_head_dim(self) -> int:
+        """Channels per head, whether they rotate or not."""
+        with self._prefix_errors():
+            heads = checks.integer("num_attention_heads", self._require("num_attention_heads"), 1)
+            if self._language.get("head_dim") is not None:
+                return checks.head_dim(self._language["head_dim"])
             hidden_size = checks.integer("hidden_size", self._require("hidden_size"), 2)
             if hidden_size % heads:
                 raise ParameterError("hidden_size", hidden_size, f"a multiple of the {heads} heads")
-            return ModelShape(heads, kv_heads, checks.head_dim(hidden_size // heads))
+            return checks.head_dim(hidden_size // heads)
+
+    @property
+    def rotated_share(self) -> float:
+        """Which part of the channels of each head rotates, from the first on; 1 in most models."""
+        default = ROTATED_SHARES.get(self._plain_type)
+        if default is None:
+            return 1.0
+        with self._prefix_errors():
+            given = self._rope_value(PART)
+            share = default if given is None else checks.number(PART, given, "a number above 0, at most 1", above=0.0)
+            if share > 1:
+                raise ParameterError(PART, given, "a number above 0, at most 1")
+            return share
+
+    @property
+    def rules(self) -> tuple[str, ...] | None:
+        """The rules for the frequencies that models of this type take; None for all that transformers knows."""
+        return OWN_RULES.get(self._plain_type)
+
+    @property
+    def _plain_type(self) -> str:
+        """The type of the language model without our prefix."""
+        return str(self._language.get("model_type")).removeprefix("harpe_")
 
     @property
     def heads(self) -> int:
@@ -192,7 +248,7 @@ class ModelConfig:
 
     @property
     def head_dim(self) -> int:
-        """Channels per head."""
+        """Channels per head that rotate."""
         return self.shape.head_dim
 
     @property
@@ -212,9 +268,20 @@ class ModelConfig:
 
     @property
     def rotating_layers(self) -> tuple[int, ...]:
-        """The layers that rotate queries and keys, counted from 0; SmolLM3 has others too."""
-        listed = self._language.get("no_rope_layers")  # in spite of its name, 1 for those that rotate
+        """The layers that rotate queries and keys by bases that can be given, counted from 0.
+
+        SmolLM3 has layers that do not rotate. Where each type of layer has a rope, layers with a window keep theirs.
+        """
         n_layers = self.num_hidden_layers or 0
+        if self.by_layer_type:
+            types, every = self._language.get("layer_types"), self._language.get("sliding_window_pattern")
+            if isinstance(types, list) and len(types) == n_layers:
+                return tuple(layer for layer, kind in enumerate(types) if kind == GLOBAL)
+            with self._prefix_errors():
+                default = GLOBAL_LAYERS[self._plain_type]
+                every = default if every is None else checks.integer("sliding_window_pattern", every, 1)
+            return tuple(range(every - 1, n_layers, every))
+        listed = self._language.get("no_rope_layers")  # in spite of its name, 1 for those that rotate
         if not isinstance(listed, list) or len(listed) != n_layers:
             return tuple(range(n_layers))
         return tuple(layer for layer in range(n_layers) if listed[layer])
@@ -239,9 +306,26 @@ class ModelConfig:
         """Settings of the rotary embedding: a mapping, unless the file is wrong.
 
         As transformers 5 merges them (modeling_rope_utils.py, convert_rope_params_to_dict): a non-empty `rope_scaling`
-        replaces all of `rope_parameters`; keys in neither are taken from the config itself.
+        replaces all of `rope_parameters`; keys in neither are taken from the config itself. Where each type of layer
+        has a rope, it is that of GLOBAL, to which `rope_scaling` adds.
         """
+        if self.by_layer_type:
+            by_type, scaling = self._language.get("rope_parameters") or {}, self._language.get("rope_scaling") or {}
+            own = (by_type.get(GLOBAL) if isinstance(by_type, Mapping) else None) or {}
+            return {**own, **scaling} if isinstance(own, Mapping) and isinstance(scaling, Mapping) else own or scaling
         return self._language.get("rope_scaling") or self._language.get("rope_parameters") or {}
+
+    @property
+    def by_layer_type(self) -> bool:
+        """Whether each type of layer has a rope: bases are for the layers that see the whole text."""
+        return self._plain_type in GLOBAL_LAYERS
+
+    @property
+    def other_rules(self) -> tuple[str, ...]:
+        """The rules of the layers that keep their rope, where each type of layer has one."""
+        by_type = self._language.get("rope_parameters") if self.by_layer_type else None
+        others = {kind: rope for kind, rope in (by_type or {}).items() if kind != GLOBAL}
+        return tuple(str(rope.get("rope_type", "default")) for rope in others.values() if isinstance(rope, Mapping))
 
     def _rope_value(self, key: str) -> Any:
         own = self._rope.get(key) if isinstance(self._rope, Mapping) else None
@@ -266,7 +350,7 @@ class ModelConfig:
         rule = self._rope.get("scaling") or {} if self.bases is not None else self._rope
         if self.rope_rule == "default" or not isinstance(rule, Mapping):
             return {}
-        given = {key: value for key, value in rule.items() if key not in ("type", "rope_theta")}
+        given = {key: value for key, value in rule.items() if key not in ("type", "rope_theta", PART)}
         return given | {"rope_type": str(rule.get("rope_type", rule.get("type")))} if given else {}
 
     @property
@@ -274,21 +358,21 @@ class ModelConfig:
         """RoPE base before any rule or base set; None if neither the file nor the model type gives one."""
         base = self._rope_value("rope_theta")
         if base is None:
-            model_type = str(self._language.get("model_type")).removeprefix("harpe_")
+            model_type = self._plain_type
             return DEFAULT_BASE if model_type in SUPPORTED and model_type not in OTHER_DEFAULT else None
         with self._prefix_errors():
             return checks.base("rope_theta", base)
 
     @property
-    def bases(self) -> tuple[float, ...] | None:
-        """The bases that the model carries, one per KV head, or None."""
+    def bases(self) -> tuple[Any, ...] | None:
+        """The bases that the model carries, one per KV head, or None; where layers differ, a tuple of those of each."""
         bases = self._rope.get("bases") if isinstance(self._rope, Mapping) else None
         if bases is None:
             return None
         with self._prefix_errors():
             if not isinstance(bases, list | tuple):
                 raise ParameterError("bases", bases, "a list of bases")
-            return tuple(checks.base("every value of bases", base) for base in bases)
+            return tuple(_read_bases(base) for base in bases)
 
     @cached_property
     def long_rope(self) -> LongRope:
@@ -313,11 +397,11 @@ class ModelConfig:
             longest = checks.integer("max_position_embeddings", self._require("max_position_embeddings"), 1)
             key = "original_max_position_embeddings"  # Phi-3 keeps it outside the rule, and that one takes precedence
             original = checks.integer(key, _first_given(self._language.get(key), rule.get(key), longest), 2)
-            factor = _positive("factor", _first_given(rule.get("factor"), longest / original))
+            factor = checks.positive("factor", _first_given(rule.get("factor"), longest / original))
             attention = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
             # Phi-3.5-MoE has an attention factor for each of the two ranges.
             short, long = (
-                _positive(key, _first_given(rule.get(key), rule.get("attention_factor"), attention))
+                checks.positive(key, _first_given(rule.get(key), rule.get("attention_factor"), attention))
                 for key in ("short_mscale", "long_mscale")
             )
             return LongRope(
@@ -351,7 +435,7 @@ class ModelConfig:
         if "qk_rope_head_dim" in config:
             msg = f"{self.name}: its heads share one rotary key (multi-head latent attention): no base per KV head"
             raise InputError(msg)
-        for key in ("partial_rotary_factor", "rotary_pct"):
+        for key in ("rotary_pct",) if self._plain_type in ROTATED_SHARES else (PART, "rotary_pct"):
             for value in (config.get(key), self._rope_value(key)):
                 if value not in (None, 1, 1.0):
                     msg = f"{self.name}: it rotates only part of each head ({key} {shown(value)})"
@@ -381,13 +465,16 @@ class ModelConfig:
 def _read_divisors(rule: Mapping[str, Any], key: str, n: int) -> tuple[float, ...]:
     if not isinstance(rule[key], list) or len(rule[key]) != n:
         raise ParameterError(key, rule[key], f"a list of {n} numbers, one per frequency")
-    return tuple(_positive(f"every value of {key}", x) for x in rule[key])
+    return tuple(checks.positive(f"every value of {key}", x) for x in rule[key])
+
+
+def _read_bases(value: Any) -> Any:
+    """Read one base, or a list of them, those of a layer."""
+    if isinstance(value, list | tuple):
+        return tuple(checks.base("every value of bases", base) for base in value)
+    return checks.base("every value of bases", value)
 
 
 def _first_given(*values: Any) -> Any:
     """Return the first value that is not None."""
     return next(value for value in values if value is not None)
-
-
-def _positive(name: str, value: Any) -> float:
-    return checks.number(name, value, "a finite number above 0", above=0.0)

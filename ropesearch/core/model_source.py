@@ -30,11 +30,12 @@ COMPANIONS = (
     "NOTICE*",
 )
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+"""How a repository on the hub is called."""
 # What says in a .gguf file that frequencies are scaled: tensors of divisors, and keys with other values than these. A
 # factor without a type means linear scaling, which has an older key too.
 ROPE_TENSORS = ("rope_freqs.", "rope_factors_")
 ROPE_KEYS = {".rope.scaling.type": ("none",), ".rope.scaling.factor": (0, 1), ".rope.scale_linear": (0, 1)}
-FILE_SUFFIXES = (".gguf", ".json", ".safetensors", ".bin", ".pt")
+FILE_SUFFIXES = (".gguf", ".json", ".jsonl", ".safetensors", ".bin", ".pt")
 KINDS = "a model's folder, a .gguf file or a hub name such as org/name"
 
 
@@ -223,10 +224,17 @@ def find_config(model: str | os.PathLike[str]) -> ModelConfig:
     ValueError
         If it cannot be read as a configuration; the message says why.
     """
-    path = Path(model)
-    if os.path.isdir(path) or path.suffix == ".gguf" or _is_hub_name(os.fspath(model)):
+    if os.path.isdir(model) or (names_model(model) and Path(model).name != "config.json"):
         return ModelSource.find(model).config()
-    return ModelConfig.read(path)
+    return ModelConfig.read(model)
+
+
+def names_model(model: str | os.PathLike[str]) -> bool:
+    """Whether this is a model: a folder that holds one, a config.json, a .gguf file or a name on the hub."""
+    path = Path(model)
+    if os.path.isdir(path):
+        return os.path.exists(path / "config.json") or any(path.glob("*.gguf"))
+    return path.suffix == ".gguf" or path.name == "config.json" or _is_hub_name(os.fspath(model))
 
 
 def require_gguf() -> None:

@@ -34,7 +34,7 @@ def read_number(text: str, *, binary: bool = False) -> int | float:
     except ValueError:
         msg = f"not a number: {text!r}"
         raise ValueError(msg) from None
-    if not power or not math.isfinite(value):
+    if not power or not math.isfinite(value) or value == 0:  # as a fraction, 1e-999999999 would take all memory
         return int(value) if value.is_integer() else value
     exact = Fraction(digits) * (1024 if binary else 1000) ** power
     return int(exact) if exact.denominator == 1 else float(exact)

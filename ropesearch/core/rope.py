@@ -22,7 +22,7 @@ def inv_freq(base: Any, head_dim: int) -> npt.NDArray[np.float64]:
 
     Returns
     -------
-    ndarray of float64, shape (*base.shape, head_dim / 2)
+    ndarray of float64, shape base.shape + (head_dim / 2,)
         In radians per token; the first is 1.
 
     Raises
@@ -53,7 +53,7 @@ def scaled_inv_freq(base: Any, head_dim: int, rule: Mapping[str, Any]) -> tuple[
 
     Returns
     -------
-    ndarray of float64, shape (*base.shape, head_dim / 2); float
+    ndarray of float64, shape base.shape + (head_dim / 2,); float
 
     References
     ----------

@@ -142,9 +142,10 @@ def coverage_of(
 def coverage_of_bases(base_set: BaseSet, max_distance: int, *, progress: Progress | None = None) -> Coverage:
     """Compute `BaseSet.coverage`: peaks and valleys by the options that shaped the set, or by the defaults."""
     last = checks.integer("max_distance", max_distance, 1)
+    bases = base_set.of_all_layers("coverage")
 
     def curve(head: int) -> Floats:
-        return waveform_samples(base_set.bases[head], base_set.head_dim, 0, last)
+        return waveform_samples(bases[head], base_set.head_dim, 0, last)
 
     return coverage_of(curve, base_set.kv_heads, last, options=base_set.parameters, progress=progress)
 

@@ -62,7 +62,7 @@ def decay_bound(base: float, head_dim: int, max_distance: int, *, min_distance: 
     Returns
     -------
     ndarray of float64, shape (max_distance - min_distance + 1,)
-        (2/d)·Σ_j |Σ_{i≤j} e^{i·m·θ_i}|, dimensionless; (d/2 + 1)/2 at distance 0.
+        ``(2/d)·Σ_j |Σ_{i≤j} e^{i·m·θ_i}|``, dimensionless; (d/2 + 1)/2 at distance 0.
 
     Raises
     ------

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ropesearch.core.arrays import Floats
+from ropesearch.core.model_config import GLOBAL
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 class CapturedLayer:
     """Queries, (S, H, D), and keys, (S, K, D), of one layer, before and after rotation.
 
+    Channels i and i + D/2 rotate together, or stay.
     `row` counts the captured layers from 0. A product of query and key is multiplied by `scaling`, and before the
     softmax capped at `cap`, if that is not None. A query sees the last `window` keys, its own included, or all of them
     (None).
@@ -80,16 +82,24 @@ def evaluating(model: Any) -> Iterator[None]:
         model.train(training)
 
 
-def read_frequencies(decoder: Any, kv_heads: int) -> tuple[Floats, float]:
-    """Return the frequencies of every KV head, (K, D/2), and the factor on cosine and sine."""
+def read_frequencies(decoder: Any, kv_heads: int, layers: Sequence[int]) -> tuple[Floats, float]:
+    """Return the frequencies of every KV head and the factor on cosine and sine.
+
+    The frequencies are (K, D/2), or those of `layers`, (L, K, D/2), where layers differ; 0 for channels that stay.
+    """
     rotary = decoder.rotary_emb
-    if hasattr(rotary, "inv_freq"):
-        own = rotary.inv_freq
+    if hasattr(rotary, "_inv_freq"):  # ours
+        theta, scale = rotary._inv_freq.double().cpu().numpy(), rotary.attention_scaling
+        theta = theta[list(layers)] if theta.ndim > 2 else theta
+    else:
+        prefix = "" if hasattr(rotary, "inv_freq") else f"{GLOBAL}_"  # the latter where each type of layer has a rope
+        own = getattr(rotary, f"{prefix}inv_freq")
         if own.is_meta:  # kept elsewhere by accelerate, as weights are
-            own = type(rotary)(decoder.config).inv_freq
-        theta = own.double().cpu().numpy()
-        return np.tile(theta, (kv_heads, 1)), float(rotary.attention_scaling)
-    return rotary._inv_freq.double().cpu().numpy(), float(rotary.attention_scaling)
+            own = getattr(type(rotary)(decoder.config), f"{prefix}inv_freq")
+        theta, scale = own.double().cpu().numpy(), getattr(rotary, f"{prefix}attention_scaling")
+        theta = np.tile(theta, (kv_heads, 1))
+    staying = decoder.layers[layers[0]].self_attn.head_dim // 2 - theta.shape[-1]
+    return np.pad(theta, [(0, 0)] * (theta.ndim - 1) + [(0, staying)]), float(scale)
 
 
 class _AllCapturedError(Exception):
@@ -101,64 +111,77 @@ def _stop(*_: Any) -> None:
 
 
 class _AttentionCapture:
-    """Hooks on the attention of one layer: they see queries, keys and the tables of the rotation, then its end."""
+    """Hooks on the attention of one layer: they see what it gets, and its end."""
 
     def __init__(
         self, row: int, attention: Any, take: Callable[[CapturedLayer], None], report: Callable[[], None]
     ) -> None:
+        from ropesearch.model.modeling_harpe import family_of
+
         self._row = row
         self._attention = attention
+        self._family: Any = family_of(attention.config).attention  # whose methods know stock attention too
         self._take = take
         self._report = report
-        self._seen: dict[str, torch.Tensor] = {}
+        self._seen: dict[str, Any] = {}
 
     def attach(self) -> "list[RemovableHandle]":
-        attention = self._attention
         return [
-            # Some families normalise after the projection.
-            getattr(attention, "q_norm", attention.q_proj).register_forward_hook(self._see_query),
-            getattr(attention, "k_norm", attention.k_proj).register_forward_hook(self._see_key),
-            attention.register_forward_pre_hook(self._see_tables, with_kwargs=True),
-            attention.register_forward_hook(self._hand_over),
+            self._attention.register_forward_pre_hook(self._see, with_kwargs=True),
+            self._attention.register_forward_hook(self._hand_over),
         ]
 
-    def _see_query(self, module: Any, inputs: Any, output: "torch.Tensor") -> None:
-        self._seen["query"] = self._by_head(output)
-
-    def _see_key(self, module: Any, inputs: Any, output: "torch.Tensor") -> None:
-        self._seen["key"] = self._by_head(output)
-
-    def _by_head(self, output: "torch.Tensor") -> "torch.Tensor":
-        return output[0].detach().view(output.shape[1], -1, self._attention.head_dim)  # (S, H or K, D)
-
-    def _see_tables(self, module: Any, inputs: Any, named: Any) -> None:
-        cos, sin = named["position_embeddings"] if "position_embeddings" in named else inputs[1]
-        if cos.dim() == 3:  # stock: (1, S, D), the second half of the channels like the first
-            half = self._attention.head_dim // 2
-            cos, sin = cos[..., None, :half], sin[..., None, :half]
-        self._seen |= {"cos": cos[0], "sin": sin[0]}  # (S, 1 or K, D/2)
+    def _see(self, module: Any, inputs: Any, named: Any) -> None:
+        self._seen["hidden"] = named["hidden_states"] if "hidden_states" in named else inputs[0]
+        self._seen["tables"] = named["position_embeddings"] if "position_embeddings" in named else inputs[1]
 
     def _hand_over(self, module: Any, inputs: Any, output: Any) -> None:
+        from torch.nn import functional
+
         from ropesearch.model.modeling_harpe import rotate
 
-        query, key, cos, sin = (self._seen.pop(name) for name in ("query", "key", "cos", "sin"))
+        attention, family, hidden = self._attention, self._family, self._seen.pop("hidden")
+        # Once more what the layer has made of them, since families differ in what lies between.
+        query, key, _ = family._projected(attention, hidden)
+        query, key = family._split(attention, query, key, (*hidden.shape[:-1], -1, attention.head_dim))
+        cos, sin = self._cos_and_sin(hidden.device)
+        turning = 2 * cos.shape[-1]
+        query, key = self._paired(query[0], turning), self._paired(key[0], turning)  # (S, H, D), (S, K, D)
+        staying = (0, (attention.head_dim - turning) // 2)
+        cos, sin = functional.pad(cos, staying, value=1.0), functional.pad(sin, staying)
         # In the dtype of the model: what is measured is what the model does.
         rotated_key = rotate(key, cos, sin)
         if cos.shape[1] > 1:
             group = query.shape[1] // key.shape[1]
             cos, sin = (table.repeat_interleave(group, dim=1) for table in (cos, sin))
-        rotated_query = rotate(query, cos, sin)
-        attention = self._attention
-        cap = getattr(attention, "attn_logit_softcapping", None)
-        rotated = rotated_query, rotated_key
-        self._take(CapturedLayer(self._row, query, key, *rotated, attention.scaling, _window(attention), cap))
+        rotated = rotate(query, cos, sin), rotated_key
+        window: int | None = getattr(family, "_window_of_mask", family._window)(attention)
+        cap: float | None = family._more_for_attention(attention).get("softcap")
+        self._take(CapturedLayer(self._row, query, key, *rotated, attention.scaling, window, cap))
         self._report()
 
+    def _cos_and_sin(self, device: "torch.device") -> "tuple[torch.Tensor, torch.Tensor]":
+        """Tables of this layer, (S, 1 or K, R/2)."""
+        from ropesearch.model.modeling_harpe import TablesByLayer
 
-def _window(attention: Any) -> int | None:
-    """How many keys a query of this layer sees, its own included, or None for all."""
-    from ropesearch.model.modeling_harpe import family_of
+        tables = self._seen.pop("tables")
+        if isinstance(tables, TablesByLayer):
+            tables = tables.of(self._attention.layer_idx, device)  # type: ignore[no-untyped-call]
+        cos, sin = tables
+        if cos.dim() == 3:  # stock: (1, S, R), the second half of the channels like the first
+            half = cos.shape[-1] // 2
+            cos, sin = cos[..., None, :half], sin[..., None, :half]
+        return cos[0], sin[0]
 
-    per_head = family_of(attention.config).attention  # whose methods know stock attention too
-    window: int | None = getattr(per_head, "_window_of_mask", per_head._window)(attention)
-    return window
+    def _paired(self, x: "torch.Tensor", turning: int) -> "torch.Tensor":
+        """Queries or keys with their channels in an order in which i and i + D/2 rotate together, or both stay."""
+        import torch
+
+        from ropesearch.model.modeling_harpe import rotate_neighbours
+
+        if self._family._rotate is rotate_neighbours:
+            first, second = x[..., 0:turning:2], x[..., 1:turning:2]
+        else:
+            first, second = x[..., :turning].chunk(2, dim=-1)
+        stay, stay_too = x[..., turning:].chunk(2, dim=-1)
+        return torch.cat((first, stay, second, stay_too), dim=-1)

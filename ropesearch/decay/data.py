@@ -18,7 +18,7 @@ from ropesearch.core.model_config import KEPT_RULES, SCALING
 from ropesearch.core.rope import scaled_inv_freq
 from ropesearch.curves.waveforms import waveform_of
 
-from .figures import compute_figures, mean_slopes, slope_errors, summarize
+from .figures import compute_figures, differing_layers, mean_slopes, slope_errors, slopes_by_layer, summarize
 from .file import decay_json, read_fields, write_decay
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Decay:
         Tokens read of each text.
     layers : tuple of int
         The layers measured, counted from 0.
-    inv_freq : ndarray of float64, shape (K, d/2)
+    inv_freq : ndarray of float64, shape (K, d/2), or (L, K, d/2) where layers differ
         The model's own frequencies, in radians per token.
     coefficients : ndarray of complex128, shape (L, H, d/2)
         c_f = mean(q_f)·conj(mean(k_f)) of queries and keys before rotation, as complex numbers by frequency.
@@ -60,7 +60,7 @@ class Decay:
         The score by text; for a single text, by the first and second half of its queries. NaN where there is no pair.
     agreement_to : int
         The last distance at which the parts are compared.
-    bases : tuple of float, length K, or None
+    bases : tuple of float, length K, or a tuple of such for each layer of the model, or None
         The bases to predict for.
     verified : ndarray of float32, shape (L, H, M + 1), or None
         The score measured with `bases` in the model.
@@ -88,7 +88,7 @@ class Decay:
     standard_error: Curves
     parts: Curves
     agreement_to: int
-    bases: tuple[float, ...] | None = None
+    bases: tuple[Any, ...] | None = None
     verified: Curves | None = None
     mass: Curves | None = None
     sink_mass: Curves | None = None
@@ -124,7 +124,7 @@ class Decay:
 
         Parameters
         ----------
-        bases : BaseSet or sequence of float, length K
+        bases : BaseSet or sequence of float, length K, or a sequence of such for each layer of the model
             One per KV head.
         scaling : {"replace", "keep"}, optional
             What becomes of the rule of a scaled model, its attention factor included: it is dropped, or applied to
@@ -137,8 +137,8 @@ class Decay:
         Raises
         ------
         ValueError
-            If the number of bases is not that of the KV heads, a base set is for other heads, or `scaling` is missing
-            or not possible.
+            If the number of bases is not that of the KV heads, a base set is for other heads or layers, or `scaling` is
+            missing or not possible.
         """
         if scaling is not None:
             checks.choice("scaling", scaling, SCALING)
@@ -146,41 +146,61 @@ class Decay:
         if rule and (scaling is None or (scaling == "keep" and rule["rope_type"] not in KEPT_RULES)):
             hint = "'replace', to drop the rule {!r} of the model, or for {}, 'keep'"
             raise ParameterError("scaling", scaling, hint.format(rule["rope_type"], ", ".join(KEPT_RULES)))
+        if _by_layer(values):
+            values = tuple(values[layer] for layer in self.layers)
         theta, factor = scaled_inv_freq(values, self.model["head_dim"], rule if scaling == "keep" else {})
-        curve = self._model_curve(theta)
-        curve *= (factor / self.model.get("attention_factor", 1.0)) ** 2
-        return curve
+        staying = self.coefficients.shape[-1] - theta.shape[-1]
+        theta = np.pad(theta, [(0, 0)] * (theta.ndim - 1) + [(0, staying)])
+        return self._model_curve(theta, (factor / self.model.get("attention_factor", 1.0)) ** 2)
 
-    def _model_curve(self, theta: Floats) -> Curves:
-        """The model curve at the frequencies `theta`, (K, d/2)."""
+    def _model_curve(self, theta: Floats, factor: float = 1.0) -> Curves:
+        """The model curve at the frequencies `theta`, (K, d/2), or (L, K, d/2) where layers differ.
+
+        `factor` is on the channels that rotate.
+        """
         n_layers, heads, half = self.coefficients.shape
+        factors = np.where(np.arange(half) < self.model["head_dim"] // 2, factor, 1.0) / np.sqrt(2 * half)
         out = np.empty((n_layers, heads, self.max_distance + 1), np.float32)
-        for kv_head, frequencies in enumerate(theta):
-            of_group = slice(kv_head * self.group, (kv_head + 1) * self.group)
-            c = self.coefficients[:, of_group] / np.sqrt(2 * half)
-            for first in range(0, self.max_distance + 1, DISTANCES_AT_ONCE):
-                m = np.arange(first, min(first + DISTANCES_AT_ONCE, self.max_distance + 1))
-                turns = m * frequencies[:, None]  # (d/2, distances)
-                out[:, of_group, m] = c.real @ np.cos(turns) - c.imag @ np.sin(turns)
+        rows = [(slice(None), theta)] if theta.ndim == 2 else [(slice(i, i + 1), own) for i, own in enumerate(theta)]
+        for layers, of_layers in rows:
+            for kv_head, frequencies in enumerate(of_layers):
+                of_group = slice(kv_head * self.group, (kv_head + 1) * self.group)
+                c = self.coefficients[layers, of_group] * factors
+                for first in range(0, self.max_distance + 1, DISTANCES_AT_ONCE):
+                    m = np.arange(first, min(first + DISTANCES_AT_ONCE, self.max_distance + 1))
+                    turns = m * frequencies[:, None]  # (d/2, distances)
+                    out[layers, of_group, m] = c.real @ np.cos(turns) - c.imag @ np.sin(turns)
         return out
 
     def unit_waveforms(self) -> Floats:
-        """Return A_b(m) at the model's own frequencies, in logits, shape (K, M + 1)."""
-        return np.array([waveform_of(theta, 0, self.max_distance) for theta in self.inv_freq])
+        """Return A_b(m) at the model's own frequencies, in logits, shape (K, M + 1), or (L, …) where layers differ."""
+        turning = self.inv_freq[..., : self.model["head_dim"] // 2]
+        each = turning.reshape(-1, turning.shape[-1])
+        curves = np.array([waveform_of(theta, 0, self.max_distance) for theta in each])
+        return curves.reshape(*self.inv_freq.shape[:-1], -1)
 
-    def fitting_bases(self, bases: Any) -> tuple[float, ...]:
-        """Return the bases of a base set or a sequence, one per KV head of this model.
+    def fitting_bases(self, bases: Any) -> tuple[Any, ...]:
+        """Return the bases of a base set or a sequence, one per KV head of this model, or those of each layer.
 
         Raises
         ------
         ValueError
             As `predict`.
         """
-        if isinstance(bases, BaseSet):
-            self.check_heads(bases.heads, bases.kv_heads, bases.head_dim)
-            return bases.bases
         if isinstance(bases, str) or not isinstance(bases, Iterable):
             raise ArgumentTypeError("bases", bases, "a BaseSet or a list of bases")
+        if not isinstance(bases, BaseSet):
+            bases = tuple(bases)
+            if _by_layer(bases):
+                bases = BaseSet.of(bases, heads=self.model["heads"], head_dim=self.model["head_dim"])
+        if isinstance(bases, BaseSet):
+            self.check_heads(bases.heads, bases.kv_heads, bases.head_dim)
+            n_layers = self.model["num_hidden_layers"]
+            if bases.layers not in (None, n_layers):
+                msg = f"the bases are for {bases.layers} layers; the decay was measured on {self.model['name']}, which "
+                msg += f"has {n_layers}"
+                raise InputError(msg)
+            return bases.bases
         values = tuple(checks.base("every one of bases", base) for base in bases)
         if len(values) != self.model["kv_heads"]:
             raise ParameterError("bases", list(values), f"one per KV head: {self.model['kv_heads']}")
@@ -208,6 +228,14 @@ class Decay:
     def kv_head_slopes(self) -> Floats:
         """Return the slope of each KV head, averaged over layers and the query heads that share it, shape (K,)."""
         return mean_slopes(self)
+
+    def kv_head_slopes_by_layer(self) -> Floats:
+        """Return the slope of each KV head in each layer, averaged over the query heads that share it, shape (L, K)."""
+        return slopes_by_layer(self)
+
+    def differing_layers(self) -> tuple[int, ...]:
+        """Return the layers whose KV heads come in another order, by slope, than by their means over the layers."""
+        return differing_layers(self)
 
     def kv_head_slope_errors(self) -> Floats:
         """Return the standard errors of those means, between layers, shape (K,); NaN for a single layer."""
@@ -264,3 +292,8 @@ class Decay:
             If it is not a decay file, or the arrays are not those written with it; the message says why.
         """
         return cls(**read_fields(path))
+
+
+def _by_layer(bases: tuple[Any, ...]) -> bool:
+    """Whether these are bases of each layer."""
+    return bool(bases) and np.ndim(bases[0]) == 1

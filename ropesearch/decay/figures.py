@@ -5,12 +5,30 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ropesearch.core.arrays import Floats
+from ropesearch.core.arrays import Counts, Floats
 
 if TYPE_CHECKING:
     from .data import Decay
 
 QUANTILES = {"5 %": 0.05, "50 %": 0.5, "95 %": 0.95}
+
+NAMES = {
+    "slope": "slope",
+    "unit_waveform": "unit waveform",
+    "minus_log": "−log m",
+    "curve": "model curve",
+    "agreement": "agreement of texts",
+    "sink_mass": "mass on first keys",
+}
+CHANGE_NAMES = {
+    "slope": "slope",
+    "predicted_slope": "predicted slope",
+    "verified_slope": "slope with bases",
+    "prediction": "correlation with prediction",
+    "no_change": "correlation with old curve",
+    "change_error": "prediction error",
+}
+"""What tables call the figures of a decay, as measured and with other bases."""
 
 
 def compute_figures(decay: "Decay") -> dict[str, Floats]:
@@ -31,7 +49,7 @@ def compute_figures(decay: "Decay") -> dict[str, Floats]:
     at = decay.fit_distances
     log_m = np.log10(at)
     score, curve = (x[..., at].astype(np.float64) for x in (decay.score, decay.curve))
-    unit = np.repeat(decay.unit_waveforms()[:, at], decay.group, axis=0)
+    unit = np.repeat(decay.unit_waveforms()[..., at], decay.group, axis=-2)
     compared = at[at <= decay.agreement_to]
     parts = decay.parts[..., compared].astype(np.float64)
     pairs_of_parts = [(a, b) for b in range(len(parts)) for a in range(b)]
@@ -69,13 +87,32 @@ def summarize(figures: Mapping[str, Floats]) -> dict[str, dict[str, float | None
 
 def mean_slopes(decay: "Decay") -> Floats:
     """Return the slope of each KV head, averaged over layers and the query heads that share it, shape (K,)."""
-    means: Floats = _slopes_by_layer(decay).mean(axis=0)
+    means: Floats = slopes_by_layer(decay).mean(axis=0)
     return means
+
+
+def slopes_by_layer(decay: "Decay") -> Floats:
+    """Return the slope of each KV head in each layer, averaged over the query heads that share it, shape (L, K)."""
+    slopes = decay.figures["slope"]
+    means: Floats = slopes.reshape(len(slopes), decay.model["kv_heads"], decay.group).mean(axis=2)
+    return means
+
+
+def order_of(slopes: Floats) -> Counts:
+    """Return the KV heads from the steepest slope on, along the last axis; among equal ones the lower comes first."""
+    order: Counts = np.argsort(slopes, axis=-1, kind="stable")
+    return order
+
+
+def differing_layers(decay: "Decay") -> tuple[int, ...]:
+    """Return the layers whose KV heads come in another order, by slope, than by their means over the layers."""
+    differ = (order_of(slopes_by_layer(decay)) != order_of(mean_slopes(decay))).any(axis=1)
+    return tuple(layer for layer, other in zip(decay.layers, differ, strict=True) if other)
 
 
 def slope_errors(decay: "Decay") -> Floats:
     """Return the standard errors of those means, between layers, shape (K,); NaN for a single layer."""
-    by_layer = _slopes_by_layer(decay)
+    by_layer = slopes_by_layer(decay)
     if len(by_layer) == 1:
         return np.full(by_layer.shape[1], np.nan)
     errors: Floats = by_layer.std(axis=0, ddof=1) / np.sqrt(len(by_layer))
@@ -85,13 +122,6 @@ def slope_errors(decay: "Decay") -> Floats:
 def null_for_nan(value: float) -> float | None:
     """Return a figure as a JSON file holds it."""
     return value if np.isfinite(value) else None
-
-
-def _slopes_by_layer(decay: "Decay") -> Floats:
-    """(L, K)."""
-    slopes = decay.figures["slope"]
-    means: Floats = slopes.reshape(len(slopes), decay.model["kv_heads"], decay.group).mean(axis=2)
-    return means
 
 
 def _slope(x: Floats, y: Floats) -> Floats:

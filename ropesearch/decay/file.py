@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from .data import Decay
 
 FORMAT = "ropesearch.decay"
-VERSION = 1
+VERSION = 2
+"""Of a file of a model, or of bases to predict for, whose layers differ; others are of version 1."""
 MOST_BYTES = 32_000_000
 """How large the .json file may be; that of 200 layers of 128 heads has half of it."""
 SHORTEST = 8
@@ -94,12 +95,14 @@ def _named_arrays(path: Path) -> str | None:
 
 def decay_json(decay: "Decay", arrays: Mapping[str, str] | None = None) -> str:
     """Return the text of the .json file; `arrays` says which file holds the arrays."""
-    content = {"format": FORMAT, "version": VERSION} | {key: getattr(decay, key) for key in _FACTS[:-1]}
+    version = VERSION if decay.inv_freq.ndim > 2 or _by_layer(decay.bases) else 1
+    content = {"format": FORMAT, "version": version} | {key: getattr(decay, key) for key in _FACTS[:-1]}
     content |= {
         "distances": [0, decay.max_distance],
         "summary": decay.summary(),
         "kv_head_slopes": [null_for_nan(x) for x in decay.kv_head_slopes().tolist()],
         "kv_head_slope_errors": [null_for_nan(x) for x in decay.kv_head_slope_errors().tolist()],
+        "differing_layers": decay.differing_layers(),
         "heads": [],
         "arrays": dict(arrays or {}),
         "made_by": decay.made_by,
@@ -176,7 +179,9 @@ def _checked_facts(facts: dict[str, Any]) -> dict[str, Any]:
             raise ParameterError(name, value, "an object")
     heads = _integer(model, "heads", 1)
     kv_heads = checks.kv_heads(_integer(model, "kv_heads", 1), heads)
-    checks.head_dim(model["head_dim"])
+    turning = checks.head_dim(model["head_dim"])
+    if "whole_head_dim" in model and checks.head_dim(model["whole_head_dim"]) < turning:
+        raise ParameterError("whole_head_dim", model["whole_head_dim"], f"at least head_dim, {turning}")
     if not isinstance(model["name"], str):
         raise ParameterError("name", model["name"], "the name of the model")
     if not isinstance(texts, list) or not texts or not all(isinstance(text, dict) for text in texts):
@@ -187,11 +192,26 @@ def _checked_facts(facts: dict[str, Any]) -> dict[str, Any]:
     if numbers != sorted(set(numbers)):
         raise ParameterError("layers", layers, "in ascending order, each once")
     checks.integer("agreement_to", facts["agreement_to"], 1, _integer(facts, "length", SHORTEST) // 2)
-    if bases is not None:
-        if not isinstance(bases, list) or len(bases) != kv_heads:
-            raise ParameterError("bases", bases, f"one per KV head: {kv_heads}")
-        bases = tuple(checks.base("every one of bases", base) for base in bases)
+    if bases is not None and not _by_layer(bases):
+        bases = _checked_bases(bases, kv_heads)
+    for rows in (bases, model.get("bases")):
+        if _by_layer(rows) and not len(rows) == model["num_hidden_layers"] > numbers[-1]:
+            msg = f"it has bases for {len(rows)} layers of {shown(model['num_hidden_layers'])}"
+            raise InputError(msg)
+    if _by_layer(bases):
+        bases = tuple(_checked_bases(row, kv_heads) for row in bases)
     return facts | {"texts": tuple(texts), "layers": tuple(layers), "bases": bases}
+
+
+def _by_layer(bases: Any) -> bool:
+    """Whether these are bases of each layer."""
+    return isinstance(bases, list | tuple) and bool(bases) and isinstance(bases[0], list | tuple)
+
+
+def _checked_bases(bases: Any, kv_heads: int) -> tuple[float, ...]:
+    if not isinstance(bases, list) or len(bases) != kv_heads:
+        raise ParameterError("bases", bases, f"one per KV head: {kv_heads}")
+    return tuple(checks.base("every one of bases", base) for base in bases)
 
 
 def _integer(values: Mapping[str, Any], key: str, least: int) -> int:
@@ -222,12 +242,14 @@ def _unpack_arrays(packed: bytes, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def _expected_arrays(facts: Mapping[str, Any]) -> dict[str, tuple[type, tuple[int, ...]]]:
     """Types and shapes of the arrays."""
-    heads, kv_heads, head_dim = (facts["model"][key] for key in ("heads", "kv_heads", "head_dim"))
+    heads, kv_heads = (facts["model"][key] for key in ("heads", "kv_heads"))
+    head_dim = facts["model"].get("whole_head_dim", facts["model"]["head_dim"])
     by_head = (len(facts["layers"]), heads)
     points = facts["length"] // 2 + 1
     curves = (np.float32, (*by_head, points))
+    own_layers = by_head[:1] if _by_layer(facts["model"].get("bases")) else ()
     return {
-        "inv_freq": (np.float64, (kv_heads, head_dim // 2)),
+        "inv_freq": (np.float64, (*own_layers, kv_heads, head_dim // 2)),
         "coefficients": (np.complex128, (*by_head, head_dim // 2)),
         "pairs": (np.int64, (points,)),
         "score": curves,

@@ -105,20 +105,22 @@ def measure_decay(
     passages = read_passages(tokenizer, given, n, decoder.embed_tokens.num_embeddings)
     device = device_of(decoder)
     counts = {"n_layers": len(measured), "n_passages": len(passages)}
-    require_memory(Demand.of_decoder(decoder, identity, **counts, softmax=softmax, verify=verify), n, device)
+    shape = identity | {"head_dim": config.whole_head_dim}
+    require_memory(Demand.of_decoder(decoder, shape, **counts, softmax=softmax, verify=verify), n, device)
 
     report = counter(progress, "layers", len(passages) * len(measured) * (2 if verify else 1))
 
     def add_up(*, softmax: bool) -> PairSums:
-        sums = PairSums(len(measured), identity, n, len(passages), softmax=softmax)
+        sums = PairSums(len(measured), shape, n, len(passages), softmax=softmax)
         for i, passage in enumerate(passages):
             capture_layers(decoder, passage.ids, measured, partial(sums.add, i), report)
         return sums
 
     with evaluating(model), explaining_lack(n):
         sums = add_up(softmax=softmax)
-        theta, scale = read_frequencies(decoder, identity["kv_heads"])
-        coefficients, curves = sums.coefficients() * scale**2, sums.curves()
+        theta, scale = read_frequencies(decoder, identity["kv_heads"], measured)
+        coefficients, curves = sums.coefficients(), sums.curves()
+        coefficients[..., : config.head_dim // 2] *= scale**2
         del sums  # before those of the second run
         verified = None
         if verify and base_set is not None:
@@ -129,7 +131,7 @@ def measure_decay(
         model={
             "name": called,
             **identity,
-            "bases": None if config.bases is None else list(config.bases),
+            "bases": None if config.bases is None else [list(b) if isinstance(b, tuple) else b for b in config.bases],
             "max_position_embeddings": config.max_position_embeddings,
             "rope": config.rope_values,
             "attention_factor": scale,
@@ -177,15 +179,18 @@ def check_model(
         raise InputError(msg)
     if base_set is not None:
         check_fit(base_set, config, scaling)
-    if config.num_hidden_layers is None:
+    identity = config.identity()
+    if config.whole_head_dim != config.head_dim:
+        identity["whole_head_dim"] = config.whole_head_dim
+    return identity, _check_layers(layers, config)
+
+
+def _check_layers(layers: Sequence[int] | None, config: ModelConfig) -> tuple[int, ...]:
+    """The layers to measure, in ascending order, each once."""
+    name, n_layers, turning = config.name, config.num_hidden_layers, config.rotating_layers
+    if n_layers is None:
         msg = f"{name}: it has no num_hidden_layers"
         raise InputError(msg)
-    turning = config.rotating_layers
-    return config.identity(), _check_layers(layers, config.num_hidden_layers, turning, name)
-
-
-def _check_layers(layers: Sequence[int] | None, n_layers: int, turning: Sequence[int], name: str) -> tuple[int, ...]:
-    """The layers to measure, in ascending order, each once."""
     if layers is None:
         return tuple(turning)
     wanted = sorted({checks.integer("every layer", layer, 0) for layer in layers})
@@ -196,7 +201,8 @@ def _check_layers(layers: Sequence[int] | None, n_layers: int, turning: Sequence
         raise InputError(msg)
     for layer in wanted:
         if layer not in turning:
-            msg = f"layer {layer} of {name} does not rotate queries and keys: there is no base to measure"
+            does = "keeps its own rotary embedding" if config.by_layer_type else "does not rotate queries and keys"
+            msg = f"layer {layer} of {name} {does}: there is no base to measure"
             raise InputError(msg)
     return tuple(wanted)
 

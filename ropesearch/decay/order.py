@@ -7,15 +7,22 @@ from typing import Any
 import numpy as np
 
 from ropesearch.core import checks
+from ropesearch.core.arrays import Counts, Floats
 from ropesearch.core.base_set import BaseSet
 from ropesearch.core.errors import InputError
-from ropesearch.core.model_config import ModelConfig
+from ropesearch.core.model_config import MOST_LAYERS, ModelConfig
 
 from .data import Decay
-from .figures import null_for_nan
+from .figures import null_for_nan, order_of
 
 
-def order_by_decay(base_set: BaseSet, decay: Decay, config: Mapping[str, Any] | ModelConfig | None = None) -> BaseSet:
+def order_by_decay(
+    base_set: BaseSet,
+    decay: Decay,
+    config: Mapping[str, Any] | ModelConfig | None = None,
+    *,
+    by_layer: bool = False,
+) -> BaseSet:
     """Lay the bases of a set over the KV heads by measured slope: the smallest base to the steepest.
 
     This goes beyond the paper, which lays them over the heads in ascending order and gives no reason. Only training
@@ -29,39 +36,62 @@ def order_by_decay(base_set: BaseSet, decay: Decay, config: Mapping[str, Any] | 
         that share a KV head. Among equal slopes, the lower KV head gets the smaller base.
     config : mapping or ModelConfig, optional
         Content of the config.json of the model that the set is for, to check that `decay` was measured on it.
+    by_layer : bool
+        Whether every layer gets the bases in the order of its own slopes. Layers that were not measured get them in
+        the order of the means.
 
     Returns
     -------
     BaseSet
-        Its parameters say `order` "measured", and under `order_by` the model, its layers and the slopes.
+        Its parameters say `order` "measured", and under `order_by` the model, its layers and the slopes. With
+        `by_layer` its layers differ, and it carries no figures of coverage.
 
     Raises
     ------
     ValueError
-        If `decay` was measured on another model, on other heads, or on a model that already carries bases.
+        If `decay` was measured on another model, on other heads, or on a model that already carries bases; or if the
+        layers of the set differ already.
     """
-    checks.instance("base_set", base_set, BaseSet, "a BaseSet")
+    bases = checks.instance("base_set", base_set, BaseSet, "a BaseSet").of_all_layers("the order")
     checks.instance("decay", decay, Decay, "a Decay")
     decay.check_heads(base_set.heads, base_set.kv_heads, base_set.head_dim)
     check_order(decay, config)
     slopes = decay.kv_head_slopes()
-    source = np.empty(base_set.kv_heads, np.int64)  # of each KV head: the head whose base it gets
-    source[np.argsort(slopes, kind="stable")] = np.argsort(base_set.bases, kind="stable")
-    figures = dict(base_set.coverage_figures)
-    if "valleys_on_peaks" in figures:  # the one figure that has a value for each head
-        figures["valleys_on_peaks"] = [figures["valleys_on_peaks"][head] for head in source]
     order_by = {
         "model": decay.model["name"],
         "layers": list(decay.layers),
         "slopes": slopes.tolist(),
         "standard_errors": [null_for_nan(x) for x in decay.kv_head_slope_errors().tolist()],
     }
-    return replace(
-        base_set,
-        bases=tuple(base_set.bases[head] for head in source),
-        parameters={**base_set.parameters, "order": "measured", "order_by": order_by},
-        coverage_figures=figures,
-    )
+    parameters = {**base_set.parameters, "order": "measured", "order_by": order_by}
+    if checks.truth("by_layer", by_layer):
+        measured = decay.kv_head_slopes_by_layer()
+        order_by["slopes_by_layer"] = measured.tolist()
+        of_layers = dict(zip(decay.layers, measured, strict=True))
+        n_layers = checks.integer(
+            "num_hidden_layers of the decay", decay.model.get("num_hidden_layers"), decay.layers[-1] + 1, MOST_LAYERS
+        )
+        rows = [of_layers.get(layer, slopes) for layer in range(n_layers)]
+        return replace(
+            base_set,
+            bases=tuple(tuple(bases[head] for head in _sources(bases, row)) for row in rows),
+            selection=(base_set.selection,) * n_layers,
+            parameters=parameters,
+            coverage_figures={},
+        )
+    source = _sources(bases, slopes)
+    figures = dict(base_set.coverage_figures)
+    if "valleys_on_peaks" in figures:  # the one figure that has a value for each head
+        figures["valleys_on_peaks"] = [figures["valleys_on_peaks"][head] for head in source]
+    ordered = tuple(bases[head] for head in source)
+    return replace(base_set, bases=ordered, parameters=parameters, coverage_figures=figures)
+
+
+def _sources(bases: tuple[float, ...], slopes: Floats) -> Counts:
+    """Return for each KV head the head whose base it gets."""
+    source = np.empty(len(bases), np.int64)
+    source[order_of(slopes)] = np.argsort(bases, kind="stable")
+    return source
 
 
 def check_order(decay: Decay, config: Mapping[str, Any] | ModelConfig | None = None) -> None:

@@ -1,8 +1,8 @@
 """What an evaluation found: one row per model, scheme, task and length, in a versioned file."""
 
 import json
-import math
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -138,6 +138,8 @@ def _check_row(row: Any) -> None:
     if len(figures) != 1 or not is_number(row[figures[0]]):
         msg = f"it must have one figure, {' or '.join(FIGURES)}, not {shown(figures)}"
         raise InputError(msg)
+    if row[figures[0]] < 0 or row.get("accuracy", 0) > 1:
+        raise ParameterError(figures[0], row[figures[0]], "from 0 to 1" if figures == ["accuracy"] else "0 or greater")
     interval = row["interval"]
     if interval is not None and not (
         isinstance(interval, list) and len(interval) == 2 and all(map(is_number, interval))
@@ -162,4 +164,4 @@ def _whole(value: Any) -> bool:
 
 def is_number(value: Any) -> bool:
     """Whether a value from a file is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

@@ -117,7 +117,7 @@ def read_samples(path: Path) -> tuple[Mapping[str, Any], list[Record]]:
     for line in lines:
         try:
             record = json.loads(line)
-            _key(record), record["prompt"]
+            hash(_key(record)), record["prompt"]
         except (ValueError, KeyError, TypeError, RecursionError):
             break
         records.append(record)

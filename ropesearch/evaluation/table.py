@@ -264,6 +264,9 @@ def _grouped(files: Sequence[Evaluated], figure: str, notes: dict[str, None]) ->
             if before is not file:
                 msg = f"{before.name} and {file.name} both have {labels[key]}, {_named(place)}: give one of them"
                 raise InputError(msg)
+            if figure == "perplexity" and place in groups[key].rows:  # accuracies may have a row for each depth
+                msg = f"{file.name} has {labels[key]}, {_named(place)}, twice"
+                raise InputError(msg)
             if row["n"]:
                 groups[key].rows.setdefault(place, []).append(row)
     for file in files:
@@ -321,7 +324,7 @@ def _add_units(group: _Group, records: Sequence[Record], figure: str) -> None:
             place = (record["task"], record["length"])
             total, count = units[place].get(unit, (0.0, 0.0))
             units[place][unit] = (total + float(new[0]), count + float(new[1]))
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             msg = f"the sample {shown(record.get('sample'))} of {group.label} has no score"
             raise InputError(msg) from None
         prompts[place].add(str(record.get("prompt")))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ropesearch.core import checks
 from ropesearch.core.base_set import BaseSet
+from ropesearch.core.errors import InputError
 from ropesearch.core.files import check_output, write_whole
 
 from .table import to_csv, to_latex, to_markdown
@@ -18,6 +19,9 @@ TEXT_FORMATS: dict[str, Callable[[BaseSet], str]] = {
     "tex": to_latex,
 }
 TENSOR_FORMATS = {"safetensors": safetensors_bytes, "npz": npz_bytes, "pt": pt_bytes}
+NO_GGUF = (
+    "no .gguf file can hold a base per head: llama.cpp takes one table of frequency factors for all heads of a layer"
+)
 
 
 def export(base_set: BaseSet, path: str | os.PathLike[str], *, dtype: str = "float32", overwrite: bool = False) -> None:
@@ -38,13 +42,15 @@ def export(base_set: BaseSet, path: str | os.PathLike[str], *, dtype: str = "flo
     Raises
     ------
     ValueError
-        If the suffix or `dtype` is unknown.
+        If the suffix or `dtype` is unknown, or the suffix is .gguf: llama.cpp has no base per head.
     OSError
         If the file exists and `overwrite` is false, or cannot be written.
     ImportError
         If `path` ends in .pt and torch is not installed; the message names the extra that brings it.
     """
     checks.instance("base_set", base_set, BaseSet, "a BaseSet")
+    if Path(path).suffix == ".gguf":
+        raise InputError(NO_GGUF)
     known = [*TEXT_FORMATS, *TENSOR_FORMATS]
     suffix = checks.choice("the suffix of the file", Path(path).suffix, [f".{name}" for name in known])
     check_output(path, overwrite=overwrite)

@@ -1,6 +1,7 @@
 """A base set as tensors that training code loads: safetensors, .npz and .pt."""
 
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,11 @@ import numpy.typing as npt
 from ropesearch.core import checks
 from ropesearch.core.base_set import BaseSet
 from ropesearch.core.errors import ParameterError, require_extra
+from ropesearch.core.machine import require_memory
 
 DTYPES = ("float32", "float64")
+POSITIONS_AT_ONCE = 1024
+"""For tables: in float64 and all at once, angles and what comes of them would be most of the memory."""
 
 
 def to_tensors(base_set: BaseSet, dtype: str = "float32") -> dict[str, npt.NDArray[Any]]:
@@ -25,7 +29,8 @@ def to_tensors(base_set: BaseSet, dtype: str = "float32") -> dict[str, npt.NDArr
     Returns
     -------
     dict
-        `inv_freq`, shape (kv_heads, head_dim / 2), in radians per token, and `bases`, float64, shape (kv_heads,).
+        `inv_freq`, shape (kv_heads, head_dim / 2), in radians per token, and `bases`, float64, shape (kv_heads,);
+        both after an axis of layers where these differ.
 
     Raises
     ------
@@ -56,17 +61,21 @@ def cos_sin_tables(base_set: BaseSet, length: int, dtype: str = "float32") -> tu
     Raises
     ------
     ValueError
-        If an argument is out of range; the message names it and shows its value.
+        If an argument is out of range; the message names it and shows its value. If layers differ: make the tables of
+        one, `base_set.layer(0)`.
+    MemoryError
+        If the tables do not fit in memory; the message says how much they need.
 
     References
     ----------
     HARPE, arXiv:2412.07171, Eq. 5; Su et al., arXiv:2104.09864, section 3.4.2.
     """
-    checks.instance("base_set", base_set, BaseSet, "a BaseSet")
-    checks.choice("dtype", dtype, DTYPES)
-    positions = np.arange(checks.integer("length", length, 1), dtype=np.float64)
-    angles = positions[:, None, None] * base_set.inv_freq()
-    return np.cos(angles).astype(dtype), np.sin(angles).astype(dtype)
+    inv_freq, n = _checked(base_set, length, dtype)
+    cos, sin = (np.empty((n, *inv_freq.shape), dtype) for _ in range(2))
+    for part, angles in _angles(inv_freq, n):
+        np.cos(angles, out=cos[part], casting="same_kind")
+        np.sin(angles, out=sin[part], casting="same_kind")
+    return cos, sin
 
 
 def cos_sin_cache(base_set: BaseSet, length: int, dtype: str = "float32") -> npt.NDArray[Any]:
@@ -85,11 +94,33 @@ def cos_sin_cache(base_set: BaseSet, length: int, dtype: str = "float32") -> npt
 
     Raises
     ------
-    ValueError
+    ValueError, MemoryError
         As `cos_sin_tables`.
     """
-    rows = np.concatenate(cos_sin_tables(base_set, length, dtype), axis=-1)  # (S, kv_heads, head_dim)
-    return np.ascontiguousarray(rows.swapaxes(0, 1)).reshape(-1, base_set.head_dim)
+    inv_freq, n = _checked(base_set, length, dtype)
+    kv_heads, half = inv_freq.shape
+    cache = np.empty((kv_heads, n, 2 * half), dtype)
+    for part, angles in _angles(inv_freq, n):
+        by_head = angles.swapaxes(0, 1)
+        np.cos(by_head, out=cache[:, part, :half], casting="same_kind")
+        np.sin(by_head, out=cache[:, part, half:], casting="same_kind")
+    return cache.reshape(-1, 2 * half)
+
+
+def _checked(base_set: BaseSet, length: int, dtype: str) -> tuple[npt.NDArray[np.float64], int]:
+    """Frequencies, (kv_heads, head_dim / 2), and the number of positions, once the tables are known to fit."""
+    checks.instance("base_set", base_set, BaseSet, "a BaseSet").of_all_layers("a table")
+    checks.choice("dtype", dtype, DTYPES)
+    inv_freq, n = base_set.inv_freq(), checks.integer("length", length, 1)
+    require_memory(2 * n * inv_freq.size * np.dtype(dtype).itemsize, f"tables of {n} positions")
+    return inv_freq, n
+
+
+def _angles(inv_freq: npt.NDArray[np.float64], n: int) -> Iterator[tuple[slice, npt.NDArray[np.float64]]]:
+    """Angles of some positions at a time, (positions, kv_heads, head_dim / 2)."""
+    for first in range(0, n, POSITIONS_AT_ONCE):
+        part = slice(first, min(first + POSITIONS_AT_ONCE, n))
+        yield part, np.arange(part.start, part.stop, dtype=np.float64)[:, None, None] * inv_freq
 
 
 def cache_row(kv_head: Any, position: Any, length: int) -> npt.NDArray[np.int64]:

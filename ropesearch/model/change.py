@@ -8,7 +8,16 @@ from typing import Any
 from ropesearch.core import checks
 from ropesearch.core.base_set import BaseSet
 from ropesearch.core.errors import InputError, ParameterError, shown
-from ropesearch.core.model_config import BY_LAYER_TYPE, KEPT_RULES, MODEL_TYPES, SCALING, SUPPORTED, ModelConfig
+from ropesearch.core.model_config import (
+    BY_LAYER_TYPE,
+    KEPT_RULES,
+    MODEL_TYPES,
+    PART,
+    ROTATED_SHARES,
+    SCALING,
+    SUPPORTED,
+    ModelConfig,
+)
 from ropesearch.schemes.grammar import parse_scheme
 from ropesearch.schemes.rules import HeadBases, MultiScale, Scheme, SelfExtend
 
@@ -55,7 +64,8 @@ class RopeChange:
     def __str__(self) -> str:
         """Say in one line which rule it is, which length was taken, and from where."""
         if self.rope_parameters is None:
-            rule = f"rope_type harpe, {len(self.base_set or ())} bases"
+            rule = f"rope_type harpe, {self.base_set.kv_heads if self.base_set else 0} bases"
+            rule += f" in each of {self.base_set.layers} layers" if self.base_set and self.base_set.layers else ""
             rule += ", each scaled by the model's own rule" if self.scaling == "keep" else ""
         else:
             values = {key: value for key, value in self.rope_parameters.items() if not isinstance(value, list)}
@@ -73,6 +83,8 @@ class RopeChange:
             changed.rope_parameters = copy.deepcopy(self.rope_parameters)
             # transformers prefers one that stands beside the rule to the rule's own.
             vars(changed).pop(BESIDE_THE_RULE, None)
+            if hasattr(changed, BESIDE_THE_RULE) and BESIDE_THE_RULE in changed.rope_parameters:  # a class's default
+                changed.original_max_position_embeddings = changed.rope_parameters[BESIDE_THE_RULE]
         if self.max_position_embeddings is not None:
             changed.max_position_embeddings = self.max_position_embeddings
         return changed
@@ -120,8 +132,11 @@ def rope_change(
         raise InputError(msg)
     length, length_from = _length(scheme, model, max_position_embeddings)
     if isinstance(scheme, HeadBases):
-        base_set = BaseSet.of(scheme.bases, heads=model.heads, head_dim=scheme.head_dim, strategy=scheme.name)
-        return RopeChange(scheme.name, None, base_set, length, length_from, done)
+        return RopeChange(scheme.name, None, scheme.base_set(model.heads), length, length_from, done)
+    if model.by_layer_type:
+        msg = f"{model.name} has a rotary embedding for each type of layer, of which {scheme.name} would change one: "
+        msg += "it takes only bases of KV heads, for the layers that see the whole text"
+        raise InputError(msg)
     if done == "keep":
         msg = f"{scheme.name} is a rule itself and needs `scaling=replace`: `scaling=keep` is for bases of KV heads"
         raise InputError(msg)
@@ -129,6 +144,12 @@ def rope_change(
     if rule is None:
         msg = f"{scheme.name} has an attention factor for each of two ranges, and transformers has no such rule"
         raise InputError(msg)
+    if model.rules is not None and rule["rope_type"] not in model.rules:
+        msg = f"{scheme.name} is of rope_type {rule['rope_type']}, and {model.name}, of type {model.model_type}, "
+        msg += f"knows only {' and '.join(model.rules)}"
+        raise InputError(msg)
+    if model.model_type in ROTATED_SHARES:
+        rule[PART] = model.rotated_share
     if rule["rope_type"] == "dynamic":
         if max_position_embeddings not in (None, scheme.original):
             hint = f"{scheme.original} for {scheme.name}, since the rule takes its trained length from there"
@@ -179,6 +200,15 @@ def check_model(
     if rule == BY_LAYER_TYPE:
         msg = f"{name} has a rotary embedding for each type of layer, and {what} would be given to all"
         raise InputError(msg)
+    if model.by_layer_type and not model.rotating_layers:
+        msg = f"{name} has no layer that sees the whole text, and only those get bases where each type of layer has a "
+        msg += "rotary embedding of its own"
+        raise InputError(msg)
+    changing = [rule for rule in model.other_rules if rule not in ("default", *KEPT_RULES)]
+    if changing:
+        msg = f"{name} has layers that keep their own rotary embedding, of the rule {changing[0]!r}; it can be only "
+        msg += f"default, {', '.join(KEPT_RULES)}"
+        raise InputError(msg)
     if rule == "default":
         return
     can_keep = rule in KEPT_RULES
@@ -205,6 +235,9 @@ def check_fit(base_set: BaseSet, config: ModelConfig, scaling: str | None = None
     if given != own:
         sides = ["{} heads, {} KV heads and head_dim {}".format(*side) for side in (given, own)]
         msg = f"the base set is for {sides[0]}, but {name} has {sides[1]}"
+        raise InputError(msg)
+    if base_set.layers not in (None, config.num_hidden_layers):
+        msg = f"the base set has bases for {base_set.layers} layers, and {name} has {config.num_hidden_layers}"
         raise InputError(msg)
 
 

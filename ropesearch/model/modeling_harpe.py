@@ -1,14 +1,15 @@
 """Llama and its relatives with a RoPE base of its own for every KV head (HARPE, arXiv:2412.07171).
 
 `ropesearch apply` copies this file into every checkpoint that it writes, where `trust_remote_code=True` loads it. It
-needs only torch and transformers. Shapes: B sequences, S tokens, H query heads, K KV
-heads, G = H / K query heads to a KV head, D channels per head.
+needs only torch and transformers. Shapes: B sequences, S tokens, L layers, H query heads, K KV heads, G = H / K query
+heads to a KV head, D channels per head, of which the first R rotate (all, in most families).
 """
 
 import copy
-import importlib
+import importlib.util
 import math
 from collections.abc import Callable, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,118 +22,221 @@ if int(transformers.__version__.partition(".")[0]) < 5:  # whose configs and rot
     raise ImportError(_msg)
 
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, RotaryEmbeddingConfigMixin
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 # Stock classes raise on this unknown type, but would ignore extra keys: never register it.
 ROPE_TYPE = "harpe"
 # Rules of a scaled model that can be applied to every base; others change with the length of the sequence.
 KEPT_RULES = ("linear", "llama3", "yarn")
+PART = "partial_rotary_factor"
+"""Key of the share of each head that rotates, beside the rule."""
+GLOBAL = "full_attention"
+"""The layers that get the bases, in families with a rope for each type of layer; others, with a window, keep theirs."""
+# Angles that are in memory at once while tables are made: 4 MB in float32.
+ANGLES_AT_ONCE = 2**20
 
 
 class PerHeadConfig:
     """What a family's config gains: `rope_parameters` = {"rope_type": "harpe", "bases": [one per KV head], ...}.
 
+    `bases` may also be a list of such lists, one for each layer.
+
     `scaling` in it, if there, is the rule of a scaled model, as transformers writes it, that is applied to every base.
 
-    `rope_theta` records the base that the model had before; nothing here reads it. A file says the same under
-    `rope_scaling` once more, for transformers 4: it does not know `rope_parameters`, and its stock classes would load
-    the model with a base of 10000. So they raise on the unknown type.
+    `rope_theta` records the base that the model had before; nothing here reads it. In families with a rope for each
+    type of layer, all this stands under "full_attention". A file says the same under `rope_scaling` once more, for
+    transformers 4: it does not know `rope_parameters`, and its stock classes would load the model with a base of 10000.
+    So they raise on the unknown type.
     """
-
-    # Tensor parallelism would give a device some of the KV heads, but the tables of all of them.
-    base_model_tp_plan = None
 
     def convert_rope_params_to_dict(self, *args, **kwargs):
         """Read the file as transformers does, without what `to_dict` adds to it."""
         others = super().convert_rope_params_to_dict(*args, **kwargs)
-        self.rope_parameters.pop("type", None)
+        _rope_with_bases(self).pop("type", None)
         return others
+
+    def validate_rope(self, *args, **kwargs):
+        """Check the rope as transformers does for all models; Phi-3 by itself takes no rules but its own."""
+        RotaryEmbeddingConfigMixin.validate_rope(self, *args, **kwargs)
+
+    def validate(self):
+        """Check the other values as the stock config does, which does so before it is saved, and the rope as above."""
+        with _stock_rope(self):
+            super().validate()
+        self.validate_rope()
 
     def _validate_harpe_rope_parameters(self, rope_parameters, ignore_keys=None):
         # transformers finds this method by the name of the rope type.
         bases = rope_parameters.get("bases")
-        if not isinstance(bases, list) or len(bases) != self.num_key_value_heads:
-            msg = f"rope_parameters must hold 'bases', one per KV head: {self.num_key_value_heads}, not {bases!r}"
+        rows = bases if _by_layer(bases) else [bases]
+        for row in rows:
+            if not isinstance(row, list) or len(row) != self.num_key_value_heads:
+                msg = f"rope_parameters must hold 'bases', one per KV head: {self.num_key_value_heads}, not {row!r}"
+                raise ValueError(msg)
+        if rows is bases and len(rows) != self.num_hidden_layers:
+            msg = f"rope_parameters must hold 'bases' of {self.num_hidden_layers} layers, not of {len(rows)}"
             raise ValueError(msg)
         rule = rope_parameters.get("scaling")
         if rule is not None and (not isinstance(rule, dict) or rule.get("rope_type") not in KEPT_RULES):
             msg = f"scaling in rope_parameters must be a rule of rope_type {', '.join(KEPT_RULES)}, not {rule!r}"
             raise ValueError(msg)
-        for base in bases:
+        for base in (base for row in rows for base in row):
             if isinstance(base, bool) or not isinstance(base, int | float) or not (math.isfinite(base) and base > 1):
                 msg = f"every value of bases must be a finite number above 1, not {base!r}"
                 raise ValueError(msg)
 
     def to_dict(self):
         """Add the class names of this file to the values, so that a saved model loads from its own copy."""
-        family = type(self).__name__.removesuffix("Config")
-        classes = {"AutoConfig": "Config", "AutoModel": "Model", "AutoModelForCausalLM": "ForCausalLM"}
+        models = family_of(self).models
         values = super().to_dict()
         if values.get("rope_parameters"):
-            values["rope_scaling"] = {"type": ROPE_TYPE} | values["rope_parameters"]
-        values["auto_map"] = {auto: f"modeling_harpe.{family}{suffix}" for auto, suffix in classes.items()}
+            values["rope_scaling"] = {"type": ROPE_TYPE} | _rope_with_bases(self)
+        classes = {"AutoConfig": type(self)} | models
+        values["auto_map"] = {auto: f"modeling_harpe.{ours.__name__}" for auto, ours in classes.items()}
         # A stock model that got bases in memory would save its stock class name.
-        ours = {f"{family}{suffix}" for suffix in classes.values()}
-        for i, name in enumerate(values.get("architectures") or []):
-            values["architectures"][i] = f"Harpe{name}" if f"Harpe{name}" in ours else name
+        names = {ours.__name__.removeprefix("Harpe"): ours.__name__ for ours in models.values()}
+        if values.get("architectures"):
+            values["architectures"] = [names.get(name, name) for name in values["architectures"]]
         return values
 
 
 class PerHeadRope(nn.Module):
-    """Cosines and sines of every position, for every KV head."""
+    """Cosines and sines of every position, for every KV head: one set of bases for all layers, or one for each."""
 
     def __init__(self, config):
         super().__init__()
-        rope = config.rope_parameters
-        if rope["rope_type"] != ROPE_TYPE:
+        rope = _rope_with_bases(config)
+        if rope.get("rope_type") != ROPE_TYPE:
             msg = f"a {type(config).__name__} needs rope_parameters of rope_type {ROPE_TYPE!r} with 'bases'"
             raise ValueError(msg)
         config.validate_rope()  # transformers does so only for a config that it loads
         # Not a buffer: `.to(bfloat16)` would round it, and from_pretrained, which first builds models without memory,
         # would fill it with garbage.
-        self._inv_freq, self.attention_scaling = _frequencies(config)  # (K, D/2)
+        others = {} if rope is config.rope_parameters else set(config.layer_types) - {GLOBAL}
+        # By type of layer, the factor on cosines and sines, and frequencies: (K, R/2), or (L, K, R/2) of layers with
+        # bases of their own, or (1, R/2) of a type without bases.
+        self._by_type = {kind: _frequencies(config, config.rope_parameters[kind]) for kind in others}
+        self._by_type[GLOBAL] = _frequencies(config, rope)
         self._in_float = family_of(config).rotates_in_float
 
-    @torch.no_grad()
-    def forward(self, x, position_ids):
-        """Compute tables for `position_ids`, (B, S) or (1, S): two tensors (B or 1, S, K, D/2).
+    @property
+    def _inv_freq(self):
+        """Frequencies of every base, (K, R/2) or (L, K, R/2)."""
+        return self._by_type[GLOBAL][0]
 
-        They are in the dtype of `x`, or in float32 in families that rotate in it.
+    @property
+    def attention_scaling(self):
+        """The factor on cosines and sines, as in stock models."""
+        return self._by_type[GLOBAL][1]
+
+    def forward(self, x, position_ids, layer_type=GLOBAL):
+        """Compute tables for `position_ids`, (B, S) or (1, S): two tensors (B or 1, S, K, R/2).
+
+        They are in the dtype of `x`, or in float32 in families that rotate in it. Where layers differ, each makes its
+        own out of what this returns. Layers of a type without bases have one table for all heads: (B or 1, S, 1, R/2).
         """
-        if self._inv_freq.device != x.device:
-            self._inv_freq = self._inv_freq.to(x.device)
-        angles = position_ids[..., None, None].to(x.device, torch.float) * self._inv_freq
-        scale, dtype = self.attention_scaling, torch.float if self._in_float else x.dtype
-        return (angles.cos() * scale).to(dtype), (angles.sin() * scale).to(dtype)
+        dtype = torch.float if self._in_float else x.dtype
+        if self._by_type[layer_type][0].dim() > 2:
+            return TablesByLayer(self, position_ids, dtype)
+        return self.tables(position_ids, dtype, x.device, layer_type)
+
+    @torch.no_grad()
+    def tables(self, position_ids, dtype, device, layer_type=GLOBAL, layer=None):
+        """Compute the tables of all layers of a type, or where they differ those of one."""
+        inv_freq, scale = self._by_type[layer_type]
+        if inv_freq.device != device:
+            inv_freq = inv_freq.to(device)
+            self._by_type[layer_type] = inv_freq, scale
+        if layer is not None:
+            inv_freq = inv_freq[layer]
+        positions = position_ids[..., None, None].to(device, torch.float)
+        n = positions.numel() * inv_freq.numel()
+        if torch.compiler.is_compiling() or n <= ANGLES_AT_ONCE:  # compiled, no angles are kept
+            return _cos_and_sin(positions * inv_freq, scale, dtype)
+        # Angles are float32, and tables often half of that: all at once, they would be most of the memory.
+        shape, length = (*position_ids.shape, *inv_freq.shape), position_ids.shape[1]
+        cos, sin = (torch.empty(shape, dtype=dtype, device=device) for _ in range(2))
+        step = max(1, length * ANGLES_AT_ONCE // n)
+        for first in range(0, length, step):
+            part = slice(first, first + step)
+            cos[:, part], sin[:, part] = _cos_and_sin(positions[:, part] * inv_freq, scale, dtype)
+        return cos, sin
 
 
-def _frequencies(config):
-    """Return the frequencies of every base, (K, D/2), and the factor on cosines and sines.
+class TablesByLayer:
+    """What layers with bases of their own are given in place of tables; each makes its own when it runs.
 
-    The same operations as in transformers, in the same order, in float32 on the CPU: with the model's own base the
-    frequencies are equal to the last bit.
+    So the tables of one layer are in memory at a time. Frequencies do not come this way: FSDP lowers the precision of
+    all float tensors that a layer is given.
     """
-    rope = config.rope_parameters
+
+    def __init__(self, rope, position_ids, dtype):
+        self._rope, self._position_ids, self._dtype = rope, position_ids, dtype
+
+    def of(self, layer, device):
+        """Tables of one layer, two tensors (B or 1, S, K, R/2)."""
+        return self._rope.tables(self._position_ids, self._dtype, device, layer=layer)
+
+
+def _cos_and_sin(angles, scale, dtype):
+    return (angles.cos() * scale).to(dtype), (angles.sin() * scale).to(dtype)
+
+
+def _by_layer(bases):
+    """Whether these are lists of bases, one for each layer."""
+    return isinstance(bases, list) and any(isinstance(row, list) for row in bases)
+
+
+def _rope_with_bases(config):
+    """What a config says of the layers that have or get bases."""
+    rope = config.rope_parameters or {}
+    return rope.get(GLOBAL, rope)
+
+
+def _frequencies(config, rope, bases=None):
+    """Return the frequencies of every base, (K, R/2) or (L, K, R/2), and the factor on cosines and sines.
+
+    A stock rope, of layers that keep theirs, has one base. The same operations as in transformers, in the same order,
+    in float32 on the CPU: with the model's own base the frequencies are equal to the last bit.
+    """
     rule = rope.get("scaling")
+    bases = bases or rope.get("bases")
+    if bases is None:
+        bases, rule = [rope["rope_theta"]], None if rope["rope_type"] == "default" else rope
+    if _by_layer(bases):
+        of_layers = [_frequencies(config, rope, row) for row in bases]
+        return torch.stack([inv_freq for inv_freq, _ in of_layers]), of_layers[0][1]
     if rule is None:
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        exponents = torch.arange(0, head_dim, 2, dtype=torch.float, device="cpu") / head_dim
-        return torch.stack([1.0 / (base**exponents) for base in rope["bases"]]), 1.0
+        turning = int(head_dim * rope.get(PART, 1.0))
+        exponents = torch.arange(0, turning, 2, dtype=torch.float, device="cpu") / turning
+        return torch.stack([1.0 / (base**exponents) for base in bases]), 1.0
     rows, factor = [], 1.0
     with torch.device("cpu"):
-        for base in rope["bases"]:
+        for base in bases:
             with_one = copy.copy(config)
             with_one.rope_parameters = {**rule, "rope_theta": base}
+            if GLOBAL in config.rope_parameters:
+                with_one.rope_parameters.pop("truncate", None)  # which transformers overlooks in a rope by layer type
             row, factor = ROPE_INIT_FUNCTIONS[rule["rope_type"]](with_one, "cpu")
             rows.append(row)
     return torch.stack(rows), factor
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotate the channel pairs (i, i + D/2) of `x`, (..., D), by tables that broadcast to (..., D/2)."""
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
+    """Rotate the channel pairs (i, i + R/2) of `x`, (..., D), by tables that broadcast to (..., R/2), and no others."""
+    half = cos.shape[-1]
+    a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    return torch.cat((a * cos - b * sin, b * cos + a * sin, rest), dim=-1).to(x.dtype)
+
+
+def rotate_neighbours(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Do as `rotate` with the channel pairs (2i, 2i + 1)."""
+    turning = 2 * cos.shape[-1]
+    a, b = x[..., 0:turning:2], x[..., 1:turning:2]
+    turned = torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1).flatten(-2)
+    return torch.cat((turned, x[..., turning:]), dim=-1).to(x.dtype)
 
 
 class PerHeadAttention:
@@ -141,11 +245,16 @@ class PerHeadAttention:
     What some families do otherwise is in the methods below it, which the classes after this one override.
     """
 
+    _rotate = staticmethod(rotate)
+
     def forward(self, hidden_states, position_embeddings=None, attention_mask=None, past_key_values=None, **kwargs):
         """Return what the stock attention returns; `position_embeddings` comes from `PerHeadRope`."""
         shape = (*hidden_states.shape[:-1], -1, self.head_dim)
-        query, key = self._split(self.q_proj(hidden_states), self.k_proj(hidden_states), shape)
-        value = self.v_proj(hidden_states).view(shape).transpose(1, 2)  # (B, K, S, D)
+        query, key, value = self._projected(hidden_states)
+        query, key = self._split(query, key, shape)
+        value = value.view(shape).transpose(1, 2)  # (B, K, S, D)
+        if isinstance(position_embeddings, TablesByLayer):
+            position_embeddings = position_embeddings.of(self.layer_idx, hidden_states.device)
         # Before heads and positions are transposed, so that the attention gets the memory layout of stock models.
         query, key = self._turned(query, key, *position_embeddings)
         query, key = query.transpose(1, 2), key.transpose(1, 2)  # (B, H, S, D), (B, K, S, D)
@@ -175,22 +284,27 @@ class PerHeadAttention:
             **self._more_for_attention(),
             **kwargs,
         )
-        output = self.o_proj(output.reshape(*hidden_states.shape[:-1], -1).contiguous())
+        output = output.reshape(*hidden_states.shape[:-1], -1).contiguous()
         return self._finished(output), weights
+
+    def _projected(self, hidden_states):
+        """Queries (B, S, H·D), keys and values (B, S, K·D)."""
+        return self.q_proj(hidden_states), self.k_proj(hidden_states), self.v_proj(hidden_states)
 
     def _split(self, query, key, shape):
         """Queries (B, S, H, D) and keys (B, S, K, D) of what the projections give."""
         return query.view(shape), key.view(shape)
 
     def _turned(self, query, key, cos, sin):
-        """Rotate queries and keys by tables (B or 1, S, K, D/2)."""
+        """Rotate queries and keys by tables (B or 1, S, K, R/2)."""
+        if cos.shape[2] not in (1, key.shape[2]):  # tensor parallelism gave this device some of the KV heads
+            heads = key.shape[2]
+            first = _first_head(self, heads, cos.shape[2])
+            cos, sin = cos[:, :, first : first + heads], sin[:, :, first : first + heads]
         kv_heads = cos.shape[2]
-        if key.shape[2] != kv_heads:
-            msg = f"{key.shape[2]} KV heads, but bases for {kv_heads}: a layer cannot be split over devices"
-            raise ValueError(msg)
         groups = query.unflatten(2, (kv_heads, -1))  # (B, S, K, G, D)
-        query = rotate(groups, cos.unsqueeze(3), sin.unsqueeze(3)).flatten(2, 3)
-        return query, rotate(key, cos, sin)
+        query = self._rotate(groups, cos.unsqueeze(3), sin.unsqueeze(3)).flatten(2, 3)
+        return query, self._rotate(key, cos, sin)
 
     def _window(self):
         """Tokens that the layer looks back over, or None; the attention functions that make no masks are told."""
@@ -200,7 +314,30 @@ class PerHeadAttention:
         return {}
 
     def _finished(self, output):
-        return output
+        return self.o_proj(output)
+
+
+def _first_head(attention, heads, kv_heads):
+    """Return the first of the KV heads that tensor parallelism gave this device, of all the heads of a layer."""
+    projection = getattr(attention, "k_proj", None) or getattr(attention, "qkv_proj", None)
+    rank, size = getattr(projection, "tp_rank", None), getattr(projection, "tp_size", None)  # of vLLM's layers
+    if rank is None:
+        mesh = getattr(getattr(projection, "weight", None), "device_mesh", None)  # of transformers' tensors
+        if mesh is None:
+            msg = f"{heads} KV heads, but bases for {kv_heads}: nothing says which of them this device has"
+            raise ValueError(msg)
+        mesh = mesh["tp"] if mesh.ndim > 1 else mesh
+        rank, size = mesh.get_local_rank(), mesh.size()
+    return rank * kv_heads // size
+
+
+class FusedProjection:
+    """One projection gives queries, keys and values."""
+
+    def _projected(self, hidden_states):
+        of_keys = self.config.num_key_value_heads * self.head_dim
+        of_queries = self.config.num_attention_heads * self.head_dim
+        return self.qkv_proj(hidden_states).split((of_queries, of_keys, of_keys), dim=-1)
 
 
 class WindowOfModel:
@@ -231,6 +368,25 @@ class NormOfHeads:
         return self.q_norm(query.view(shape)), self.k_norm(key.view(shape))
 
 
+class LayerNormOfHeads:
+    """Queries and keys may be normalised head by head, if the config says so."""
+
+    def _split(self, query, key, shape):
+        query, key = query.view(shape), key.view(shape)
+        return (self.q_layernorm(query), self.k_layernorm(key)) if self.qk_layernorm else (query, key)
+
+
+class NormOfEachHead:
+    """Queries and keys may be normalised, by weights of each head, if the config says so."""
+
+    def _split(self, query, key, shape):
+        query, key = query.view(shape), key.view(shape)
+        if self.qk_layernorm:
+            norms = self.q_layernorm, self.k_layernorm
+            query, key = (norm(x.transpose(1, 2)).transpose(1, 2) for norm, x in zip(norms, (query, key), strict=True))
+        return query, key
+
+
 class NormBeforeHeads:
     """Queries and keys are normalised over all heads together."""
 
@@ -252,11 +408,24 @@ class CappedScores:
         return {"softcap": self.attn_logit_softcapping}
 
 
+class NeighboursRotate:
+    """Channels next to each other rotate together."""
+
+    _rotate = staticmethod(rotate_neighbours)
+
+
+class DenseAtTheEnd:
+    """The last projection has another name."""
+
+    def _finished(self, output):
+        return self.dense(output)
+
+
 class DropoutAtTheEnd:
     """There is a dropout behind the last projection."""
 
     def _finished(self, output):
-        return nn.functional.dropout(output, p=self.residual_dropout, training=self.training)
+        return nn.functional.dropout(super()._finished(output), p=self.residual_dropout, training=self.training)
 
 
 def _refuse_packing(position_ids):
@@ -271,30 +440,40 @@ def _refuse_packing(position_ids):
         raise ValueError(msg)
 
 
+@contextmanager
+def _stock_rope(config):
+    """Let a config with bases have a rope that stock code can read."""
+    own, rope = config.rope_parameters, _rope_with_bases(config)
+    plain = {key: rope[key] for key in ("rope_theta", PART) if key in rope} | {"rope_type": "default"}
+    config.rope_parameters = plain if rope is own else {**own, GLOBAL: plain}
+    try:
+        yield
+    finally:
+        config.rope_parameters = own
+
+
 class PerHeadModel:
     """A stock model whose layers rotate each KV head by its own base."""
 
     def __init__(self, config):
-        own = config.rope_parameters
         # The stock constructor makes the layers, but raises on an unknown rope type.
-        config.rope_parameters = {"rope_type": "default", "rope_theta": own["rope_theta"]}
-        try:
+        with _stock_rope(config):
             super().__init__(config)
-        finally:
-            config.rope_parameters = own
         put_bases(self.base_model, config)
 
 
 @dataclass(frozen=True)
 class Family:
-    """The classes of one family, stock and ours, and how its rotary embedding differs from Llama's."""
+    """The classes of one family, stock and ours, and how its rotary embedding differs from Llama's.
+
+    `models` has our models by the Auto class that loads them, as far as transformers has such a model.
+    """
 
     stock_attention: Any
     eager: Any
     config: Any
     attention: Any
-    model: Any
-    causal_lm: Any
+    models: dict[str, Any]
     rotates_in_float: bool
 
 
@@ -302,34 +481,51 @@ FAMILIES: dict[str, Family] = {}
 """By the stock model type."""
 
 
+MODELS = {
+    "AutoModel": "Model",
+    "AutoModelForCausalLM": "ForCausalLM",
+    "AutoModelForSequenceClassification": "ForSequenceClassification",
+    "AutoModelForTokenClassification": "ForTokenClassification",
+    "AutoModelForQuestionAnswering": "ForQuestionAnswering",
+}
+"""The models of a family that can carry bases: Auto class, and how the names of the classes end."""
+
+
 def _add_family(model_type: str, stock: str, *differences: type, rotates_in_float: bool = False) -> None:
     """Make our classes for a family whose stock classes begin with `stock`; its attention gets the differences.
 
     The classes stand in this module, as HarpeLlamaConfig and so on, where a checkpoint's auto_map looks for them.
     """
-    if not hasattr(transformers, f"{stock}Config"):
+    package = f"transformers.models.{model_type.removesuffix('_text')}"
+    if importlib.util.find_spec(package) is None:
         return  # of a later transformers
-    module = importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
+    module = importlib.import_module(f"{package}.modeling_{model_type.removesuffix('_text')}")
 
-    def ours(suffix: str, *bases: type, **attributes: Any) -> Any:
-        name = f"Harpe{stock}{suffix}"
-        attributes |= {"__module__": __name__, "__doc__": f"{stock}{suffix} with a base per KV head."}
-        globals()[name] = type(name, bases, attributes)
+    def find(suffix: str) -> Any:
+        """A stock class; some have a namesake for text and images together."""
+        return getattr(module, f"{stock}Text{suffix}", None) or getattr(module, f"{stock}{suffix}", None)
+
+    def ours(old: type, *bases: type, **attributes: Any) -> Any:
+        name = f"Harpe{old.__name__}"
+        attributes |= {"__module__": __name__, "__doc__": f"{old.__name__} with a base per KV head."}
+        globals()[name] = type(name, (*bases, old), attributes)
         return globals()[name]
 
-    old = {suffix: getattr(module, f"{stock}{suffix}") for suffix in ("Attention", "Model", "ForCausalLM")}
-    config = ours("Config", PerHeadConfig, getattr(transformers, f"{stock}Config"), model_type=f"harpe_{model_type}")
-    attention = ours("Attention", *differences, PerHeadAttention, old["Attention"])
-    model = ours("Model", PerHeadModel, old["Model"], config_class=config)
-    causal_lm = ours("ForCausalLM", PerHeadModel, old["ForCausalLM"], config_class=config)
-    family = Family(
-        old["Attention"], module.eager_attention_forward, config, attention, model, causal_lm, rotates_in_float
-    )
-    attention.family = FAMILIES[model_type] = family
-    # Makes save_pretrained copy this file beside the weights.
+    config = ours(find("Config"), PerHeadConfig, model_type=f"harpe_{model_type}")
+    attention = ours(find("Attention"), *differences, PerHeadAttention)
+    models = {}
+    for auto, suffix in MODELS.items():
+        old = find(suffix)
+        if old is not None:
+            # Other heads ask AutoModel for the model below them.
+            bases = (PerHeadModel,) if suffix in ("Model", "ForCausalLM") else ()
+            models[auto] = ours(old, *bases, config_class=config)
+            models[auto].register_for_auto_class(auto)  # makes save_pretrained copy this file beside the weights
     config.register_for_auto_class()
-    model.register_for_auto_class("AutoModel")
-    causal_lm.register_for_auto_class("AutoModelForCausalLM")
+    transformers.AutoModel.register(config, models["AutoModel"], exist_ok=True)
+    stock_attention = find("Attention")
+    family = Family(stock_attention, module.eager_attention_forward, config, attention, models, rotates_in_float)
+    attention.family = FAMILIES[model_type] = family
     # Mixtures of experts have other weights in memory than in files.
     conversion = get_checkpoint_conversion_mapping(model_type)
     if conversion is not None:
@@ -346,9 +542,17 @@ _add_family("qwen3", "Qwen3", WindowOfLayer, NormOfHeads)
 _add_family("qwen3_moe", "Qwen3Moe", WindowOfLayer, NormOfHeads)
 _add_family("gemma", "Gemma")
 _add_family("gemma2", "Gemma2", WindowOfLayer, CappedScores)
+_add_family("gemma3_text", "Gemma3", WindowOfLayer, NormOfHeads)
+_add_family("glm", "Glm", NeighboursRotate)
+_add_family("glm4", "Glm4", NeighboursRotate)
 _add_family("granite", "Granite")
 _add_family("olmo2", "Olmo2", NormBeforeHeads, rotates_in_float=True)
+_add_family("olmo3", "Olmo3", WindowOfLayer, NormBeforeHeads, rotates_in_float=True)
+_add_family("nemotron", "Nemotron")
+_add_family("phi", "Phi", LayerNormOfHeads, DenseAtTheEnd)
+_add_family("phi3", "Phi3", FusedProjection, WindowOfModel)
 _add_family("smollm3", "SmolLM3", WindowOfLayer, LayersWithoutRope)
+_add_family("stablelm", "StableLm", NormOfEachHead)
 _add_family("starcoder2", "Starcoder2", WindowOfModel, DropoutAtTheEnd)
 
 
@@ -357,18 +561,33 @@ def family_of(config: Any) -> Family:
     return FAMILIES[config.model_type.removeprefix("harpe_")]
 
 
-def with_bases(config: Any, bases: Iterable[float], *, keep_rule: bool = False) -> Any:
+def model_class(config: Any) -> Any:
+    """Return our class for the models that a config, stock or ours, says it belongs to; a causal one by default."""
+    models = family_of(config).models
+    named = [name.removeprefix("Harpe") for name in getattr(config, "architectures", None) or ()]
+    known = {ours.__name__.removeprefix("Harpe"): ours for ours in models.values() if ours is not models["AutoModel"]}
+    return next((known[name] for name in named if name in known), models["AutoModelForCausalLM"])
+
+
+def with_bases(config: Any, bases: Iterable[Any], *, keep_rule: bool = False) -> Any:
     """Copy a stock config as this file's class for it, with one base per KV head; raise ValueError if invalid.
+
+    `bases` are those of all layers, or a list or tuple of them for each layer.
 
     `keep_rule` applies the rule of a scaled model to every base; without, it is dropped.
     """
     result = copy.deepcopy(config)
     result.__class__ = family_of(config).config
     result.__dict__.pop("model_type", None)  # set from a file, it would hide that of the class
-    rule = dict(config.rope_parameters)
-    result.rope_parameters = {"rope_type": ROPE_TYPE, "rope_theta": rule.pop("rope_theta"), "bases": list(bases)}
-    if keep_rule and rule["rope_type"] != "default":
-        result.rope_parameters["scaling"] = rule
+    own = _rope_with_bases(config)
+    rope = {"rope_type": ROPE_TYPE, "rope_theta": own["rope_theta"]}
+    rope["bases"] = [list(row) if isinstance(row, list | tuple) else row for row in bases]
+    if PART in own:
+        rope[PART] = own[PART]
+    if keep_rule and own["rope_type"] != "default":
+        rope["scaling"] = {key: value for key, value in own.items() if key != "rope_theta"}
+    by_type = own is not config.rope_parameters
+    result.rope_parameters = {**config.rope_parameters, GLOBAL: rope} if by_type else rope
     result.validate_rope()
     return result
 

@@ -1,13 +1,13 @@
 """Register the models in transformers' Auto classes, by their public `register`."""
 
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+import transformers
 
 from .modeling_harpe import FAMILIES
 
 
 def register() -> None:
-    """Make AutoConfig, AutoModel and AutoModelForCausalLM know the model types harpe_llama and so on."""
+    """Make the Auto classes know the model types harpe_llama and so on."""
     for family in FAMILIES.values():
-        AutoConfig.register(family.config.model_type, family.config, exist_ok=True)
-        AutoModel.register(family.config, family.model, exist_ok=True)
-        AutoModelForCausalLM.register(family.config, family.causal_lm, exist_ok=True)
+        transformers.AutoConfig.register(family.config.model_type, family.config, exist_ok=True)
+        for auto, model in family.models.items():
+            getattr(transformers, auto).register(family.config, model, exist_ok=True)

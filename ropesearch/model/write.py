@@ -27,6 +27,7 @@ from .companions import (
 )
 from .load import as_kept, keep, load_model, require_room, some
 from .tokenizer import check_tokenizer_files, load_tokenizer
+from .weights import DEFAULT_SHARD, WeightFormat, plan_weights, write_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,15 +40,17 @@ def apply_to_checkpoint(
     *,
     max_position_embeddings: int | None = None,
     scaling: str | None = None,
+    dtype: Any = None,
+    max_shard_size: int | str | None = None,
     progress: Progress | None = None,
 ) -> RopeChange:
     """Write a checkpoint of a model that rotates by a base set or a position scheme.
 
-    Weights and tokenizer are copied as they are; those of a .gguf file are unpacked, and kept so in the user's cache
-    folder, as by `load_model(FILE, keep_unpacked=True)`. Code of the model's own is left behind. A rule that
-    transformers has, such as YaRN's, is written into the config alone, and the checkpoint is a stock one. Bases per KV
-    head come with a code file: where `ropesearch.model` is imported, the Auto classes of transformers load the folder;
-    elsewhere they do with `trust_remote_code=True`.
+    Weights and tokenizer are copied as they are, unless a dtype or a size of shards is asked for. Those of a .gguf file
+    are unpacked, and kept so in the user's cache folder, as by `load_model(FILE, keep_unpacked=True)`. Code of the
+    model's own is left behind. A rule that transformers has, such as YaRN's, is written into the config alone, and the
+    checkpoint is a stock one. Bases per KV head come with a code file: where `ropesearch.model` is imported, the Auto
+    classes of transformers load the folder; elsewhere they do with `trust_remote_code=True`.
 
     Parameters
     ----------
@@ -62,8 +65,13 @@ def apply_to_checkpoint(
         As for `apply_scheme`; a base set leaves the model's.
     scaling : {"replace", "keep"}, optional
         As for `apply_bases`.
+    dtype : {"float32", "bfloat16", "float16"} or torch.dtype, optional
+        Convert the weights.
+    max_shard_size : int or str, optional
+        The most that a file of weights holds, in bytes or as a text such as "5GB", which is the default where weights
+        are converted. A shard at a time is in memory, and the files are those that `save_pretrained` would write.
     progress : callable, optional
-        Called while a .gguf file is unpacked, as by `load_model`.
+        Called while a .gguf file is unpacked, as by `load_model`, and while weights are written anew.
 
     Returns
     -------
@@ -81,16 +89,18 @@ def apply_to_checkpoint(
     ImportError
         If torch or transformers is not installed; the message names the extra that brings them.
     """
+    form = WeightFormat.of(dtype, max_shard_size)
     check_new_folder(output)
     source = as_kept(ModelSource.find(model))
     config = source.config()
-    asked = _Asked(base_set_or_scheme, max_position_embeddings, scaling)
+    asked = _Asked(base_set_or_scheme, max_position_embeddings, scaling, form)
     asked.change_of(config)  # refused before weights are fetched
-    if config.quantized:
-        msg = f"the weights of {source.name} are quantized; bases and schemes can be given to one whose are not"
+    if config.quantized and not form.is_own:
+        msg = f"the weights of {source.name} are quantized and can only be copied as they are, without `dtype` and "
+        msg += "`max_shard_size`"
         raise InputError(msg)
     if source.gguf_file is None:
-        return _copy(source, asked, Path(output))
+        return _copy(source, asked, Path(output), progress)
     return _unpack(source, asked, Path(output), progress)
 
 
@@ -101,27 +111,35 @@ class _Asked:
     wanted: Wanted
     max_position_embeddings: int | None
     scaling: str | None
+    form: WeightFormat
 
     def change_of(self, config: ModelConfig) -> RopeChange:
         """Return what it makes of a model."""
         return rope_change(self.wanted, config, self.max_position_embeddings, self.scaling)
 
 
-def _copy(source: ModelSource, asked: _Asked, output: Path) -> RopeChange:
-    folder = source.folder
+def _copy(source: ModelSource, asked: _Asked, output: Path, progress: Progress | None) -> RopeChange:
+    folder, form = source.folder, asked.form
     weights = _weight_files(folder)
     change, changed = _changed_model(source, asked)
-    _check_weights(weights, changed, source.name)
+    check = _check_quantized if source.config().quantized else _check_weights
+    check(weights, changed, source.name)
 
-    files = sorted({*weights, *find_companions(folder)})
-    check_links([folder / "config.json", *files], folder)
+    others = find_companions(folder)
+    check_links([folder / "config.json", *weights, *others], folder)
     check_tokenizer_files(folder)
-    require_room(sum(file.stat().st_size for file in files), output)
+    copied, plan, files = [*weights, *others], {}, [file for file in weights if file.suffix != ".json"]
+    if not form.is_own:
+        copied, plan = others, plan_weights(files, changed.all_tied_weights_keys, form)
+    n_bytes = sum(file.stat().st_size for file in copied) + sum(tensor.nbytes for tensor in plan.values())
+    require_room(n_bytes, output)
     with new_folder(output) as temporary:
-        for file in files:
+        for file in copied:
             copy_file(file, temporary / file.relative_to(folder))
+        if plan:
+            write_weights(files, plan, form, temporary, progress)
         if change.base_set is None:
-            _write_stock_config(folder / "config.json", change, temporary)
+            _write_stock_config(folder / "config.json", change, temporary, form)
         else:
             changed.config.save_pretrained(temporary)  # and the code file with it
             _keep_tokenizer_class(source, temporary)
@@ -133,25 +151,34 @@ def _unpack(source: ModelSource, asked: _Asked, output: Path, progress: Progress
     require_room(sum(p.numel() * p.element_size() for p in changed.parameters()), output)
     kept = keep(source, progress)
     if kept.gguf_file is None:
-        return _copy(kept, asked, output)
+        return _copy(kept, asked, output, progress)
     model, tokenizer = load_model(source, progress=progress)
+    form = asked.form
+    if form.dtype is not None:
+        import torch
+
+        model.to(getattr(torch, form.dtype))
     change = put_rope(model, asked.wanted, asked.max_position_embeddings, asked.scaling).change
     with new_folder(output) as temporary:
         try:
-            model.save_pretrained(temporary)
+            model.save_pretrained(temporary, max_shard_size=form.max_shard_size or DEFAULT_SHARD)
         except SafetensorError as error:  # safetensors raises this, not OSError, on a full disk
             msg = f"{output} cannot be written: {first_line(error)}"
             raise OSError(msg) from None
         if change.base_set is None:
-            _write_stock_config(temporary / "config.json", change, temporary)
+            _write_stock_config(temporary / "config.json", change, temporary, form)
         if tokenizer is not None:
             tokenizer.save_pretrained(temporary)
     return change
 
 
-def _write_stock_config(own: Path, change: RopeChange, folder: Path) -> None:
-    """Write the model's own config.json with another rule in it, and all else that it says."""
-    write_json(folder / "config.json", change.stock_content(read_json(own)))
+def _write_stock_config(own: Path, change: RopeChange, folder: Path, form: WeightFormat) -> None:
+    """Write the model's own config.json with another rule and dtype in it, and all else that it says."""
+    content = change.stock_content(read_json(own))
+    if form.dtype is not None:
+        content.pop("torch_dtype", None)  # its older name
+        content["dtype"] = form.dtype
+    write_json(folder / "config.json", content)
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -179,20 +206,23 @@ def _weight_files(folder: Path) -> list[Path]:
 def _changed_model(source: ModelSource, asked: _Asked) -> tuple[RopeChange, "PreTrainedModel"]:
     """The change, and the model that comes of it, without memory for its weights."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    import transformers
 
     from . import modeling_harpe
 
     options = {} if source.gguf_file is None else {"gguf_file": source.gguf_file}
     try:
-        config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False, **options)
+        config = transformers.AutoConfig.from_pretrained(source.folder, trust_remote_code=False, **options)
         # Once more, with what transformers fills in.
         change = asked.change_of(ModelConfig.of(config.to_dict(), source.name))
         changed = change.config(config)
+        if asked.form.dtype is not None:
+            changed.dtype = asked.form.dtype
+        ours = modeling_harpe.model_class(config)
         with torch.device("meta"):
             if change.base_set is None:
-                return change, AutoModelForCausalLM.from_config(changed)
-            return change, modeling_harpe.family_of(config).causal_lm(changed)
+                return change, getattr(transformers, ours.__name__.removeprefix("Harpe"))(changed)
+            return change, ours(changed)
     except InputError:
         raise
     except Exception as error:  # invalid values and cut-off files raise errors of many classes
@@ -202,14 +232,13 @@ def _changed_model(source: ModelSource, asked: _Asked) -> tuple[RopeChange, "Pre
 
 def _check_weights(files: Iterable[Path], model: "PreTrainedModel", name: str) -> None:
     """Raise InputError unless the names and shapes in the files are those of the model."""
-    found = {key: shape for file in files if file.suffix != ".json" for key, shape in _shapes(file)}
-    needed = {key: tuple(tensor.shape) for key, tensor in _as_in_files(model).items()}
+    found, needed = _found(files), {key: tuple(tensor.shape) for key, tensor in _as_in_files(model).items()}
     prefix = f"{model.base_model_prefix}."
     without_head = not any(key.startswith(prefix) for key in found)
     if without_head:  # saved from an AutoModel: the names have no prefix
         needed = {key.removeprefix(prefix): shape for key, shape in needed.items()}
     if without_head or model.config.tie_word_embeddings:
-        needed.pop("lm_head.weight")
+        needed.pop("lm_head.weight", None)
     missing = [key for key in needed if key not in found]
     if missing:
         msg = f"{name} holds no weights for {some(missing)}, which its config requires"
@@ -218,6 +247,26 @@ def _check_weights(files: Iterable[Path], model: "PreTrainedModel", name: str) -
         if found[key] != shape:
             msg = f"{key} in {name} has the shape {found[key]}, but its config requires {shape}"
             raise InputError(msg)
+
+
+def _check_quantized(files: Iterable[Path], model: "PreTrainedModel", name: str) -> None:
+    """Raise InputError unless quantized weights are there for every module: names and shapes are each method's own."""
+    found, needed = _found(files), _as_in_files(model)
+    if model.config.tie_word_embeddings:
+        needed.pop("lm_head.weight", None)
+    modules = {".".join(parts[:i]) for parts in (key.split(".") for key in found) for i in range(len(parts))}
+    missing = [key for key in needed if key not in found and key.rpartition(".")[0] not in modules]
+    if missing:
+        msg = f"{name} holds no weights for {some(missing)}, which its config requires"
+        raise InputError(msg)
+    if found.keys() <= needed.keys() | {"lm_head.weight"}:
+        msg = f"the config of {name} says that its weights are quantized, but its files hold plain ones"
+        raise InputError(msg)
+
+
+def _found(files: Iterable[Path]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor in weight files, by its name."""
+    return {key: shape for file in files if file.suffix != ".json" for key, shape in _shapes(file)}
 
 
 def _as_in_files(model: "PreTrainedModel") -> dict[str, Any]:

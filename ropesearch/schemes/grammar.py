@@ -19,6 +19,7 @@ from .rules import (
     MS_POE_RATIOS,
     Dynamic,
     HeadBases,
+    LayerBases,
     Llama3,
     LongRopeScheme,
     MultiScale,
@@ -254,7 +255,7 @@ def _dynamic(words: _Words) -> Scheme:
 
 def _llama3(words: _Words) -> Scheme:
     low, high = (
-        words.option(key, lambda name, value: checks.number(name, value, "a finite number above 0", above=0.0), default)
+        words.option(key, checks.positive, default)
         for key, default in (("low_freq_factor", 1.0), ("high_freq_factor", 4.0))
     )
     if high <= low:
@@ -324,7 +325,11 @@ def _ms_poe(words: _Words) -> Scheme:
 
 def _harpe(words: _Words) -> Scheme:
     base_set = BaseSet.load(words.file())
-    return HeadBases(words.name, base_set.head_dim, words.original(), base_set.bases, base_set.heads)
+    own = words.name, base_set.head_dim, words.original()
+    if base_set.layers is None:
+        return HeadBases(*own, base_set.bases, base_set.heads)
+    flat = tuple(base for row in base_set.bases for base in row)
+    return LayerBases(*own, flat, base_set.heads, base_set.layers)
 
 
 _SHAPE = ("original", "head_dim")
@@ -393,7 +398,7 @@ SCHEMES: Mapping[str, SchemeKind] = {
         "ms-poe:1.2..2,heads=8", "range", (*_UNIFORM_KEYS, "base"), _ms_poe,
     ),
     "harpe": SchemeKind(
-        "the bases of a base-set file, one per KV head",
+        "the bases of a base-set file, one per KV head, or one per layer and KV head",
         "harpe:bases.json", "file", ("original",), _harpe,
     ),
 }  # fmt: skip

@@ -59,8 +59,8 @@ class Scheme:
 
     @classmethod
     def of(cls, base_set: BaseSet) -> "Scheme":
-        """Return the heads of a base set as a scheme."""
-        return cls(base_set.strategy, base_set.head_dim, 4096, base_set.bases)
+        """Return the heads of a base set as a scheme; raise InputError if its layers differ."""
+        return cls(base_set.strategy, base_set.head_dim, 4096, base_set.of_all_layers("a waveform"))
 
     @property
     def target_length(self) -> int | None:
@@ -195,7 +195,7 @@ class Scheme:
         Returns
         -------
         ndarray of float64, shape (rows, max_distance - min_distance + 1)
-            f²·(2/d)·Σ_j |Σ_{i≤j} e^{i·m'·θ_i}|, dimensionless; see `waveforms`.
+            ``f²·(2/d)·Σ_j |Σ_{i≤j} e^{i·m'·θ_i}|``, dimensionless; see `waveforms`.
 
         Raises
         ------
@@ -336,6 +336,41 @@ class HeadBases(Scheme):
             msg = f"the scheme {self.name} is for {heads}{len(self.bases)} KV heads, and {model.name} has "
             msg += f"{model.heads} heads and {model.kv_heads} KV heads (uniform takes the model's number)"
             raise InputError(msg)
+
+    def base_set(self, heads: int | None = None) -> BaseSet:
+        """The bases as a set, for so many query heads; by default those of the scheme, or else one per base."""
+        bases = self._by_layer() or self.bases
+        return BaseSet.of(bases, heads=heads or self.heads, head_dim=self.head_dim, strategy=self.name)
+
+    def _by_layer(self) -> tuple[tuple[float, ...], ...]:
+        """The bases of each layer, where layers differ."""
+        return ()
+
+
+@dataclass(frozen=True)
+class LayerBases(HeadBases):
+    """A base for every layer and KV head, of a base-set file whose layers differ.
+
+    `bases` are those of all layers, one after the other. Curves are of one layer, and this has none.
+    """
+
+    layers: int = 1
+
+    def check_fit(self, model: ModelConfig) -> None:
+        """Raise InputError unless the scheme is for the layers, the heads and the head_dim of a model."""
+        HeadBases(self.name, self.head_dim, self.original, self._by_layer()[0], self.heads).check_fit(model)
+        if self.layers != model.num_hidden_layers:
+            msg = f"the scheme {self.name} is for {self.layers} layers, and {model.name} has {model.num_hidden_layers}"
+            raise InputError(msg)
+
+    def _by_layer(self) -> tuple[tuple[float, ...], ...]:
+        n = len(self.bases) // self.layers
+        return tuple(self.bases[i * n : (i + 1) * n] for i in range(self.layers))
+
+    def _rows(self, *_: Any) -> Callable[[int], Floats]:
+        msg = f"{self.name} has bases for each of {self.layers} layers, and a waveform is of one layer's: choose one, "
+        msg += "as in harpe:FILE#0"
+        raise InputError(msg)
 
 
 @dataclass(frozen=True)

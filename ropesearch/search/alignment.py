@@ -59,7 +59,7 @@ def align(base_set: BaseSet) -> Alignment:
     Raises
     ------
     ValueError
-        If an option in the set's `parameters` is out of range.
+        If an option in the set's `parameters` is out of range, or layers differ in their bases.
     MemoryError
         If it does not fit in memory.
 
@@ -67,7 +67,7 @@ def align(base_set: BaseSet) -> Alignment:
     ----------
     HARPE, arXiv:2412.07171, Algorithm 1.
     """
-    checks.instance("base_set", base_set, BaseSet, "a BaseSet")
+    checks.instance("base_set", base_set, BaseSet, "a BaseSet").of_all_layers("the alignment")
     options = {
         name: SearchSpec.checked(name, base_set.parameters.get(name, getattr(SearchSpec, name)))
         for name in SearchSpec.__dataclass_fields__

@@ -24,9 +24,10 @@ def find_bases(name: str) -> BaseSet | Scheme:
     Parameters
     ----------
     name : str
-        A preset (`table2`, `attention-buckets`), a position scheme (`yarn:32`), a base-set file, or a row of a sweep
-        file by its number (`sweep.jsonl#3`), from 1, as `read_sweep` sorts them. A name of a preset or scheme stands
-        for that, also where a file is called so: `./table2` is the file.
+        A preset (`table2`, `attention-buckets`), a position scheme (`yarn:32`), a base-set file, a row of a sweep
+        file by its number (`sweep.jsonl#3`), from 1, as `read_sweep` sorts them, or a layer, counted from 0, of a
+        base-set file whose layers differ (`bases.json#3`). A name of a preset or scheme stands for that, also where a
+        file is called so: `./table2` is the file.
 
     Returns
     -------
@@ -51,6 +52,8 @@ def find_bases(name: str) -> BaseSet | Scheme:
         return parse_scheme(name)
     row = _ROW.fullmatch(name)
     if row and not os.path.exists(name):
+        if os.path.isfile(row[1]) and not is_sweep_file(row[1]):
+            return BaseSet.load(name)  # of a layer
         return row_of_sweep(row[1], read_sweep(row[1]), int(row[2]))
     if os.path.exists(name):
         if os.path.isfile(name) and is_sweep_file(name):
@@ -88,11 +91,12 @@ def find_base_set(name: str) -> BaseSet:
 
 def as_base_set(scheme: Scheme) -> BaseSet:
     """Return a scheme that is nothing but bases as a base set; raise ValueError for any other."""
-    if type(scheme) not in (Scheme, HeadBases, MultiStage, Stretched):
+    if isinstance(scheme, HeadBases):
+        return scheme.base_set()
+    if type(scheme) not in (Scheme, MultiStage, Stretched):
         msg = f"{scheme.name} is more than bases: it changes frequencies or distances, which a base set cannot hold"
         raise InputError(msg)
-    heads = getattr(scheme, "heads", None)
-    return BaseSet.of(scheme.bases, heads=heads, head_dim=scheme.head_dim, strategy=scheme.name)
+    return BaseSet.of(scheme.bases, head_dim=scheme.head_dim, strategy=scheme.name)
 
 
 def base_set_of_row(row: dict[str, Any]) -> BaseSet:

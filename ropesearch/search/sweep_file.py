@@ -232,6 +232,7 @@ def _check_result(row: Row, point: Mapping[str, Any]) -> None:
             raise ParameterError("error", row["error"], "a text")
         return
     base_set = BaseSet.from_content(row["base_set"])
+    base_set.of_all_layers("a search")
     for name in ("heads", "kv_heads", "head_dim", "strategy"):
         if getattr(base_set, name) != point[name]:
             raise ParameterError(name, getattr(base_set, name), f"{shown(point[name])}, as in its point")

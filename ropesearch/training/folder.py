@@ -26,6 +26,8 @@ COMPLETE = "complete.json"
 """Written into a checkpoint last: without it, the checkpoint is what a crash left, and is ignored."""
 IDENTITY = ("spec", "schemes", "model", "data", "arguments")
 """Keys of the settings that a resumed run must share."""
+MEASURED = ("step", "stage", "length", "loss")
+"""What every line of the metrics holds."""
 
 
 @dataclass(frozen=True)
@@ -128,13 +130,17 @@ class RunFolder:
             write_whole(self.metrics, kept, overwrite=True)
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Lines of metrics.jsonl; one that a crash cut off is left out."""
+        """Lines of metrics.jsonl; one that a crash cut off is left out, as is all after it."""
         lines = []
-        for text in self.metrics.read_text().splitlines():
+        for text in read_file(self.metrics, None).split(b"\n"):
             try:
-                lines.append(json.loads(text))
-            except ValueError:
+                line = json.loads(text)
+                whole = all(isinstance(line[key], int | float) for key in MEASURED)
+            except (ValueError, RecursionError, TypeError, KeyError):
                 break
+            if not whole:
+                break
+            lines.append(line)
         return lines
 
 

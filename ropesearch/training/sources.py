@@ -12,12 +12,12 @@ from typing import Any
 
 from ropesearch.core import checks
 from ropesearch.core.errors import InputError, first_line, shown
-from ropesearch.core.model_source import quiet_hub
+from ropesearch.core.model_source import HUB_NAME, quiet_hub
 
 BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".txt": "text", ".md": "text"}
 COMPRESSED = (".gz", ".zst")
 KINDS = "a file or folder of .jsonl (also .gz, .zst), .parquet or .txt, or a data set on the hub such as org/name"
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.-]+)?")
+_HUB_DATA = re.compile(HUB_NAME.pattern + r"(:[\w.-]+)?")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Source:
                 msg = f"{name} is not text that can be read: --data takes {KINDS}"
                 raise InputError(msg)
             return cls(name, (path,))
-        if HUB_NAME.fullmatch(name) and not _builder(path):
+        if _HUB_DATA.fullmatch(name) and not _builder(path):
             return cls(name, ())
         msg = f"{shown(name) if len(name) > 80 else name or 'an empty path'} does not exist: --data takes {KINDS}"
         raise InputError(msg)

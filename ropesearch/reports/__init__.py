@@ -1,0 +1,1 @@
+"""A page to explore: result files as one HTML file that needs no network."""

@@ -1,0 +1,116 @@
+"""Models with other heads than that of language modelling, and language models inside others."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import transformers
+from toys import TOYS, sets, tokens, toy_config
+
+from ropesearch import apply_bases, apply_scheme, apply_to_checkpoint
+from ropesearch.model import modeling_harpe
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+HEADS = ("SequenceClassification", "TokenClassification", "QuestionAnswering")
+ONE_OF_EACH = {family: name for name, (family, *_) in reversed(TOYS.items())}
+
+
+def auto(head):
+    return getattr(transformers, f"AutoModelFor{head}")
+
+
+def has(name, head):
+    return toy_config(name).__class__ in auto(head)._model_mapping
+
+
+WITH_HEADS = [(name, head) for _, name in sorted(ONE_OF_EACH.items()) for head in HEADS if has(name, head)]
+
+
+def with_head(name, head, **more):
+    torch.manual_seed(1)
+    return auto(head).from_config(toy_config(name, num_labels=3, **more)).eval()
+
+
+def outputs(model, ids):
+    with torch.no_grad():
+        out = model(ids)
+    return torch.cat([x.flatten() for x in out.values() if torch.is_tensor(x)])
+
+
+@pytest.mark.parametrize(("name", "head"), WITH_HEADS)
+def test_other_heads_are_saved_and_loaded_with_their_bases(name, head, tmp_path):
+    model, ids = with_head(name, head), tokens(2, 40)
+    own, other = sets(name)
+    stock = outputs(model, ids)
+    model.save_pretrained(tmp_path / "stock")
+    with apply_bases(model, own):
+        assert torch.equal(outputs(model, ids), stock)
+    with apply_bases(model, other):
+        expected = outputs(model, ids)
+        model.save_pretrained(tmp_path / "saved")
+    assert torch.equal(outputs(model, ids), stock)
+    assert not torch.equal(expected, stock)
+    apply_to_checkpoint(tmp_path / "stock", other, tmp_path / "applied")
+    for folder in ("saved", "applied"):
+        loaded, info = auto(head).from_pretrained(tmp_path / folder, output_loading_info=True)
+        assert not info["missing_keys"] | info["unexpected_keys"] | info["mismatched_keys"]
+        assert type(loaded).__name__ == f"Harpe{type(model).__name__}"
+        assert loaded.config.architectures == [type(loaded).__name__]
+        assert torch.equal(outputs(loaded, ids), expected)
+        assert loaded.config.num_labels == model.config.num_labels
+    loaded.save_pretrained(tmp_path / "again")
+    assert torch.equal(outputs(auto(head).from_pretrained(tmp_path / "again"), ids), expected)
+
+
+ELSEWHERE = """
+import sys
+sys.modules["ropesearch"] = None
+import torch, transformers
+folder, head, out = sys.argv[1:]
+model = getattr(transformers, f"AutoModelFor{head}").from_pretrained(folder, trust_remote_code=True).eval()
+with torch.no_grad():
+    torch.save(next(iter(model(torch.arange(1, 40)[None]).values())), out)
+model.save_pretrained(f"{folder}-again")
+again = getattr(transformers, f"AutoModelFor{head}").from_pretrained(f"{folder}-again", trust_remote_code=True)
+print(type(again).__name__)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "head"), [("llama-grouped", "QuestionAnswering"), ("gemma3_text", "SequenceClassification")]
+)
+def test_they_load_where_there_is_no_ropesearch(name, head, tmp_path):
+    model = with_head(name, head)
+    with apply_bases(model, sets(name)[1]), torch.no_grad():
+        expected = next(iter(model(torch.arange(1, 40)[None]).values()))
+        model.save_pretrained(tmp_path / "saved")
+    here = os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules"), "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, "-P", "-c", ELSEWHERE, tmp_path / "saved", head, tmp_path / "out.pt"]
+    done = subprocess.run(command, env=here, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.split() == [f"Harpe{type(model).__name__}"]
+    found = torch.load(tmp_path / "out.pt", weights_only=True)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)  # perhaps more threads
+
+
+def test_a_scheme_is_written_for_any_head(tmp_path):
+    model, ids = with_head("llama-grouped", "TokenClassification", tie_word_embeddings=True), tokens(2, 40)
+    model.save_pretrained(tmp_path / "stock")
+    with apply_scheme(model, "abf:1e6"):
+        expected = outputs(model, ids)
+    apply_to_checkpoint(tmp_path / "stock", "abf:1e6", tmp_path / "out")
+    loaded = auto("TokenClassification").from_pretrained(tmp_path / "out")
+    assert type(loaded) is type(model)
+    assert torch.equal(outputs(loaded, ids), expected)
+
+
+def test_what_the_config_says_of_classes_is_what_there_is():
+    for family in modeling_harpe.FAMILIES.values():
+        for loader, ours in family.models.items():
+            assert ours.config_class is family.config
+            assert getattr(modeling_harpe, ours.__name__) is ours
+            assert ours._auto_class == loader
