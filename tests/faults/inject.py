@@ -48,6 +48,11 @@ COMMANDS = {
         ["export", "bases.json", "-o", "work/a.npz", "--overwrite"], ["export", "bases8.json", "-o", "work/a.npz"]
     ),
     "plot": Command(["plot", "coverage", "bases.json", "--max-distance", "900", "-o", "work/a.svg"]),
+    "report --overwrite": Command(
+        ["report", "bases.json", "--max-distance", "900", "-o", "work/a.html", "--overwrite"],
+        ["report", "bases8.json", "--max-distance", "900", "-o", "work/a.html"],
+        ["ropesearch.reports.write"],
+    ),
     "sweep --resume": Command(SWEEP),
     "apply": Command(["apply", "toy", "--bases", "bases.json", "-o", "work/model"], modules=FOR_MODELS),
     "measure": Command(MEASURE, modules=FOR_MODELS),
