@@ -63,6 +63,7 @@ def read_source(app: Sphinx, docname: str, source: list[str]) -> None:
 def code_as_rst(app: Sphinx, ctx: click.Context, lines: list[str]) -> None:
     """Mark `code` in the help of a command as reStructuredText does, and keep its examples as they are."""
     text = re.sub(r"(?<!`)`([^`\n]+)`(?!`)", r"``\1``", "\n".join(lines))
+    text = re.sub(r"docs/([\w-]+)\.md", r":doc:`docs/\1.md </\1>`", text)
     text = re.sub(
         r"(?:^\| .*\n?)+", lambda example: "::\n\n" + example[0].replace("| ", "    "), text, flags=re.MULTILINE
     )

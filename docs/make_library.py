@@ -28,7 +28,7 @@ PAGES = {
     "training": "Training",
     "evaluation": "Evaluation",
     "plots": "Figures",
-    "reports": "Pages to explore",
+    "reports": "Pages",
 }
 """The title of the page of each room, in the order of the reference."""
 

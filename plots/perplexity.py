@@ -82,8 +82,8 @@ def plot_perplexity(
             all_axes[0].yaxis.set_major_formatter("{x:g}")
             all_axes[0].yaxis.set_minor_formatter(NullFormatter())
         all_axes[0].set_ylabel("perplexity")
-        where = "length (tokens)" if by_length else "position in the document (tokens)"
-        figure.supxlabel(where, fontsize=page.font)
+        for axes in all_axes:  # a label of the whole figure would lie on its legend
+            axes.set_xlabel("length (tokens)" if by_length else "position in the document (tokens)")
         name_lines(figure, list(groups), page.font)
         page.write_title(figure, "Perplexity by length" if by_length else "Perplexity by position in the document")
     return figure
