@@ -1,10 +1,11 @@
 """What a base per KV head costs: a 2048-token prefill and decoding, beside the stock model, run in turn.
 
 Both are the same model in one process: the bases are applied before, and removed after, each run of theirs. Bases as
-HARPE's, evenly spread; no gradient, sdpa, the dtype of the weights. The ratio is taken pair by pair. Without a GPU it
-is the processor's time that counts, of one thread, so that other work on the machine does not.
+HARPE's, evenly spread; no gradient, sdpa, in float32 and bfloat16. The ratio is taken pair by pair, and every other
+pair begins with the bases. Without a GPU it is the processor's time that counts, of one thread, so that other work on
+the machine does not.
 
-    python benchmarks/rope_overhead.py MODEL [--runs 11] [--tokens 2048] [--decode 32]
+    python benchmarks/rope_overhead.py MODEL [--runs 11] [--tokens 2048] [--decode 32] [--dtype NAME]
 """
 
 import argparse
@@ -42,11 +43,16 @@ def seconds(function, *arguments):
 
 
 def compare(name, model, base_set, runs, function, *arguments):
+    def with_bases():
+        with apply_bases(model, base_set):
+            return seconds(function, model, *arguments)
+
     pairs = []
     for run in range(runs + 1):  # the first pair warms up
-        stock = seconds(function, model, *arguments)
-        with apply_bases(model, base_set):
-            ours = seconds(function, model, *arguments)
+        if run % 2:
+            ours, stock = with_bases(), seconds(function, model, *arguments)
+        else:
+            stock, ours = seconds(function, model, *arguments), with_bases()
         if run:
             pairs.append((stock, ours))
     ratio = statistics.median(ours / stock for stock, ours in pairs)
@@ -60,22 +66,23 @@ def main():
     parser.add_argument("--runs", type=int, default=11)
     parser.add_argument("--tokens", type=int, default=2048)
     parser.add_argument("--decode", type=int, default=32)
+    parser.add_argument("--dtype", action="append", help="bfloat16, float32 …; several if repeated")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = load_model(arguments.model)[0].to(device)
-    config = model.config
     where = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}, 1 thread"
     print(f"torch {torch.__version__}, transformers {transformers.__version__}, {where}")
-    kv_heads = config.num_key_value_heads
-    print(f"{os.path.basename(os.path.normpath(arguments.model))}, {kv_heads} KV heads, {model.dtype}")
-    head_dim = model.get_decoder().layers[0].self_attn.head_dim
-    base_set = uniform_bases(1e6, 5e6, config.num_attention_heads, kv_heads=kv_heads, head_dim=head_dim)
-    ids = torch.randint(10, config.vocab_size, (1, arguments.tokens), device=device)
-    print(f"{arguments.runs} pairs, medians:")
-    compare(f"prefill of {arguments.tokens}", model, base_set, arguments.runs, prefill, ids)
-    n = arguments.decode
-    compare(f"{n} tokens after 16", model, base_set, arguments.runs, decode, ids[:, :16], n)
+    name = os.path.basename(os.path.normpath(arguments.model))
+    for dtype in arguments.dtype or ["float32", "bfloat16"]:
+        model = load_model(arguments.model, dtype=dtype)[0].to(device)
+        config = model.config
+        kv_heads, head_dim = config.num_key_value_heads, model.get_decoder().layers[0].self_attn.head_dim
+        base_set = uniform_bases(1e6, 5e6, config.num_attention_heads, kv_heads=kv_heads, head_dim=head_dim)
+        ids = torch.randint(10, config.vocab_size, (1, arguments.tokens), device=device)
+        print(f"{name}, {kv_heads} KV heads, {model.dtype}; {arguments.runs} pairs, medians:")
+        compare(f"prefill of {arguments.tokens}", model, base_set, arguments.runs, prefill, ids)
+        n = arguments.decode
+        compare(f"{n} tokens after 16", model, base_set, arguments.runs, decode, ids[:, :16], n)
 
 
 if __name__ == "__main__":

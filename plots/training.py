@@ -106,19 +106,16 @@ def metrics_of(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
         msg = f"{file} has no line in it yet"
         raise InputError(msg)
     for number, line in enumerate(lines, start=1):
-        if not _is_step(line):
-            msg = f"{file} is not that of a run: line {number} lacks step, stage, length or loss"
+        if not _has_losses(line.get("loss_by_position", {})):
+            msg = f"{file} is not that of a run: line {number} has losses by position that are no numbers"
             raise InputError(msg)
     return lines
 
 
-def _is_step(line: Any) -> bool:
-    if not isinstance(line, dict) or not all(isinstance(line.get(key), int) for key in ("step", "stage", "length")):
-        return False
-    by_position = line.get("loss_by_position", {})
+def _has_losses(by_position: Any) -> bool:
     if not isinstance(by_position, dict) or not all(end.isdecimal() for end in by_position):
         return False
-    return all(isinstance(value, int | float) for value in (line.get("loss"), *by_position.values()))
+    return all(isinstance(loss, int | float) for loss in by_position.values())
 
 
 def losses_by_position(lines: list[dict[str, Any]]) -> list[tuple[str, list[int], list[float]]]:

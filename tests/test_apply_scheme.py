@@ -457,3 +457,43 @@ def test_a_rule_that_transformers_cannot_compute_leaves_the_model_alone(monkeypa
         apply_scheme(model, "yarn:4")
     assert model.config is config
     assert model.model.rotary_emb is rotary
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("nemotron", "yarn:4"),
+        ("nemotron", "abf:5e6"),
+        ("glm4", "pi:4"),
+        ("stablelm", "llama3:4"),
+        ("phi3", "abf:5e6"),
+        ("phi3", "longrope:long"),
+        ("phi3 in part", "longrope:part"),
+    ],
+)
+def test_schemes_are_for_the_part_of_each_head_that_turns(name, text):
+    write_long_rope("part", head_dim=12)
+    model, ids = small(name), tokens(2, 3 * ORIGINAL)
+    model.save_pretrained("stock")
+    scheme = parse_scheme(text, model=model.config.to_dict())
+    before = logits(model, ids)
+    with apply_scheme(model, text):
+        ours = logits(model, ids)
+        inv_freq = model.model.rotary_emb.inv_freq.double()[None]
+        np.testing.assert_allclose(inv_freq, scheme.inv_freq(3 * ORIGINAL), rtol=1e-6, atol=0)
+        model.save_pretrained("saved")
+    assert not torch.equal(ours, before)
+    assert torch.equal(logits(model, ids), before)
+    apply_to_checkpoint("stock", text, "written")
+    for folder in ("saved", "written"):
+        assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(folder), ids), ours)
+
+
+def test_rules_that_a_family_would_take_for_others_are_refused():
+    """Phi-3's config calls every yarn a longrope."""
+    model = small("phi3")
+    model.save_pretrained("stock")
+    line = r"^yarn:4.* is of rope_type yarn, and \S+, of type phi3, knows only default and longrope$"
+    for put in (lambda: apply_scheme(model, "yarn:4"), lambda: apply_to_checkpoint("stock", "yarn:4", "out")):
+        with pytest.raises(InputError, match=line):
+            put()

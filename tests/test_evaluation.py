@@ -1,5 +1,6 @@
 """What evaluations measure, against slow and obvious twins."""
 
+import gzip
 import json
 import math
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+import zstandard
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from toys import (
     BASE,
@@ -33,6 +35,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 SENTENCES = " ".join(
     [needle.SENTENCE, needle.QUESTION, recall.PAIR, *needle.CITIES, *recall.KEYS, *recall.VALUES, *"0123456789"]
 )
+
+
+PACKED = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}
 
 
 @pytest.fixture(scope="module")
@@ -201,11 +206,12 @@ def test_no_document_is_long_enough(model, tokenizer, documents):
         evaluate(model, tokenizer, "perplexity", lengths=[99999], data=[documents])
 
 
+@pytest.mark.parametrize("suffix", PACKED)
 @pytest.mark.parametrize("text", ["null\n", 'null\n{"text": "a"}\n', "text\n"])
-def test_lines_that_are_no_objects_are_refused(model, tokenizer, tmp_path, text):
-    path = tmp_path / "docs.jsonl"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=r"docs.jsonl cannot be read: it begins with neither"):
+def test_lines_that_are_no_objects_are_refused(model, tokenizer, tmp_path, text, suffix):
+    path = tmp_path / f"docs.jsonl{suffix}"
+    path.write_bytes(PACKED[suffix](text.encode()))
+    with pytest.raises(ValueError, match=r"docs.jsonl\S* cannot be read: it begins with neither"):
         evaluate(model, tokenizer, "perplexity", lengths=[64], stride=32, data=[path])
     with pytest.raises(ValueError, match=r"xxx\.\.\. does not exist"):
         evaluate(model, tokenizer, "perplexity", lengths=[64], stride=32, data="x" * 5000)
@@ -341,6 +347,10 @@ def test_self_extend_refuses_windows():
     scheme = parse_scheme(f"self-extend:8,group=4,head_dim={HEAD_DIM}")
     with pytest.raises(ValueError, match="layers that see a window only"):
         apply_self_extend(toy("mistral-grouped"), scheme)
+    for name in ("glm", "nemotron"):
+        scheme = parse_scheme("self-extend:8,group=4", model=toy(name).config.to_dict())
+        with pytest.raises(ValueError, match="rotates a part of each head, or pairs of neighbouring channels, and se"):
+            apply_self_extend(toy(name), scheme)
 
 
 # Runs

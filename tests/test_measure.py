@@ -118,13 +118,24 @@ def test_the_score_is_the_mean_of_the_dense_one(model):
             assert abs(naive.mean_scores([scores], 250) - decay.score[layer.row, head]).max() < 1e-6
 
 
-@pytest.mark.parametrize("name", [name for name in TOYS if rotated_share(toy_config(name)) == 1])
+@pytest.mark.parametrize("name", TOYS)
 def test_every_array_is_what_the_twin_makes(name):
     model, texts = toy(name), passages()
     own, other = sets(name)
     decay = measure_decay(model, None, texts, length=LENGTH, base_set=other, verify=True, softmax=True)
     assert decay.pairs.tolist() == [2 * len(naive.pairs(m, LENGTH)) for m in range(LAST + 1)]
     group, scale = 4 // TOYS[name][1], naive_scale(model.config) * HEAD_DIM**0.5
+
+    def curve_of(queries, keys, base):
+        """That of the part that turns, and a constant from the part that stays."""
+        part = int(HEAD_DIM * rotated_share(model.config))
+        stay, turn = ([[x[:, s] for x in of] for of in (queries, keys)] for s in (slice(part, None), slice(part)))
+        if "glm" in name:
+            turn = [[np.concatenate((x[:, 0::2], x[:, 1::2]), 1) for x in of] for of in turn]
+        mean_q, mean_k = (np.mean([x[4:].mean(0, dtype=float) for x in of], 0) for of in stay)
+        turning = np.array(naive.model_curve(*turn, base, LAST)) * part**0.5
+        return (turning + mean_q @ mean_k) * HEAD_DIM**-0.5
+
     twin, changed_twin = (
         [of_layers[layer] for layer in decay.layers]
         for of_layers in (seen_by_the_twin(model, bases, texts) for bases in (own.bases, other.bases))
@@ -139,7 +150,7 @@ def test_every_array_is_what_the_twin_makes(name):
         expected = {
             "score": naive.mean_scores(scores, LAST),
             "standard_error": naive.standard_errors(scores, LAST),
-            "curve": scale * np.array(naive.model_curve(queries, keys, BASE, LAST)),
+            "curve": scale * curve_of(queries, keys, BASE),
             "mass": mass,
             "sink_mass": on_sinks,
         }
@@ -147,7 +158,7 @@ def test_every_array_is_what_the_twin_makes(name):
             np.testing.assert_allclose(of_head[key], values, rtol=0, atol=3e-5, err_msg=key)
         np.testing.assert_allclose(
             predicted,
-            scale * np.array(naive.model_curve(queries, keys, other.bases[head // group], LAST)),
+            scale * curve_of(queries, keys, other.bases[head // group]),
             rtol=0,
             atol=3e-5,
         )
@@ -163,9 +174,28 @@ def test_layers_that_do_not_rotate_are_not_measured():
         measure_decay(toy("smollm3"), None, passages(), length=LENGTH, layers=[0, 1])
 
 
-def test_a_model_that_rotates_a_part_of_each_head_is_refused():
-    with pytest.raises(InputError, match="Phi3ForCausalLM rotates 12 of the 16 channels of each head: only models th"):
-        measure_decay(toy("phi3 in part"), None, passages(), length=LENGTH)
+def test_channels_that_stay_are_saved_and_have_no_attention_factor(tmp_path):
+    name, rule = "nemotron", {"rope_type": "yarn", "factor": 16.0, "original_max_position_embeddings": 64}
+    config = toy_config(name, max_position_embeddings=1024)
+    config.rope_parameters |= rule
+    model = type(toy(name))(config).eval()
+    decay = measure_decay(model, None, passages(), length=LENGTH)
+    assert (decay.model["head_dim"], decay.model["whole_head_dim"]) == (HEAD_DIM // 2, HEAD_DIM)
+    assert decay.model["attention_factor"] > 1.2
+    assert (decay.inv_freq[:, HEAD_DIM // 4 :] == 0).all()
+    np.testing.assert_allclose(decay.predict(sets(name)[0], scaling="keep"), decay.curve, rtol=0, atol=1e-5)
+    config.rope_parameters = {"rope_type": "default", "rope_theta": BASE, "partial_rotary_factor": 0.5}
+    plain = type(model)(config).eval()
+    plain.load_state_dict(model.state_dict())
+    # Of the first layer alone, whose queries and keys are those of the model without the rule.
+    expected = measure_decay(plain, None, passages(), length=LENGTH).curve[0]
+    np.testing.assert_allclose(decay.predict(sets(name)[0], scaling="replace")[0], expected, rtol=0, atol=1e-5)
+    decay.save(tmp_path / "decay.json")
+    assert np.array_equal(Decay.load(tmp_path / "decay.json").curve, decay.curve)
+    written = (tmp_path / "decay.json").read_text().replace('"whole_head_dim": 16', '"whole_head_dim": 6')
+    (tmp_path / "decay.json").write_text(written)
+    with pytest.raises(InputError, match="whole_head_dim must be at least head_dim, 8, not 6"):
+        Decay.load(tmp_path / "decay.json")
 
 
 def test_a_window_is_in_the_mass_and_not_in_the_score():

@@ -96,6 +96,12 @@ def test_operations_and_hours(model):
         assert made.memory[part] == pytest.approx(one.memory[part] / 2)
 
 
+@pytest.mark.parametrize("name", ["gemma3_text", "phi"])
+def test_families_with_other_ropes_can_be_planned(name, tmp_path):
+    toys.save_with_tokenizer(toys.toy(name), tmp_path)
+    assert plan_run(tmp_path, spec(512)).total > plan_run(tmp_path, spec(256)).total
+
+
 def test_the_length_that_would_fit(model):
     made = plan_run(model, spec(8192), available=300e6)
     assert not made.fits

@@ -304,7 +304,9 @@ def turning_layers(config):
 def sets_by_layer(name):
     """Two sets of a toy whose three layers have bases of their own: the same, those of `sets`, and different ones."""
     _, other = sets(name)
-    return base_set([other.bases] * 3), base_set([[b ** (0.8 + layer / 5) for b in other] for layer in range(3)])
+    rows = [other.bases] * 3, [[base ** (0.8 + layer / 5) for base in other] for layer in range(3)]
+    same, different = (base_set(bases, head_dim=other.head_dim) for bases in rows)
+    return same, different
 
 
 def tokens(*shape, seed=0):

@@ -31,6 +31,16 @@ def number(name: str, value: Any, requirement: str, *, above: float = -math.inf,
     return result
 
 
+def positive(name: str, value: Any) -> float:
+    """Return `value` as a finite float above 0."""
+    return number(name, value, "a finite number above 0", above=0.0)
+
+
+def not_negative(name: str, value: Any) -> float:
+    """Return `value` as a finite float of at least 0."""
+    return number(name, value, "a finite number of at least 0", least=0.0)
+
+
 def integer(name: str, value: Any, least: int, most: int = LARGEST_INTEGER) -> int:
     """Return `value` as an int from `least` to `most`; bools and floats are rejected."""
     requirement = f"an integer of at least {least}"

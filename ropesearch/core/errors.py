@@ -31,7 +31,7 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or its class name if it has no message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 

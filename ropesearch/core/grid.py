@@ -58,7 +58,7 @@ def candidate_bases(bmin: float, bmax: float, stride: float) -> list[float]:
 def count_candidates(bmin: float, bmax: float, stride: float) -> int:
     """Return how many bases `candidate_bases` gives; raise the same errors."""
     low, high = search_range(bmin, bmax)
-    step = checks.number("stride", stride, "a finite number above 0", above=0.0)
+    step = checks.positive("stride", stride)
     (first, last, s), _ = _to_integers(low, high, step)
     if s > last - first:
         raise ParameterError("stride", step, f"at most the width of the range, {shown(high - low)}")

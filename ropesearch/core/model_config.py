@@ -397,11 +397,11 @@ class ModelConfig:
             longest = checks.integer("max_position_embeddings", self._require("max_position_embeddings"), 1)
             key = "original_max_position_embeddings"  # Phi-3 keeps it outside the rule, and that one takes precedence
             original = checks.integer(key, _first_given(self._language.get(key), rule.get(key), longest), 2)
-            factor = _positive("factor", _first_given(rule.get("factor"), longest / original))
+            factor = checks.positive("factor", _first_given(rule.get("factor"), longest / original))
             attention = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
             # Phi-3.5-MoE has an attention factor for each of the two ranges.
             short, long = (
-                _positive(key, _first_given(rule.get(key), rule.get("attention_factor"), attention))
+                checks.positive(key, _first_given(rule.get(key), rule.get("attention_factor"), attention))
                 for key in ("short_mscale", "long_mscale")
             )
             return LongRope(
@@ -465,7 +465,7 @@ class ModelConfig:
 def _read_divisors(rule: Mapping[str, Any], key: str, n: int) -> tuple[float, ...]:
     if not isinstance(rule[key], list) or len(rule[key]) != n:
         raise ParameterError(key, rule[key], f"a list of {n} numbers, one per frequency")
-    return tuple(_positive(f"every value of {key}", x) for x in rule[key])
+    return tuple(checks.positive(f"every value of {key}", x) for x in rule[key])
 
 
 def _read_bases(value: Any) -> Any:
@@ -478,7 +478,3 @@ def _read_bases(value: Any) -> Any:
 def _first_given(*values: Any) -> Any:
     """Return the first value that is not None."""
     return next(value for value in values if value is not None)
-
-
-def _positive(name: str, value: Any) -> float:
-    return checks.number(name, value, "a finite number above 0", above=0.0)

@@ -30,6 +30,7 @@ COMPANIONS = (
     "NOTICE*",
 )
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+"""How a repository on the hub is called."""
 # What says in a .gguf file that frequencies are scaled: tensors of divisors, and keys with other values than these. A
 # factor without a type means linear scaling, which has an older key too.
 ROPE_TENSORS = ("rope_freqs.", "rope_factors_")

@@ -49,10 +49,9 @@ def _head_dim(_: str, value: Any) -> int:
     return checks.head_dim(value)
 
 
-_positive = partial(checks.number, requirement="a finite number above 0", above=0.0)
-_not_negative = partial(checks.number, requirement="a finite number of at least 0", least=0.0)
 _at_least_0 = partial(checks.integer, least=0)
 _at_least_1 = partial(checks.integer, least=1)
+_stride = checks.optional(checks.positive)
 
 _GRID = ("peak-valley", "floor", "ripple")
 _DOMINANT = {"strategy": "peak-valley", "extrema": "dominant"}
@@ -75,7 +74,7 @@ class SearchSpec:
 
     bmin: float = _option(checks.base, "Smallest base, above 1; always chosen.")
     bmax: float = _option(checks.base, "Largest base allowed.")
-    stride: float | None = _option(checks.optional(_positive), "Step of the candidate grid.", None, strategy=_GRID)
+    stride: float | None = _option(_stride, "Step of the candidate grid.", None, strategy=_GRID)
     heads: int = _option(_at_least_1, "Query heads of the model.")
     kv_heads: int | None = _option(checks.optional(_at_least_1), "KV heads; each gets one base.", None)
     head_dim: int = _option(_head_dim, "Channels per head, even.", 128)
@@ -133,10 +132,10 @@ class SearchSpec:
         **_DOMINANT,
     )
     level_tolerance: float = _option(
-        _not_negative, "dominant: how far from the level a peak or valley may be, in logits.", 1e-3, **_DOMINANT
+        checks.not_negative, "dominant: how far from the level a peak or valley may be, in logits.", 1e-3, **_DOMINANT
     )
     prominence: float | None = _option(
-        checks.optional(_not_negative), "local: minimum prominence, in logits.", None, **_LOCAL
+        checks.optional(checks.not_negative), "local: minimum prominence, in logits.", None, **_LOCAL
     )
     min_separation: int | None = _option(
         checks.optional(_at_least_1),

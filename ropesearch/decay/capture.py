@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 class CapturedLayer:
     """Queries, (S, H, D), and keys, (S, K, D), of one layer, before and after rotation.
 
+    Channels i and i + D/2 rotate together, or stay.
     `row` counts the captured layers from 0. A product of query and key is multiplied by `scaling`, and before the
     softmax capped at `cap`, if that is not None. A query sees the last `window` keys, its own included, or all of them
     (None).
@@ -84,19 +85,21 @@ def evaluating(model: Any) -> Iterator[None]:
 def read_frequencies(decoder: Any, kv_heads: int, layers: Sequence[int]) -> tuple[Floats, float]:
     """Return the frequencies of every KV head and the factor on cosine and sine.
 
-    The frequencies are (K, D/2), or those of `layers`, (L, K, D/2), where layers differ.
+    The frequencies are (K, D/2), or those of `layers`, (L, K, D/2), where layers differ; 0 for channels that stay.
     """
     rotary = decoder.rotary_emb
-    for prefix in ("", f"{GLOBAL}_"):  # the latter where each type of layer has a rope
-        if not hasattr(rotary, f"{prefix}inv_freq"):
-            continue
+    if hasattr(rotary, "_inv_freq"):  # ours
+        theta, scale = rotary._inv_freq.double().cpu().numpy(), rotary.attention_scaling
+        theta = theta[list(layers)] if theta.ndim > 2 else theta
+    else:
+        prefix = "" if hasattr(rotary, "inv_freq") else f"{GLOBAL}_"  # the latter where each type of layer has a rope
         own = getattr(rotary, f"{prefix}inv_freq")
         if own.is_meta:  # kept elsewhere by accelerate, as weights are
             own = getattr(type(rotary)(decoder.config), f"{prefix}inv_freq")
-        theta = own.double().cpu().numpy()
-        return np.tile(theta, (kv_heads, 1)), float(getattr(rotary, f"{prefix}attention_scaling"))
-    theta = rotary._inv_freq.double().cpu().numpy()
-    return theta[list(layers)] if theta.ndim > 2 else theta, float(rotary.attention_scaling)
+        theta, scale = own.double().cpu().numpy(), getattr(rotary, f"{prefix}attention_scaling")
+        theta = np.tile(theta, (kv_heads, 1))
+    staying = decoder.layers[layers[0]].self_attn.head_dim // 2 - theta.shape[-1]
+    return np.pad(theta, [(0, 0)] * (theta.ndim - 1) + [(0, staying)]), float(scale)
 
 
 class _AllCapturedError(Exception):
@@ -120,7 +123,7 @@ class _AttentionCapture:
         self._family: Any = family_of(attention.config).attention  # whose methods know stock attention too
         self._take = take
         self._report = report
-        self._seen: tuple[torch.Tensor, ...] = ()
+        self._seen: dict[str, Any] = {}
 
     def attach(self) -> "list[RemovableHandle]":
         return [
@@ -129,27 +132,23 @@ class _AttentionCapture:
         ]
 
     def _see(self, module: Any, inputs: Any, named: Any) -> None:
-        from ropesearch.model.modeling_harpe import TablesByLayer
-
-        hidden = named["hidden_states"] if "hidden_states" in named else inputs[0]
-        tables = named["position_embeddings"] if "position_embeddings" in named else inputs[1]
-        if isinstance(tables, TablesByLayer):
-            tables = tables.of(self._attention.layer_idx, hidden.device)  # type: ignore[no-untyped-call]
-        cos, sin = tables
-        if cos.dim() == 3:  # stock: (1, S, D), the second half of the channels like the first
-            half = cos.shape[-1] // 2
-            cos, sin = cos[..., None, :half], sin[..., None, :half]
-        self._seen = hidden, cos[0], sin[0]  # tables (S, 1 or K, D/2)
+        self._seen["hidden"] = named["hidden_states"] if "hidden_states" in named else inputs[0]
+        self._seen["tables"] = named["position_embeddings"] if "position_embeddings" in named else inputs[1]
 
     def _hand_over(self, module: Any, inputs: Any, output: Any) -> None:
+        from torch.nn import functional
+
         from ropesearch.model.modeling_harpe import rotate
 
-        (hidden, cos, sin), self._seen = self._seen, ()
-        attention, family = self._attention, self._family
+        attention, family, hidden = self._attention, self._family, self._seen.pop("hidden")
         # Once more what the layer has made of them, since families differ in what lies between.
         query, key, _ = family._projected(attention, hidden)
         query, key = family._split(attention, query, key, (*hidden.shape[:-1], -1, attention.head_dim))
-        query, key = query[0], key[0]  # (S, H, D), (S, K, D)
+        cos, sin = self._cos_and_sin(hidden.device)
+        turning = 2 * cos.shape[-1]
+        query, key = self._paired(query[0], turning), self._paired(key[0], turning)  # (S, H, D), (S, K, D)
+        staying = (0, (attention.head_dim - turning) // 2)
+        cos, sin = functional.pad(cos, staying, value=1.0), functional.pad(sin, staying)
         # In the dtype of the model: what is measured is what the model does.
         rotated_key = rotate(key, cos, sin)
         if cos.shape[1] > 1:
@@ -160,3 +159,29 @@ class _AttentionCapture:
         cap: float | None = family._more_for_attention(attention).get("softcap")
         self._take(CapturedLayer(self._row, query, key, *rotated, attention.scaling, window, cap))
         self._report()
+
+    def _cos_and_sin(self, device: "torch.device") -> "tuple[torch.Tensor, torch.Tensor]":
+        """Tables of this layer, (S, 1 or K, R/2)."""
+        from ropesearch.model.modeling_harpe import TablesByLayer
+
+        tables = self._seen.pop("tables")
+        if isinstance(tables, TablesByLayer):
+            tables = tables.of(self._attention.layer_idx, device)  # type: ignore[no-untyped-call]
+        cos, sin = tables
+        if cos.dim() == 3:  # stock: (1, S, R), the second half of the channels like the first
+            half = cos.shape[-1] // 2
+            cos, sin = cos[..., None, :half], sin[..., None, :half]
+        return cos[0], sin[0]
+
+    def _paired(self, x: "torch.Tensor", turning: int) -> "torch.Tensor":
+        """Queries or keys with their channels in an order in which i and i + D/2 rotate together, or both stay."""
+        import torch
+
+        from ropesearch.model.modeling_harpe import rotate_neighbours
+
+        if self._family._rotate is rotate_neighbours:
+            first, second = x[..., 0:turning:2], x[..., 1:turning:2]
+        else:
+            first, second = x[..., :turning].chunk(2, dim=-1)
+        stay, stay_too = x[..., turning:].chunk(2, dim=-1)
+        return torch.cat((first, stay, second, stay_too), dim=-1)

@@ -149,19 +149,23 @@ class Decay:
         if _by_layer(values):
             values = tuple(values[layer] for layer in self.layers)
         theta, factor = scaled_inv_freq(values, self.model["head_dim"], rule if scaling == "keep" else {})
-        curve = self._model_curve(theta)
-        curve *= (factor / self.model.get("attention_factor", 1.0)) ** 2
-        return curve
+        staying = self.coefficients.shape[-1] - theta.shape[-1]
+        theta = np.pad(theta, [(0, 0)] * (theta.ndim - 1) + [(0, staying)])
+        return self._model_curve(theta, (factor / self.model.get("attention_factor", 1.0)) ** 2)
 
-    def _model_curve(self, theta: Floats) -> Curves:
-        """The model curve at the frequencies `theta`, (K, d/2), or (L, K, d/2) where layers differ."""
+    def _model_curve(self, theta: Floats, factor: float = 1.0) -> Curves:
+        """The model curve at the frequencies `theta`, (K, d/2), or (L, K, d/2) where layers differ.
+
+        `factor` is on the channels that rotate.
+        """
         n_layers, heads, half = self.coefficients.shape
+        factors = np.where(np.arange(half) < self.model["head_dim"] // 2, factor, 1.0) / np.sqrt(2 * half)
         out = np.empty((n_layers, heads, self.max_distance + 1), np.float32)
         rows = [(slice(None), theta)] if theta.ndim == 2 else [(slice(i, i + 1), own) for i, own in enumerate(theta)]
         for layers, of_layers in rows:
             for kv_head, frequencies in enumerate(of_layers):
                 of_group = slice(kv_head * self.group, (kv_head + 1) * self.group)
-                c = self.coefficients[layers, of_group] / np.sqrt(2 * half)
+                c = self.coefficients[layers, of_group] * factors
                 for first in range(0, self.max_distance + 1, DISTANCES_AT_ONCE):
                     m = np.arange(first, min(first + DISTANCES_AT_ONCE, self.max_distance + 1))
                     turns = m * frequencies[:, None]  # (d/2, distances)
@@ -170,7 +174,8 @@ class Decay:
 
     def unit_waveforms(self) -> Floats:
         """Return A_b(m) at the model's own frequencies, in logits, shape (K, M + 1), or (L, …) where layers differ."""
-        each = self.inv_freq.reshape(-1, self.inv_freq.shape[-1])
+        turning = self.inv_freq[..., : self.model["head_dim"] // 2]
+        each = turning.reshape(-1, turning.shape[-1])
         curves = np.array([waveform_of(theta, 0, self.max_distance) for theta in each])
         return curves.reshape(*self.inv_freq.shape[:-1], -1)
 

@@ -179,7 +179,9 @@ def _checked_facts(facts: dict[str, Any]) -> dict[str, Any]:
             raise ParameterError(name, value, "an object")
     heads = _integer(model, "heads", 1)
     kv_heads = checks.kv_heads(_integer(model, "kv_heads", 1), heads)
-    checks.head_dim(model["head_dim"])
+    turning = checks.head_dim(model["head_dim"])
+    if "whole_head_dim" in model and checks.head_dim(model["whole_head_dim"]) < turning:
+        raise ParameterError("whole_head_dim", model["whole_head_dim"], f"at least head_dim, {turning}")
     if not isinstance(model["name"], str):
         raise ParameterError("name", model["name"], "the name of the model")
     if not isinstance(texts, list) or not texts or not all(isinstance(text, dict) for text in texts):
@@ -240,7 +242,8 @@ def _unpack_arrays(packed: bytes, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def _expected_arrays(facts: Mapping[str, Any]) -> dict[str, tuple[type, tuple[int, ...]]]:
     """Types and shapes of the arrays."""
-    heads, kv_heads, head_dim = (facts["model"][key] for key in ("heads", "kv_heads", "head_dim"))
+    heads, kv_heads = (facts["model"][key] for key in ("heads", "kv_heads"))
+    head_dim = facts["model"].get("whole_head_dim", facts["model"]["head_dim"])
     by_head = (len(facts["layers"]), heads)
     points = facts["length"] // 2 + 1
     curves = (np.float32, (*by_head, points))

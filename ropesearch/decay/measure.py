@@ -105,12 +105,13 @@ def measure_decay(
     passages = read_passages(tokenizer, given, n, decoder.embed_tokens.num_embeddings)
     device = device_of(decoder)
     counts = {"n_layers": len(measured), "n_passages": len(passages)}
-    require_memory(Demand.of_decoder(decoder, identity, **counts, softmax=softmax, verify=verify), n, device)
+    shape = identity | {"head_dim": config.whole_head_dim}
+    require_memory(Demand.of_decoder(decoder, shape, **counts, softmax=softmax, verify=verify), n, device)
 
     report = counter(progress, "layers", len(passages) * len(measured) * (2 if verify else 1))
 
     def add_up(*, softmax: bool) -> PairSums:
-        sums = PairSums(len(measured), identity, n, len(passages), softmax=softmax)
+        sums = PairSums(len(measured), shape, n, len(passages), softmax=softmax)
         for i, passage in enumerate(passages):
             capture_layers(decoder, passage.ids, measured, partial(sums.add, i), report)
         return sums
@@ -118,7 +119,8 @@ def measure_decay(
     with evaluating(model), explaining_lack(n):
         sums = add_up(softmax=softmax)
         theta, scale = read_frequencies(decoder, identity["kv_heads"], measured)
-        coefficients, curves = sums.coefficients() * scale**2, sums.curves()
+        coefficients, curves = sums.coefficients(), sums.curves()
+        coefficients[..., : config.head_dim // 2] *= scale**2
         del sums  # before those of the second run
         verified = None
         if verify and base_set is not None:
@@ -175,13 +177,12 @@ def check_model(
     if config.model_type not in (*SUPPORTED, *MODEL_TYPES):
         msg = f"{name} is a model of type {config.model_type}; only {', '.join(SUPPORTED)} can be measured"
         raise InputError(msg)
-    if config.rotated_share != 1:
-        msg = f"{name} rotates {config.head_dim} of the {config.whole_head_dim} channels of each head: only models "
-        msg += "that rotate whole heads can be measured"
-        raise InputError(msg)
     if base_set is not None:
         check_fit(base_set, config, scaling)
-    return config.identity(), _check_layers(layers, config)
+    identity = config.identity()
+    if config.whole_head_dim != config.head_dim:
+        identity["whole_head_dim"] = config.whole_head_dim
+    return identity, _check_layers(layers, config)
 
 
 def _check_layers(layers: Sequence[int] | None, config: ModelConfig) -> tuple[int, ...]:

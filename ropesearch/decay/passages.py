@@ -9,6 +9,7 @@ import numpy as np
 
 from ropesearch.core import checks
 from ropesearch.core.errors import InputError, ParameterError
+from ropesearch.core.tokens import encode
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +66,7 @@ def read_passages(tokenizer: Any, texts: Mapping[str, Any], length: int, vocabul
 
 def leading(tokenizer: Any) -> list[int]:
     """What a tokenizer puts before every text: a <s>, or nothing."""
-    alone: list[int] = tokenizer("").input_ids
+    alone = encode(tokenizer, "")
     return alone[:1] if alone[:1] == [tokenizer.bos_token_id] else []
 
 
@@ -75,4 +76,4 @@ def _tokens(tokenizer: Any, text: Any) -> tuple[list[int], list[int]]:
         return [], [checks.integer("every token", token, 0) for token in np.asarray(text).ravel().tolist()]
     if tokenizer is None:
         raise InputError("the model has no tokenizer that loads; without one, texts must be token ids")
-    return leading(tokenizer), tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+    return leading(tokenizer), encode(tokenizer, text, add_special_tokens=False)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ropesearch.core import checks
 from ropesearch.core.errors import InputError, ParameterError, first_line, require_extra
+from ropesearch.core.tokens import check_known
 
 from .online import hub_answers
 from .reader import Reader
@@ -17,7 +18,7 @@ from .samples import Record
 from .spec import EvaluationSpec
 from .statistics import ratio_interval, wilson
 from .suite import Sample, Task, digest
-from .texts import require_tokenizer
+from .texts import encode, require_tokenizer
 
 SAMPLES = 500
 """Samples of a task of RULER, where no limit is given: as many as lm-eval makes."""
@@ -59,6 +60,8 @@ class _Question:
     context: str
     tokens: int
     distance: int | None
+    largest: int
+    """Token id."""
 
 
 class Harness:
@@ -223,20 +226,21 @@ def _questions(source: _Source, tokenizer: Any) -> Iterator[tuple[_Question, lis
     task.set_fewshot_seed(FEWSHOT_SEED)
     for number, doc in task.doc_iterator(limit=source.limit):
         context = task.fewshot_context(doc, examples, gen_prefix=task.doc_to_prefix(doc))
-        ids = tokenizer(context).input_ids
+        ids = encode(tokenizer, context, special=True)
         outputs: Sequence[str] = doc["outputs"] if task.config.task in NEEDLES else ()
         distance = _distance(tokenizer, context, outputs[0]) if len(outputs) == 1 else None
-        yield _Question(task, number, doc, context, len(ids), distance), ids
+        yield _Question(task, number, doc, context, len(ids), distance, max(ids, default=0)), ids
 
 
 def _distance(tokenizer: Any, context: str, needle: str) -> int:
     """Tokens from the end of a needle to the end of the prompt."""
-    return len(tokenizer(context[context.rfind(needle) + len(needle) :], add_special_tokens=False).input_ids)
+    return len(encode(tokenizer, context[context.rfind(needle) + len(needle) :]))
 
 
 def _scorer(tokenizer: Any, metric: str) -> Callable[[Reader, Sequence[Sample]], list[dict[str, Any]]]:
     def score(reader: Reader, samples: Sequence[Sample]) -> list[dict[str, Any]]:
         questions: list[_Question] = [sample.content for sample in samples]
+        check_known([question.largest for question in questions], reader.vocabulary)
         requests = [_requests(question, reader.chunk) for question in questions]
         everything = [request for group in requests for request in group]
         kind = everything[0].request_type

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ropesearch.core.machine import available_memory, readable_size
+from ropesearch.core.tokens import check_known
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +53,7 @@ class Reader:
         """
         import torch
 
+        self._check_known(ids)
         length = ids.shape[1]
         first = length - last  # the first token to score, predicted at the place before it
         found = []
@@ -80,6 +82,8 @@ class Reader:
         """
         import torch
 
+        self._check_known(ids)
+        check_known(among, self.vocabulary)
         chosen = torch.tensor(among, device=self.device)
         first = ids.shape[1] - last - 1
         found = [
@@ -91,6 +95,7 @@ class Reader:
         """Cache of transformers after reading `ids`, shape (B, L)."""
         import torch
 
+        self._check_known(ids)
         with torch.inference_mode():
             return self._prefill(ids)[0]
 
@@ -101,6 +106,7 @@ class Reader:
         """
         import torch
 
+        self._check_known(ids)
         # A layer with a window forgets what is outside, and cannot go back.
         windowed = any(getattr(layer, "is_sliding", False) for layer in cache.layers)
         used = copy.deepcopy(cache) if windowed else cache
@@ -117,6 +123,7 @@ class Reader:
         """The most likely continuation of each row of `ids`, shape (B, L), token by token; shape (B, n), on the CPU."""
         import torch
 
+        self._check_known(ids)
         found = []
         with torch.inference_mode():
             cache, out = self._prefill(ids)
@@ -179,6 +186,10 @@ class Reader:
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         cache = 2 * int(config.num_hidden_layers) * int(heads) * int(head_dim) * width
         return length * cache + self.chunk * self.vocabulary * 4
+
+    def _check_known(self, ids: "torch.Tensor") -> None:
+        """Raise InputError for a token that the model does not know: a GPU would fail over it for good."""
+        check_known([int(ids.max())], self.vocabulary)
 
     def _read(self, ids: "torch.Tensor", first: int) -> "Iterator[tuple[int, torch.Tensor]]":
         """Logits at the places from `first` to the end of `ids`, as (place of the first, (B, places, vocabulary))."""

@@ -24,6 +24,7 @@ import numpy as np
 from ropesearch.core.errors import InputError
 
 from .online import answers, hub_answers
+from .texts import encode
 
 NEEDLES: Mapping[str, Mapping[str, Any]] = {
     "niah_single_1": {"type_haystack": "repeat", "type_needle_k": "words", "type_needle_v": "numbers"},
@@ -270,7 +271,7 @@ def _too_short(length: int) -> CannotRunError:
 
 
 def _count(tokenizer: Any, text: str) -> int:
-    return len(tokenizer(text).input_ids)
+    return len(encode(tokenizer, text, special=True))
 
 
 def _seed(seed: int) -> None:

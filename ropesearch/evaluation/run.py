@@ -22,7 +22,8 @@ from ropesearch.core.model_source import ModelSource
 from ropesearch.core.progress import Progress
 from ropesearch.model.apply import apply_scheme, find_decoder
 from ropesearch.model.change import check_model, rope_change
-from ropesearch.model.load import load_model, load_tokenizer
+from ropesearch.model.load import load_model
+from ropesearch.model.tokenizer import load_tokenizer
 from ropesearch.schemes.grammar import parse_scheme
 from ropesearch.schemes.rules import Scheme, SelfExtend
 from ropesearch.training.models import identity, stock_config
@@ -289,7 +290,7 @@ class _OnDisk:
 
     @cached_property
     def tokenizer(self) -> Any:
-        return load_tokenizer(self.source)
+        return load_tokenizer(self.source, required=True)
 
     @contextmanager
     def loaded(self) -> Iterator[Any]:
@@ -317,8 +318,7 @@ def _run(
     ]
     suite = make_suite(spec, data, essays)
     for source in sources:
-        if isinstance(source, _OnDisk):  # before the first is scored
-            require_tokenizer(source.tokenizer, source.name)
+        require_tokenizer(source.tokenizer)  # of all models before the first is scored
     texts = dict(suite.describe())
     settings = {
         **spec.effective(),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+NEIGHBOURS_ROTATE = ("glm", "glm4")
 SCORES_AT_ONCE = 2**26
 """Scores that are held at once: a block of queries against all keys."""
 
@@ -77,6 +78,10 @@ def apply_self_extend(model: "nn.Module", scheme: SelfExtend) -> AppliedSelfExte
         raise InputError(msg)
     if not all(getattr(own.config, "no_rope_layers", None) or [True]):
         msg = f"{config.name} has layers without positions, which {scheme.name} would give some"
+        raise InputError(msg)
+    if config.rotated_share != 1 or config.model_type in NEIGHBOURS_ROTATE:
+        msg = f"{config.name} rotates a part of each head, or pairs of neighbouring channels, and {scheme.name} is for "
+        msg += "models that rotate whole heads, in pairs of halves"
         raise InputError(msg)
     applied = AppliedSelfExtend(own)
     name = "ropesearch_" + re.sub(r"\W", "_", scheme.name)  # a colon or a slash would mean a name on the hub

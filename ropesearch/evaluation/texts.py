@@ -10,6 +10,7 @@ import numpy as np
 
 from ropesearch.core.arrays import Counts
 from ropesearch.core.errors import InputError
+from ropesearch.core.tokens import encode as read_tokens
 from ropesearch.decay.passages import shipped_texts
 from ropesearch.training.sources import Source, find_sources
 
@@ -49,18 +50,16 @@ class Texts:
         return {source.name: source.digest() for source in self.sources} or {"texts of ropesearch": "own"}
 
 
-def require_tokenizer(tokenizer: Any, name: str = "the model") -> Any:
-    """Return the tokenizer; raises ValueError if the model of that name has none."""
+def require_tokenizer(tokenizer: Any) -> Any:
+    """Return the tokenizer; raises ValueError if the model has none."""
     if tokenizer is None:
-        msg = f"{name} has no tokenizer that loads, and an evaluation needs one"
-        raise InputError(msg)
+        raise InputError("the model has no tokenizer that loads, and an evaluation needs one")
     return tokenizer
 
 
 def encode(tokenizer: Any, text: str, *, special: bool = False) -> list[int]:
     """Token ids of a text; with `special`, also what the tokenizer puts before every text, such as a <s>."""
-    ids: list[int] = tokenizer(text, add_special_tokens=special, verbose=False).input_ids
-    return ids
+    return read_tokens(tokenizer, text, add_special_tokens=special)
 
 
 def continuation(tokenizer: Any, before: str, text: str) -> list[int]:

@@ -83,8 +83,8 @@ class RopeChange:
             changed.rope_parameters = copy.deepcopy(self.rope_parameters)
             # transformers prefers one that stands beside the rule to the rule's own.
             vars(changed).pop(BESIDE_THE_RULE, None)
-            if hasattr(changed, BESIDE_THE_RULE):  # a default of the class
-                changed.original_max_position_embeddings = changed.rope_parameters.get(BESIDE_THE_RULE)
+            if hasattr(changed, BESIDE_THE_RULE) and BESIDE_THE_RULE in changed.rope_parameters:  # a class's default
+                changed.original_max_position_embeddings = changed.rope_parameters[BESIDE_THE_RULE]
         if self.max_position_embeddings is not None:
             changed.max_position_embeddings = self.max_position_embeddings
         return changed

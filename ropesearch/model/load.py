@@ -19,10 +19,10 @@ from ropesearch.core.machine import readable_size, user_cache_folder
 from ropesearch.core.model_source import ModelSource
 from ropesearch.core.progress import Progress
 
+from .tokenizer import load_tokenizer
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-TOKENIZERS = ("tokenizer*", "vocab*", "tekken.json")
 
 
 def load_model(
@@ -97,19 +97,6 @@ def load_model(
     tokenizer = load_tokenizer(source)
     tell(f"unpacking {source.name}", 1, 1)
     return loaded.eval(), tokenizer
-
-
-def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase | None":
-    """Load the tokenizer of a model; None if it has none that loads without custom code."""
-    from transformers import AutoTokenizer
-
-    options = {} if source.gguf_file is None else {"gguf_file": source.gguf_file}
-    if not options and not any(file for pattern in TOKENIZERS for file in source.folder.glob(pattern)):
-        return None
-    try:
-        return AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False, **options)
-    except Exception:  # of many classes
-        return None
 
 
 def kept_folder(source: ModelSource) -> Path | None:

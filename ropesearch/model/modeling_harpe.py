@@ -1,9 +1,8 @@
 """Llama and its relatives with a RoPE base of its own for every KV head (HARPE, arXiv:2412.07171).
 
 `ropesearch apply` copies this file into every checkpoint that it writes, where `trust_remote_code=True` loads it. It
-needs only torch and transformers. Shapes: B sequences, S tokens, H query heads, K KV
-heads, G = H / K query heads to a KV head, D channels per head, of which the first R rotate (all, in most families), L
-layers.
+needs only torch and transformers. Shapes: B sequences, S tokens, L layers, H query heads, K KV heads, G = H / K query
+heads to a KV head, D channels per head, of which the first R rotate (all, in most families).
 """
 
 import copy
@@ -50,9 +49,6 @@ class PerHeadConfig:
     transformers 4: it does not know `rope_parameters`, and its stock classes would load the model with a base of 10000.
     So they raise on the unknown type.
     """
-
-    # Tensor parallelism would give a device some of the KV heads, but the tables of all of them.
-    base_model_tp_plan = None
 
     def convert_rope_params_to_dict(self, *args, **kwargs):
         """Read the file as transformers does, without what `to_dict` adds to it."""
@@ -221,7 +217,7 @@ def _frequencies(config, rope, bases=None):
         for base in bases:
             with_one = copy.copy(config)
             with_one.rope_parameters = {**rule, "rope_theta": base}
-            if rope is not config.rope_parameters:
+            if GLOBAL in config.rope_parameters:
                 with_one.rope_parameters.pop("truncate", None)  # which transformers overlooks in a rope by layer type
             row, factor = ROPE_INIT_FUNCTIONS[rule["rope_type"]](with_one, "cpu")
             rows.append(row)
@@ -301,10 +297,11 @@ class PerHeadAttention:
 
     def _turned(self, query, key, cos, sin):
         """Rotate queries and keys by tables (B or 1, S, K, R/2)."""
+        if cos.shape[2] not in (1, key.shape[2]):  # tensor parallelism gave this device some of the KV heads
+            heads = key.shape[2]
+            first = _first_head(self, heads, cos.shape[2])
+            cos, sin = cos[:, :, first : first + heads], sin[:, :, first : first + heads]
         kv_heads = cos.shape[2]
-        if kv_heads not in (1, key.shape[2]):
-            msg = f"{key.shape[2]} KV heads, but bases for {kv_heads}: a layer cannot be split over devices"
-            raise ValueError(msg)
         groups = query.unflatten(2, (kv_heads, -1))  # (B, S, K, G, D)
         query = self._rotate(groups, cos.unsqueeze(3), sin.unsqueeze(3)).flatten(2, 3)
         return query, self._rotate(key, cos, sin)
@@ -318,6 +315,20 @@ class PerHeadAttention:
 
     def _finished(self, output):
         return self.o_proj(output)
+
+
+def _first_head(attention, heads, kv_heads):
+    """Return the first of the KV heads that tensor parallelism gave this device, of all the heads of a layer."""
+    projection = getattr(attention, "k_proj", None) or getattr(attention, "qkv_proj", None)
+    rank, size = getattr(projection, "tp_rank", None), getattr(projection, "tp_size", None)  # of vLLM's layers
+    if rank is None:
+        mesh = getattr(getattr(projection, "weight", None), "device_mesh", None)  # of transformers' tensors
+        if mesh is None:
+            msg = f"{heads} KV heads, but bases for {kv_heads}: nothing says which of them this device has"
+            raise ValueError(msg)
+        mesh = mesh["tp"] if mesh.ndim > 1 else mesh
+        rank, size = mesh.get_local_rank(), mesh.size()
+    return rank * kv_heads // size
 
 
 class FusedProjection:

@@ -25,7 +25,8 @@ from .companions import (
     read_json,
     write_json,
 )
-from .load import as_kept, keep, load_model, load_tokenizer, require_room, some
+from .load import as_kept, keep, load_model, require_room, some
+from .tokenizer import check_tokenizer_files, load_tokenizer
 from .weights import DEFAULT_SHARD, WeightFormat, plan_weights, write_weights
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ def _copy(source: ModelSource, asked: _Asked, output: Path, progress: Progress |
 
     others = find_companions(folder)
     check_links([folder / "config.json", *weights, *others], folder)
+    check_tokenizer_files(folder)
     copied, plan, files = [*weights, *others], {}, [file for file in weights if file.suffix != ".json"]
     if not form.is_own:
         copied, plan = others, plan_weights(files, changed.all_tied_weights_keys, form)

@@ -36,6 +36,8 @@ def section_of_bases(
     name: str, heads_of: BaseSet | Scheme, max_distance: int, *, progress: Progress | None = None
 ) -> Section:
     """Make the section of a base set or a scheme; `progress` counts its heads."""
+    if isinstance(heads_of, BaseSet):
+        heads_of.of_all_layers("a section of a page")
     scheme = Scheme.of(heads_of) if isinstance(heads_of, BaseSet) else heads_of
     drawn = _Heads(scheme)
     if drawn.n * (max_distance + 1) > MOST_VALUES:

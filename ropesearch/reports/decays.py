@@ -35,7 +35,7 @@ def section_of_decay(name: str, decay: Decay, *, share: int = 1) -> Section:
         "distances": f"0 to {decay.max_distance:,}",
     }
     if decay.bases is not None:
-        low, high = (short_number(end) for end in (min(decay.bases), max(decay.bases)))
+        low, high = (short_number(end) for end in (np.min(decay.bases), np.max(decay.bases)))
         about["predicted for bases"] = low if low == high else f"{low} to {high}"
     summary = decay.summary()
     names = {key: label for key, label in (NAMES | CHANGE_NAMES).items() if key in decay.figures}
@@ -146,4 +146,5 @@ def _ends(curves: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
     """Return the lowest and highest value of each head over all curves, (layers, heads, 2)."""
     low = np.fmin.reduce([np.fmin.reduce(values, axis=-1) for values in curves]).astype(np.float64)
     high = np.fmax.reduce([np.fmax.reduce(values, axis=-1) for values in curves]).astype(np.float64)
-    return np.nan_to_num(np.stack([low, high], axis=-1))
+    ends: npt.NDArray[np.float64] = np.nan_to_num(np.stack([low, high], axis=-1))
+    return ends

@@ -64,7 +64,7 @@ def _chart(label: str, x: str, y: dict[str, Any], lines: list[dict[str, Any]], l
         "x": {"label": x, "log": log},
         "y": y,
         "lines": lines,
-        "ticks": places if len(places) < 10 else None,
+        "ticks": places if len(places) < 10 and all(at == int(at) for at in places) else None,
     }
 
 

@@ -54,9 +54,8 @@ def table(
     body = tag("table", tag("thead", head), tag("tbody", *lines))
     above = tag("p", caption, class_="caption")
     notes = [tag("p", remark, class_="remark") for remark in remarks]
-    return Html(
-        above + tag("div", body, class_="wide", tabindex="0", role="region", aria_label=caption) + "".join(notes)
-    )
+    region = tag("div", body, class_="wide", tabindex="0", role="region", aria_label=caption)
+    return Html("".join([above, region, *notes]))
 
 
 def folded(summary: str, *children: str) -> Html:

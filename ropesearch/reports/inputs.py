@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,7 +85,7 @@ def find(source: Readable) -> tuple[str, Found]:
 def _found_in_file(name: str) -> Found:
     if is_sweep_file(name):
         return Sweep(read_sweep(name))
-    readers = {BASE_SET: BaseSet.load, DECAY: Decay.load, RESULTS: Evaluated.load}
+    readers: dict[Any, Callable[[str], Found]] = {BASE_SET: BaseSet.load, DECAY: Decay.load, RESULTS: Evaluated.load}
     found = _format_of(name)
     if found not in readers:
         msg = f"{name} is nothing that a page can be made of: it has the format {shown(found)}, and must be {KINDS}"

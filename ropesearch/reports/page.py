@@ -69,9 +69,8 @@ def _section(i: int, section: Section, figures: list[dict[str, Any]], *, alone: 
         if isinstance(part, Html):
             parts.append(part)
         else:
-            parts.append(
-                tag("div", class_="figure half" if part.get("half") else "figure", data_figure=str(len(figures)))
-            )
+            size = "figure half" if part.get("half") else "figure"
+            parts.append(tag("div", class_=size, data_figure=str(len(figures))))
             figures.append(part)
     kind = tag("span", section.kind, class_="kind")
     heading = tag("h2", section.kind.capitalize()) if alone else tag("h2", section.title, " ", kind)

@@ -23,7 +23,10 @@ def section_of_sweep(name: str, rows: Sequence[Mapping[str, Any]]) -> Section:
     known = [row for row in rows if row.get("coverage")]
     figures = [key for key in SWEEP_FIGURES if any(row["coverage"].get(key) is not None for row in known)]
     body: list[Html | dict[str, Any]] = []
-    if figures and (numbers := varied_numbers(known)):
+    numbers = varied_numbers(known) if known else []
+    if all(row["point"].get("kv_heads") == row["point"].get("heads") for row in known):
+        numbers = [option for option in numbers if option != "kv_heads"]
+    if figures and numbers:
         body.append(
             {
                 "kind": "sweep",

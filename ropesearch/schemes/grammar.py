@@ -255,7 +255,7 @@ def _dynamic(words: _Words) -> Scheme:
 
 def _llama3(words: _Words) -> Scheme:
     low, high = (
-        words.option(key, lambda name, value: checks.number(name, value, "a finite number above 0", above=0.0), default)
+        words.option(key, checks.positive, default)
         for key, default in (("low_freq_factor", 1.0), ("high_freq_factor", 4.0))
     )
     if high <= low:

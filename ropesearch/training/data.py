@@ -20,6 +20,7 @@ import numpy.typing as npt
 from ropesearch.core.errors import InputError
 from ropesearch.core.files import new_folder, read_file, read_versioned, write_whole
 from ropesearch.core.progress import Progress
+from ropesearch.core.tokens import check_known, encode
 
 from .sources import Source
 from .spec import Stage, TrainSpec
@@ -131,7 +132,8 @@ def prepare_tokens(
         nonlocal done
         for batch in _batches(source.documents(text_key, source_key)):
             for ids, (_, value) in zip(_encoded(tokenizer, [text for text, _ in batch]), batch, strict=True):
-                _check_ids(ids, vocabulary)
+                if vocabulary is not None:
+                    check_known(ids, vocabulary)
                 yield value, np.asarray(ids, dtype=kind).tobytes()
             done += sum(len(text) for text, _ in batch)
             if progress is not None:
@@ -196,14 +198,8 @@ def _batches(documents: Iterator[tuple[str, str | None]]) -> Iterator[list[tuple
 
 def _encoded(tokenizer: Any, texts: list[str]) -> Iterator[list[int]]:
     end = tokenizer.eos_token_id
-    for ids in tokenizer(texts, verbose=False, return_attention_mask=False)["input_ids"]:
+    for ids in encode(tokenizer, texts, return_attention_mask=False):
         yield ids if end is None or (ids and ids[-1] == end) else [*ids, end]
-
-
-def _check_ids(ids: list[int], vocabulary: int | None) -> None:
-    if vocabulary is not None and ids and max(ids) >= vocabulary:
-        msg = f"the tokenizer has a token {max(ids)}, and the model knows {vocabulary}: they do not belong together"
-        raise InputError(msg)
 
 
 @dataclass(frozen=True)

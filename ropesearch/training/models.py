@@ -9,7 +9,7 @@ from ropesearch.core.errors import InputError, first_line
 from ropesearch.core.model_source import ModelSource
 from ropesearch.model.apply import apply_scheme
 from ropesearch.model.load import load_model
-from ropesearch.model.load import load_tokenizer as find_tokenizer
+from ropesearch.model.tokenizer import load_tokenizer as find_tokenizer
 from ropesearch.schemes.grammar import parse_scheme
 
 CHECKPOINTED_FROM = 2048
@@ -27,11 +27,7 @@ def identity(source: ModelSource) -> dict[str, Any]:
 
 def load_tokenizer(source: ModelSource) -> Any:
     """Tokenizer of a model; raises ValueError if it has none."""
-    tokenizer = find_tokenizer(source)
-    if tokenizer is None:
-        msg = f"{source.name} has no tokenizer that can be loaded"
-        raise InputError(msg)
-    return tokenizer
+    return find_tokenizer(source, required=True)
 
 
 def stock_config(source: ModelSource) -> Any:

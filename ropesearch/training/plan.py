@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from ropesearch.core import checks
 from ropesearch.core.errors import ParameterError
 from ropesearch.core.machine import readable_size
+from ropesearch.core.model_config import GLOBAL
 from ropesearch.core.model_source import ModelSource
 from ropesearch.model.apply import find_decoder
 
@@ -214,8 +215,8 @@ class _Costs:
         decoder = find_decoder(whole)
         self.layers = len(decoder.layers)
         self.layer = sum(p.numel() for p in decoder.layers[0].parameters())
-        attention = decoder.layers[0].self_attn
-        self.width = attention.o_proj.weight.shape[1]  # of all query heads together
+        # Of all query heads together.
+        self.width = decoder.config.num_attention_heads * decoder.layers[0].self_attn.head_dim
 
     def flops_per_token(self, length: int) -> float:
         """6 for each weight, and causal attention: 6 · layers · width · length, forward and backward."""
@@ -272,8 +273,9 @@ class _Costs:
 
         config = copy.deepcopy(self.config)
         config.num_hidden_layers = 1
+        by_type = GLOBAL in (config.rope_parameters or {})  # each type of layer has a rope
         if getattr(config, "layer_types", None):
-            config.layer_types = config.layer_types[:1]
+            config.layer_types = [GLOBAL] if by_type else config.layer_types[:1]
         with FakeTensorMode(allow_non_fake_inputs=True):
             model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
             models.put_scheme(model, self.stage.scheme, tokens)
@@ -283,7 +285,7 @@ class _Costs:
             _drop_gradients(layer)
             x = torch.empty(1, tokens, self.hidden, requires_grad=True)
             with _Alive() as alive:
-                tables = decoder.rotary_emb(x, torch.arange(tokens)[None])
+                tables = decoder.rotary_emb(x, torch.arange(tokens)[None], *[GLOBAL] * by_type)
             table_bytes = alive.now
             with _Alive() as alive, _autocast(self.bf16):
                 y = layer(x, position_embeddings=tables, attention_mask=None)

@@ -1,5 +1,6 @@
 """Where training text comes from: JSON lines, Parquet, text, folders of them, or data sets on the hub."""
 
+import gzip
 import hashlib
 import os
 import re
@@ -11,12 +12,12 @@ from typing import Any
 
 from ropesearch.core import checks
 from ropesearch.core.errors import InputError, first_line, shown
-from ropesearch.core.model_source import quiet_hub
+from ropesearch.core.model_source import HUB_NAME, quiet_hub
 
 BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".txt": "text", ".md": "text"}
 COMPRESSED = (".gz", ".zst")
 KINDS = "a file or folder of .jsonl (also .gz, .zst), .parquet or .txt, or a data set on the hub such as org/name"
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.-]+)?")
+_HUB_DATA = re.compile(HUB_NAME.pattern + r"(:[\w.-]+)?")
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Source:
                 msg = f"{name} is not text that can be read: --data takes {KINDS}"
                 raise InputError(msg)
             return cls(name, (path,))
-        if HUB_NAME.fullmatch(name) and not _builder(path):
+        if _HUB_DATA.fullmatch(name) and not _builder(path):
             return cls(name, ())
         msg = f"{shown(name) if len(name) > 80 else name or 'an empty path'} does not exist: --data takes {KINDS}"
         raise InputError(msg)
@@ -93,8 +94,8 @@ class Source:
             return
         # One by one: files of one source may have other columns beside the text.
         builder = str(_builder(file))
-        if builder == "json" and file.suffix.lower() not in COMPRESSED:
-            with file.open("rb") as content:
+        if builder == "json":
+            with _opened(file) as content:
                 first = content.read(4096).lstrip()[:1]
             if first not in (b"{", b"["):  # a null there would make datasets' reader crash
                 msg = f"{file} cannot be read: it begins with neither {{ nor ["
@@ -120,6 +121,17 @@ def find_sources(data: Sequence[str | os.PathLike[str]]) -> tuple[Source, ...]:
     if not data:
         raise InputError("data must name text to train on: " + KINDS)
     return tuple(Source.find(text) for text in data)
+
+
+def _opened(file: Path) -> Any:
+    """Open a file for reading its bytes, unpacked."""
+    if file.suffix.lower() == ".gz":
+        return gzip.open(file)
+    if file.suffix.lower() == ".zst":
+        import zstandard
+
+        return zstandard.open(file, "rb")
+    return file.open("rb")
 
 
 def _builder(file: Path) -> str | None:

@@ -146,10 +146,6 @@ def _moment(name: str, value: Any) -> float:
     return result
 
 
-_positive = partial(checks.number, requirement="a finite number above 0", above=0.0)
-_not_negative = partial(checks.number, requirement="a finite number of at least 0", least=0.0)
-
-
 @dataclass(frozen=True, kw_only=True)
 class TrainSpec:
     """Every option that shapes a trained model, checked, beside the model and the data.
@@ -167,17 +163,17 @@ class TrainSpec:
 
     stages: tuple[Stage, ...] = _option(_stages, "Stages of training, in order; lengths never fall.")
     batch_tokens: int = _option(whole_number, "Tokens of one optimizer step, a multiple of every length.", 4194304)
-    learning_rate: float = _option(_positive, "Peak learning rate of AdamW.", 2e-5)
+    learning_rate: float = _option(checks.positive, "Peak learning rate of AdamW.", 2e-5)
     beta1: float = _option(_moment, "AdamW: decay of the mean of gradients.", 0.9)
     beta2: float = _option(_moment, "AdamW: decay of the mean of squared gradients.", 0.95)
-    weight_decay: float = _option(_not_negative, "AdamW: weight decay.", 0.0)
+    weight_decay: float = _option(checks.not_negative, "AdamW: weight decay.", 0.0)
     warmup_steps: int = _option(partial(checks.integer, least=0), "Steps of linear warm-up, in each stage.", 20)
     schedule: str = _option(
         partial(checks.choice, choices=SCHEDULES),
         "Learning rate after the warm-up: constant_with_warmup, linear or cosine; constant takes no warm-up.",
         "constant_with_warmup",
     )
-    max_grad_norm: float = _option(_not_negative, "Clip gradients to this norm; 0 does not clip.", 1.0)
+    max_grad_norm: float = _option(checks.not_negative, "Clip gradients to this norm; 0 does not clip.", 1.0)
     seed: int = _option(partial(checks.integer, least=0), "Seed of the order of documents and of dropout.", 0)
     mask_documents: bool = _option(
         checks.truth,

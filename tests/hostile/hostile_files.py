@@ -62,10 +62,11 @@ class Planted:
 
 @dataclass(frozen=True)
 class Case:
-    """A command that reads hostile files."""
+    """A command that reads hostile files; some only transformers can judge, and it takes what time it takes."""
 
     name: str
     arguments: list[str]
+    read_by_us: bool = True
 
 
 def make(folder: Path, *, all_of_them: bool = True) -> Iterator[Case]:
@@ -82,6 +83,7 @@ def make(folder: Path, *, all_of_them: bool = True) -> Iterator[Case]:
     if all_of_them:
         yield from bombs(folder)
         yield from models(folder)
+        yield from tokenizers(folder)
 
 
 # Texts that are wrong whatever they should be
@@ -522,6 +524,124 @@ def models(folder: Path) -> Iterator[Case]:
         own.mkdir()
         (own / "config.json").symlink_to(f"../{special}.json")
         yield Case(f"model config-{special}", ["apply", own.name, "--scheme", "abf:5e5", "-o", "never"])
+
+
+# Tokenizers
+
+TOKENIZER: dict[str, Any] = {
+    "version": "1.0",
+    "truncation": None,
+    "padding": None,
+    "added_tokens": [],
+    "normalizer": None,
+    "pre_tokenizer": {"type": "WhitespaceSplit"},
+    "post_processor": None,
+    "decoder": None,
+    "model": {"type": "WordLevel", "vocab": {"a": 0, "<unk>": 1}, "unk_token": "<unk>"},
+}
+TOKENIZER_CONFIG = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "<unk>"}
+ADDED = {"special": True, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+CODE = "import os; os.mkdir('code-ran')"
+
+
+def tokenizer_model(folder: Path, name: str, **files: bytes | str) -> Path:
+    """Write the folder of a model with these files of a tokenizer."""
+    own = folder / f"tokenizer-{name}"
+    own.mkdir()
+    write(own, "config.json", json.dumps(CONFIG))
+    write(own, "model.safetensors", safetensors())
+    for file, content in files.items():
+        write(own, file.replace("__", "."), content)
+    return own
+
+
+def tokenizers(folder: Path) -> Iterator[Case]:
+    """Spoil the tokenizers of models."""
+    write(folder, "words.txt", "some words of English " * 100)
+    write(folder, "two.json", base_set(heads=HEADS, kv_heads=2))
+    good = json.dumps(TOKENIZER)
+
+    def refused(name: str, own: Path, *commands: str, read_by_us: bool = True) -> Iterator[Case]:
+        arguments = {
+            "apply": ["apply", own.name, "--bases", "two.json", "-o", f"never-{name}"],
+            "train": ["train", own.name, "--data", "words.txt", "--length", "16", "--tokens", "32", "--batch-tokens"],
+            "evaluate": ["evaluate", own.name, "--suite", "recall", "--pairs", "2", "--lengths", "256", "-o"],
+        }
+        arguments["train"] += ["16", "-o", f"never-{name}"]
+        arguments["evaluate"] += [f"never-{name}.json"]
+        for command in commands or arguments:
+            yield Case(f"tokenizer {name}, {command}", arguments[command], read_by_us)
+
+    # What we read ourselves, and every command refuses.
+    texts = broken_texts(good)
+    ours = ("empty", "cut-off", "nested-lists", "nested-lists-closed", "nested-objects", "utf-16", "zeros")
+    for kind in (*ours, "not-an-object", "a-number-of-5000-digits", "a-million-lists"):
+        yield from refused(kind, tokenizer_model(folder, kind, tokenizer__json=texts[kind]))
+        own = tokenizer_model(folder, f"config-{kind}", tokenizer__json=good, tokenizer_config__json=texts[kind])
+        yield from refused(f"config-{kind}", own)
+    objects = '{"a": [' + "{}," * 600_000 + "{}]}"
+    own = tokenizer_model(folder, "config-million-objects", tokenizer__json=good, tokenizer_config__json=objects)
+    yield from refused("config-million-objects", own)
+    for special in ("pipe", "device", "sparse", "loop", "nowhere"):
+        for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+            name = f"{special}-{file}"
+            own = tokenizer_model(folder, name, **{} if file == "tokenizer.json" else {"tokenizer__json": good})
+            (own / file).symlink_to(f"../{special}.json")
+            yield from refused(name, own)
+    own = tokenizer_model(folder, "passwords", tokenizer__json=good)
+    (own / "vocab.txt").symlink_to("/etc/passwd")
+    yield from refused("passwords", own, "apply")
+
+    # What only transformers can judge. A copy takes such a tokenizer along as it is.
+    def changed(name: str, tokenizer: dict[str, Any], config: dict[str, Any] | None = None) -> Iterator[Case]:
+        settings = TOKENIZER_CONFIG | (config or {})
+        texts = {"tokenizer__json": json.dumps(TOKENIZER | tokenizer), "tokenizer_config__json": json.dumps(settings)}
+        own = tokenizer_model(folder, name, **texts)
+        return refused(name, own, "train", "evaluate", read_by_us=False)
+
+    deep = '{"a":' * DEEP + "1" + "}" * DEEP
+    own = tokenizer_model(folder, "nested-objects-closed", tokenizer__json=deep)
+    yield from refused("nested-objects-closed", own, "train", "evaluate", read_by_us=False)
+    own = tokenizer_model(folder, "config-nested-closed", tokenizer__json=good, tokenizer_config__json=deep)
+    yield from refused("config-nested-closed", own, read_by_us=False)
+    for file in ("tokenizer.model", "tokenizer.tiktoken"):
+        for kind, content in {
+            "garbage": bytes(range(256)) * 40,
+            "claims": b"\x0a\xff\xff\xff\xff\x7f",
+            "pickle": pickle.dumps(Planted()),
+        }.items():
+            own = tokenizer_model(folder, f"{file}-{kind}", **{file.replace(".", "__"): content})
+            (own / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "LlamaTokenizer"}))
+            yield from refused(f"{file}-{kind}", own, "train", "evaluate", read_by_us=False)
+    code = {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}}
+    texts_of_code = {"tokenizer_config__json": json.dumps(code), "evil__py": CODE}
+    yield from refused("code", tokenizer_model(folder, "code", **texts_of_code), "train", "evaluate", read_by_us=False)
+    words = {"a": 0, "<unk>": 1}
+    token = ADDED | {"content": "<unk>", "id": 1}
+    for kind, tokenizer in {
+        "model-null": {"model": None},
+        "model-a-list": {"model": [1]},
+        "vocab-negative": {"model": TOKENIZER["model"] | {"vocab": words | {"b": -1}}},
+        "vocab-10^18": {"model": TOKENIZER["model"] | {"vocab": words | {"b": 10**18}}},
+        "ids-beyond-the-model": {"model": TOKENIZER["model"] | {"vocab": {"a": 0, "<unk>": 4 * 10**9}}},
+        "no-unknown-word": {"model": TOKENIZER["model"] | {"vocab": {"a": 0}}},
+        "added-10^18": {"added_tokens": [token | {"id": 10**18}]},
+        "added-negative": {"added_tokens": [token | {"id": -1}]},
+        "pattern-broken": {"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "((("}, "behavior": "Isolated"}},
+        "merges-of-none": {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a b"]}},
+        "unigram-beyond": {"model": {"type": "Unigram", "unk_id": HUGE, "vocab": [["a", 0.0]]}},
+        "cut-to-nothing": {
+            "truncation": {"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 9}
+        },
+    }.items():
+        yield from changed(kind, tokenizer)
+    for kind, settings in {
+        "class-a-list": {"tokenizer_class": ["Evil"]},
+        "added-of-text": {"added_tokens_decoder": {"x": 1}},
+        "extra-tokens-a-number": {"extra_special_tokens": 5},
+        "template-of-numbers": {"chat_template": [1, 2]},
+    }.items():
+        yield from changed(kind, {}, settings)
 
 
 if __name__ == "__main__":

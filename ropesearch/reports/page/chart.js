@@ -55,10 +55,10 @@ function formatted(value, digits = null) {
   return value.toLocaleString("en-US", options).replace("-", "−");
 }
 
-/** A number on an axis: 131k is 131,000; small ones as they are. */
+/** A number on an axis: whole thousands and millions have a letter, others are as they are. */
 function short(value) {
   const size = Math.abs(value);
-  const [divisor, unit] = size >= 1e6 ? [1e6, "M"] : size >= 1e4 ? [1e3, "k"] : [1, ""];
+  const [divisor, unit] = size >= 1e6 && size % 1e4 === 0 ? [1e6, "M"] : size >= 1e4 && size % 100 === 0 ? [1e3, "k"] : [1, ""];
   return (value / divisor).toLocaleString("en-US", { maximumSignificantDigits: 5 }).replace("-", "−") + unit;
 }
 
