@@ -34,8 +34,9 @@ def test_attention_functions_are_looked_up_in_the_form_that_vllm_reads():
 
 @pytest.mark.slow
 @pytest.mark.skipif(PYTHON is None, reason="ROPESEARCH_VLLM_PYTHON names no Python of an environment with vLLM")
+@pytest.mark.parametrize("by_layer", [False, True], ids=["one set", "layers differ"])
 @pytest.mark.parametrize("eager", [True, False], ids=["eager", "compiled"])
-def test_vllm_computes_what_transformers_does(tmp_path, eager):
+def test_vllm_computes_what_transformers_does(tmp_path, eager, by_layer):
     """Heads that share keys, a prompt in chunks, three requests at once, and prefixes from the cache."""
     config = LlamaConfig(
         vocab_size=101,
@@ -52,7 +53,8 @@ def test_vllm_computes_what_transformers_does(tmp_path, eager):
     torch.manual_seed(1)
     stock = LlamaForCausalLM(config).eval()
     stock.save_pretrained(tmp_path / "stock")
-    apply_to_checkpoint(tmp_path / "stock", base_set((20000.0, 5e6), head_dim=32), tmp_path / "out")
+    bases = [(5e6, 300.0), (20000.0, 5e6), (1e5, 1e5)] if by_layer else (20000.0, 5e6)
+    apply_to_checkpoint(tmp_path / "stock", base_set(bases, head_dim=32), tmp_path / "out")
     long, short = tokens(150).tolist(), tokens(40, seed=1).tolist()
     prompts = [long, long[:100] + short, short]
 

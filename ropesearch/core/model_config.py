@@ -347,8 +347,8 @@ class ModelConfig:
         rope = self._rope
         if not isinstance(rope, Mapping):
             return str(rope)
-        if any(isinstance(value, Mapping) for value in rope.values()):
-            return BY_LAYER_TYPE
+        if "bases" not in rope and any(isinstance(value, Mapping) for value in rope.values()):
+            return BY_LAYER_TYPE  # beside bases it is the rule that is applied to each of them
         return str(rope.get("rope_type", rope.get("type", "default")))
 
     @property

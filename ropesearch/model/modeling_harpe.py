@@ -243,9 +243,13 @@ def _frequencies(config, rope, bases=None):
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Rotate the channel pairs (i, i + R/2) of `x`, (..., D), by tables that broadcast to (..., R/2), and no others."""
-    half = cos.shape[-1]
-    a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
-    return torch.cat((a * cos - b * sin, b * cos + a * sin, rest), dim=-1).to(x.dtype)
+    # As few operations as can be: each costs more than its arithmetic where one token is decoded at a time.
+    half, rest = cos.shape[-1], ()
+    if x.shape[-1] == 2 * half:
+        a, b = x.chunk(2, dim=-1)
+    else:
+        a, b, *rest = x.split((half, half, x.shape[-1] - 2 * half), dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin, *rest), dim=-1).to(x.dtype)
 
 
 def rotate_neighbours(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -319,7 +323,7 @@ class PerHeadAttention:
             first = _first_head(self, heads, cos.shape[2])
             cos, sin = cos[:, :, first : first + heads], sin[:, :, first : first + heads]
         kv_heads = cos.shape[2]
-        groups = query.unflatten(2, (kv_heads, -1))  # (B, S, K, G, D)
+        groups = query.view(*query.shape[:2], kv_heads, -1, query.shape[-1])  # (B, S, K, G, D)
         query = self._rotate(groups, cos.unsqueeze(3), sin.unsqueeze(3)).flatten(2, 3)
         return query, self._rotate(key, cos, sin)
 
@@ -450,7 +454,7 @@ def _refuse_packing(position_ids):
 
     Each would see those before it. Padded batches have a mask, and a compiled model cannot look at values.
     """
-    if position_ids is None or torch.compiler.is_compiling() or position_ids.is_meta:
+    if position_ids is None or position_ids.shape[-1] == 1 or torch.compiler.is_compiling() or position_ids.is_meta:
         return
     if (position_ids[..., 1:] < position_ids[..., :-1]).any():
         msg = "position_ids start again in the middle: packed sequences need use_cache=False to be kept apart"
