@@ -167,6 +167,16 @@ class ModelConfig:
         """The model type, as transformers names it."""
         return self.content.get("model_type")
 
+    @property
+    def inner_type(self) -> str | None:
+        """The type of the language model, which differs in a model of text and images."""
+        return self._language.get("model_type")
+
+    @property
+    def three_positions(self) -> bool:
+        """Whether each token has three positions, in time, height and width (mrope)."""
+        return isinstance(self._rope, Mapping) and "mrope_section" in self._rope
+
     @cached_property
     def _language(self) -> Mapping[str, Any]:
         """The settings of the language model; a model of text and images keeps them in `text_config`."""
