@@ -1,8 +1,8 @@
 """Load a checkpoint split over processes by transformers, and write its logits; run by torchrun.
 
 torchrun --nproc-per-node 2 tensor_parallel.py FOLDER RESULT TOKENS, TOKENS a JSON list of lists. RESULT, by the first
-process, holds the logits of a whole pass, those of a pass with a cache, token by token from the tenth on, and whether weights
-are split.
+process, holds the logits of a whole pass, those of a pass with a cache, token by token from the tenth on, and whether
+weights are split.
 """
 
 import json
