@@ -40,6 +40,7 @@ def model(tmp_path_factory):
             text = " ".join(f"w{i}" for i in random.integers(1, toys.VOCABULARY, size))
             file.write(json.dumps({"text": text}) + "\n")
     toys.sets("llama-grouped")[1].save(folder / "bases.json")
+    toys.sets_by_layer("llama-grouped")[1].save(folder / "layers.json")
     return folder
 
 
@@ -61,14 +62,14 @@ def losses(output):
     return [line["loss"] for line in RunFolder(output).read_metrics()]
 
 
-@pytest.mark.parametrize("scheme", [None, "harpe"])
+@pytest.mark.parametrize("scheme", [None, "bases.json", "layers.json"])
 def test_losses_are_those_of_plain_trainer(model, tmp_path, scheme):
-    made = spec(scheme=f"harpe:{model}/bases.json" if scheme else None)
+    made = spec(scheme=f"harpe:{model}/{scheme}" if scheme else None)
     last = train(model, tmp_path / "run", made)
 
     stock = AutoModelForCausalLM.from_pretrained(model)
     if scheme:
-        apply_bases(stock, BaseSet.load(model / "bases.json"))
+        apply_bases(stock, BaseSet.load(model / scheme))
     file = TokenFile.open(next((tmp_path / "run" / "tokens").iterdir()))
     rows = Rows.load(tmp_path / "run" / "order-1.npz")
     collate = Collator(file, rows, mask_documents=False)

@@ -465,8 +465,8 @@ class Waveforms {
     const pool = this.pooled;
     const best = pool.reduce((a, b) => (values[b] > values[a] ? b : a));
     const mean = pool.reduce((sum, row) => sum + values[row], 0) / pool.length;
-    const lines = this.pools ? [["best head", values[best], this.about.rows[best].label], ["mean", mean, `of ${pool.length} heads`]] : values.map((value, row) => ["value", value, this.about.rows[row].label]);
-    if (this.pools && this.focus !== null) lines.push(["head", values[this.focus], this.about.rows[this.focus].label]);
+    const lines = this.pools ? [["best head", values[best], `head ${this.about.rows[best].label}`], ["mean", mean, `of ${pool.length} heads`]] : values.map((value, row) => ["value", value, this.about.rows[row].label]);
+    if (this.pools && this.focus !== null) lines.push(["standing out", values[this.focus], `head ${this.about.rows[this.focus].label}`]);
     this.values.replaceChildren(
       ...lines.map(([name, value, of]) =>
         element("div", {}, element("dt", {}, name), element("dd", {}, element("data", { value, "data-name": name }, formatted(value, 6)), ` ${of}`)),
