@@ -68,7 +68,11 @@ class Lines {
       const { hex, dash } = this.style(line, i);
       const value = element("data", { class: "value" });
       this.values.push(value);
-      const made = element("button", { type: "button", class: "chip", "aria-pressed": String(!this.hidden.has(line.name)) });
+      const made = element("button", {
+        type: "button",
+        class: "chip",
+        "aria-pressed": String(!this.hidden.has(line.name)),
+      });
       made.append(swatch(hex, dash), element("span", {}, line.name || this.about.y.label), value);
       made.addEventListener("click", () => {
         if (!this.hidden.delete(line.name)) this.hidden.add(line.name);
@@ -84,7 +88,11 @@ class Lines {
   text(value) {
     const { y } = this.about;
     if (value === null || value === undefined || Number.isNaN(value)) return "–";
-    return y.percent ? `${formatted(100 * value, 1)} %` : y.digits === undefined ? formatted(value) : formatted(value, y.digits);
+    return y.percent
+      ? `${formatted(100 * value, 1)} %`
+      : y.digits === undefined
+        ? formatted(value)
+        : formatted(value, y.digits);
   }
 
   options() {
@@ -142,7 +150,8 @@ class Lines {
       if (this.hidden.has(line.name)) return;
       for (const values of [column.y, column.low, column.high]) {
         (values || []).forEach((value, k) => {
-          if (value === null || value === undefined || Number.isNaN(value) || this.xs[k] < first || this.xs[k] > last) return;
+          if (value === null || value === undefined || Number.isNaN(value) || this.xs[k] < first || this.xs[k] > last)
+            return;
           if (this.about.y.log && value <= 0) return;
           low = Math.min(low, value);
           high = Math.max(high, value);
@@ -185,10 +194,12 @@ class Lines {
     const said = [];
     this.columns.forEach((column, i) => {
       const [value, low, high] = [column.y, column.low, column.high].map((values) => values && values[nearest]);
-      const ends = low !== null && low !== undefined && !Number.isNaN(low) ? ` (${this.text(low)} to ${this.text(high)})` : "";
+      const ends =
+        low !== null && low !== undefined && !Number.isNaN(low) ? ` (${this.text(low)} to ${this.text(high)})` : "";
       this.values[i].value = value;
       this.values[i].textContent = this.text(value) + ends;
-      if (!this.hidden.has(this.lines[i].name)) said.push(`${this.lines[i].name || this.about.y.label} ${this.values[i].textContent}`);
+      if (!this.hidden.has(this.lines[i].name))
+        said.push(`${this.lines[i].name || this.about.y.label} ${this.values[i].textContent}`);
     });
     const where = `${this.about.x.label} ${formatted(Math.round(this.xs[nearest] * 100) / 100)}`;
     this.place.textContent = `at ${where}`;
@@ -207,8 +218,16 @@ function makeSweep(section, about) {
     const levels = [];
     against.lines.forEach(({ name, rows }, style) => {
       const known = rows.filter((row) => figure.values[row] !== null);
-      const along = known.filter((row) => against.values[row] !== null).sort((a, b) => against.values[a] - against.values[b]);
-      if (along.length) lines.push({ name, style, x: along.map((row) => against.values[row]), y: along.map((row) => figure.values[row]) });
+      const along = known
+        .filter((row) => against.values[row] !== null)
+        .sort((a, b) => against.values[a] - against.values[b]);
+      if (along.length)
+        lines.push({
+          name,
+          style,
+          x: along.map((row) => against.values[row]),
+          y: along.map((row) => figure.values[row]),
+        });
       for (const row of known) {
         if (against.values[row] === null) levels.push({ name, style, y: figure.values[row] });
       }
@@ -230,7 +249,10 @@ function makeSweep(section, about) {
     chart.set(draw());
   };
   const named = (list) => list.map(({ key, label }) => [key, label]);
-  bar.append(choice("figure", named(about.figures), choose("figure")), choice("against", named(about.against), choose("against")));
+  bar.append(
+    choice("figure", named(about.figures), choose("figure")),
+    choice("against", named(about.against), choose("against")),
+  );
 }
 
 /** A decay: a map of all heads, and the curves of one. */
@@ -247,12 +269,23 @@ class DecayFigure {
     about.layers.forEach((layer, row) => {
       const cells = Array.from({ length: about.heads }, (_, head) => this.cell(row, head));
       this.cells.push(cells);
-      this.grid.append(element("div", { role: "row" }, element("span", { role: "rowheader" }, row % about.step ? "" : String(layer)), ...cells));
+      this.grid.append(
+        element(
+          "div",
+          { role: "row" },
+          element("span", { role: "rowheader" }, row % about.step ? "" : String(layer)),
+          ...cells,
+        ),
+      );
     });
     this.grid.addEventListener("keydown", (event) => this.key(event));
     const layers = about.layers.map((layer, row) => [row, String(layer)]);
     this.layer = choice("layer", layers, (row) => this.show(Number(row), this.at.head));
-    this.head = choice("head", Array.from({ length: about.heads }, (_, head) => [head, String(head)]), (head) => this.show(this.at.row, Number(head)));
+    this.head = choice(
+      "head",
+      Array.from({ length: about.heads }, (_, head) => [head, String(head)]),
+      (head) => this.show(this.at.row, Number(head)),
+    );
     this.title = element("h3", {});
     this.figures = element("dl", { class: "values" });
     const place = element("div", {});
@@ -277,7 +310,14 @@ class DecayFigure {
   cell(row, head) {
     const { layers, slopes } = this.about;
     const text = `layer ${layers[row]}, head ${head}: slope ${formatted(slopes[row][head], 2)}`;
-    const made = element("button", { type: "button", role: "gridcell", class: this.edge(head), tabindex: -1, "aria-label": text, title: text });
+    const made = element("button", {
+      type: "button",
+      role: "gridcell",
+      class: this.edge(head),
+      tabindex: -1,
+      "aria-label": text,
+      title: text,
+    });
     made.style.background = this.about.colours[row][head];
     made.addEventListener("click", () => this.show(row, head));
     return made;
@@ -291,7 +331,13 @@ class DecayFigure {
       step.style.background = hex;
       return step;
     });
-    return element("p", { class: "scale" }, `slope, ${scale.unit}: ${formatted(scale.low, 2)} `, element("span", { class: "steps", "aria-hidden": "true" }, ...steps), ` ${formatted(scale.high, 2)}`);
+    return element(
+      "p",
+      { class: "scale" },
+      `slope, ${scale.unit}: ${formatted(scale.low, 2)} `,
+      element("span", { class: "steps", "aria-hidden": "true" }, ...steps),
+      ` ${formatted(scale.high, 2)}`,
+    );
   }
 
   key(event) {
@@ -316,9 +362,12 @@ class DecayFigure {
     this.layer.querySelector("select").value = row;
     this.head.querySelector("select").value = head;
     const { about } = this;
-    this.title.textContent = `Layer ${about.layers[row]}, head ${head}${about.group > 1 ? ` (KV head ${Math.floor(head / about.group)})` : ""}`;
+    const kv = about.group > 1 ? ` (KV head ${Math.floor(head / about.group)})` : "";
+    this.title.textContent = `Layer ${about.layers[row]}, head ${head}${kv}`;
     this.figures.replaceChildren(
-      ...about.figures.map(({ name, values }) => element("div", {}, element("dt", {}, name), element("dd", {}, formatted(values[row][head], 3)))),
+      ...about.figures.map(({ name, values }) =>
+        element("div", {}, element("dt", {}, name), element("dd", {}, formatted(values[row][head], 3))),
+      ),
     );
     this.chart.set(this.lines());
   }
@@ -345,7 +394,12 @@ class DecayFigure {
       low: low && of(low),
       high: high && of(high),
     }));
-    return { label: `Attention by distance, layer ${about.layers[row]}, head ${head}`, x: { label: "distance (tokens)", log: n > 20 ? 10 : 0 }, y: { label: "mean q·k/√d (logits)", digits: 4 }, lines };
+    return {
+      label: `Attention by distance, layer ${about.layers[row]}, head ${head}`,
+      x: { label: "distance (tokens)", log: n > 20 ? 10 : 0 },
+      y: { label: "mean q·k/√d (logits)", digits: 4 },
+      lines,
+    };
   }
 }
 
@@ -356,7 +410,9 @@ const makers = {
     const waveforms = new Waveforms(section, about);
     waveforms.toolbar.prepend(waveforms.plot.buttons());
     if (about.floor) {
-      waveforms.toolbar.append(button("floor", "Show the floor, where the best head is lowest", () => waveforms.look(about.floor.distance)));
+      waveforms.toolbar.append(
+        button("floor", "Show the floor, where the best head is lowest", () => waveforms.look(about.floor.distance)),
+      );
     }
   },
   lines: (section, about) => new Lines(section, about),
