@@ -14,7 +14,12 @@ from .progress import announcing_progress
 
 @click.command(cls=Command)
 @click.argument("model")
-@click.option("--bases", type=click.Path(), metavar="FILE", help="A base-set file: every KV head gets its own base.")
+@click.option(
+    "--bases",
+    type=click.Path(),
+    metavar="FILE",
+    help="A base-set file: every KV head, or each of every layer, gets its own base.",
+)
 @click.option(
     "--scheme",
     metavar="SPEC",
@@ -57,7 +62,7 @@ def apply(
     """Write a copy of the model MODEL that rotates by a base set or a position scheme.
 
     MODEL is a folder as transformers saves it, a .gguf file or a hub name such as org/name, of a type of the Llama,
-    Mistral, Qwen, Gemma, Granite, OLMo, SmolLM or StarCoder families that docs/models.md lists. One with RoPE scaling
+    Mistral, Qwen, Gemma, Phi, OLMo, Granite, GLM or other families that docs/models.md lists. One with RoPE scaling
     needs --scaling. Weights and tokenizer are copied unchanged, unless --dtype or --max-shard-size is given; a .gguf
     file is unpacked into the user's cache folder and kept there. A scheme that transformers has is written into the
     config alone, and DIR is a stock checkpoint. With a base per KV head (--bases, uniform, table2, harpe)

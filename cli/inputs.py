@@ -1,7 +1,6 @@
 """What commands read: base sets, position schemes, decay files, texts, the shape of a model."""
 
 import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -14,7 +13,7 @@ from ropesearch.core.errors import InputError
 from ropesearch.core.files import read_file
 from ropesearch.core.numbers import read_number
 
-from .output import note
+from .output import note, on_terminal
 
 if TYPE_CHECKING:
     from ropesearch import BaseSet, Decay, Scheme
@@ -212,5 +211,5 @@ def quiet_transformers(*, quiet: bool) -> None:
     """Keep the messages of transformers off stderr, and its bars where nobody looks at them."""
     # Read where transformers is imported, which takes seconds: not here, where MODEL may be nowhere.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    if quiet or not sys.stderr.isatty():
+    if quiet or not on_terminal():
         os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1"}

@@ -15,7 +15,7 @@ from .evaluate import evaluate
 from .export import export
 from .extrema import extrema
 from .measure import measure
-from .output import echo, pipe_may_close
+from .output import echo, open_standard_streams, pipe_may_close
 from .plot import plot
 from .plot_results import needle, perplexity, recall
 from .report import report
@@ -74,6 +74,7 @@ for figure in (needle, recall, perplexity):
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 2 wrong input, 1 environment, 130 interrupted."""
+    open_standard_streams()
     try:
         code = cli.main(args, prog_name="ropesearch", standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):

@@ -27,7 +27,7 @@ from typing import Any, cast
 import click
 
 from ropesearch.core.errors import InputError, ParameterError, printable
-from ropesearch.core.files import check_output, write_whole
+from ropesearch.core.files import check_output, naming, write_whole
 
 from .options import F, combined, overwrite_option, quiet_option
 
@@ -185,6 +185,11 @@ def _either(suffixes: Sequence[str]) -> str:
     return f"{', '.join(some)} or {last}" if some else last
 
 
+def on_terminal() -> bool:
+    """Whether somebody watches stderr, which may be closed."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 def note(text: str, *, quiet: bool) -> None:
     """Say on stderr what the result does not show."""
     say(f"note: {text}", quiet=quiet)
@@ -202,11 +207,20 @@ def echo(content: Content, *, err: bool = False) -> None:
     Where nobody reads stdout any more, the command ends; stderr is not what it works for.
     """
     encoding = getattr(sys.stderr if err else sys.stdout, "encoding", None) or "utf-8"
-    with suppress(BrokenPipeError) if err else pipe_may_close():
+    with suppress(OSError) if err else pipe_may_close(), naming("stdout"):
         for part in [content] if isinstance(content, str) else content:
             if isinstance(part, str):
                 part = part.encode(encoding, "backslashreplace").decode(encoding)
             click.echo(part, nl=False, err=err)
+
+
+def open_standard_streams() -> None:
+    """Open whichever of the three is closed, to nowhere: a file that took its number would get what is printed."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 @contextmanager

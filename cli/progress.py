@@ -1,6 +1,5 @@
 """Progress on stderr: bars on a terminal; elsewhere a line at the start, at every tenth and at the end."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 from ropesearch.core.errors import printable
 from ropesearch.core.progress import Progress
 
-from .output import echo
+from .output import echo, on_terminal
 
 if TYPE_CHECKING:
     from rich import progress as rich_progress
@@ -33,7 +32,7 @@ def progress_on_stderr(*, quiet: bool) -> Iterator[Progress]:
     """Give a callable for the `progress` argument of the library."""
     if quiet:
         yield lambda what, done, total: None
-    elif sys.stderr.isatty():
+    elif on_terminal():
         with Bars(time.monotonic) as bars:
             yield bars
     else:

@@ -1,9 +1,10 @@
-"""Settings of the site: `sphinx-build -W docs site` builds it from the pages of this folder.
+"""Settings of the site: `sphinx-build -W docs docs/_site` builds it from the pages of this folder.
 
 Nothing that a page needs is loaded from elsewhere: formulas are MathML, the theme brings its own styles and scripts.
 """
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -21,19 +22,19 @@ sys.path.insert(0, str(HERE))  # the scripts that make pages
 
 project, author, release = "ropesearch", "The ropesearch contributors", __version__
 project_copyright = author
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc", "sphinx_click"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc", "sphinx_click"]
 exclude_patterns = ["_site"]
 highlight_language = "text"
 smartquotes = False  # `--` is an option
 
-myst_enable_extensions = ["dollarmath", "deflist"]
+myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
-autosummary_generate = False
 default_role = "py:obj"
 numpydoc_show_class_members = False
+numpydoc_validation_checks = {"PR02", "GL06", "GL07"}  # parameters that are none; sections unknown or out of order
 
 html_math_renderer = "mathml"
 html_theme = "furo"
@@ -55,6 +56,7 @@ COMMANDS = """\
 
 
 def read_source(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Fit two pages to the site, which are for reading in the repository, too."""
     if docname == "cli":
         source[0] = source[0].partition("## ropesearch\n")[0] + COMMANDS
     source[0] = source[0].replace("](../SECURITY.md)", "](security.md)")
@@ -62,6 +64,8 @@ def read_source(app: Sphinx, docname: str, source: list[str]) -> None:
 
 def code_as_rst(app: Sphinx, ctx: click.Context, lines: list[str]) -> None:
     """Mark `code` in the help of a command as reStructuredText does, and keep its examples as they are."""
+    if not lines:
+        return
     text = re.sub(r"(?<!`)`([^`\n]+)`(?!`)", r"``\1``", "\n".join(lines))
     text = re.sub(r"docs/([\w-]+)\.md", r":doc:`docs/\1.md </\1>`", text)
     text = re.sub(
@@ -72,8 +76,15 @@ def code_as_rst(app: Sphinx, ctx: click.Context, lines: list[str]) -> None:
 
 def defaults_in_a_line(app: Sphinx, ctx: click.Context, lines: list[str]) -> None:
     """Say default and choices of an option in a line below its help."""
+    if not lines:
+        return
     text = re.sub(r"^( +):default: ``'?(.*?)'?``$", r"\1Default: ``\2``.", "\n".join(lines), flags=re.MULTILINE)
     lines[:] = re.sub(r"^( +):options: (.*)$", r"\1One of: \2.", text, flags=re.MULTILINE).split("\n")
+
+
+def usage_as_text(app: Sphinx, ctx: click.Context, lines: list[str]) -> None:
+    """Leave brackets uncoloured: the line is no command."""
+    lines[0] = ".. code-block:: text"
 
 
 def drop_arguments(app: Sphinx, ctx: click.Context, lines: list[str]) -> None:
@@ -82,9 +93,11 @@ def drop_arguments(app: Sphinx, ctx: click.Context, lines: list[str]) -> None:
 
 
 def make_pages(app: Sphinx, config: Config) -> None:
+    """Write the pages that are not kept in the repository."""
     import make_gallery
     import make_library
 
+    shutil.rmtree(GENERATED, ignore_errors=True)
     make_library.write(GENERATED)
     make_gallery.write(GENERATED)
 
@@ -104,7 +117,7 @@ def setup(app: Sphinx) -> None:
     app.connect("config-inited", make_pages)
     app.connect("source-read", read_source)
     app.connect("sphinx-click-process-description", code_as_rst)
-    app.connect("sphinx-click-process-usage", lambda app, ctx, lines: lines.__setitem__(0, ".. code-block:: text"))
+    app.connect("sphinx-click-process-usage", usage_as_text)
     app.connect("sphinx-click-process-options", code_as_rst)
     app.connect("sphinx-click-process-options", defaults_in_a_line)
     app.connect("sphinx-click-process-arguments", drop_arguments)

@@ -4,8 +4,8 @@
     python docs/make_gallery.py --measured FOLDER
 
 The first writes the page into FOLDER, with the pictures that need no model; the site does that each time it is built. The
-second draws the others, which are kept in docs/gallery: FOLDER has SmolLM2-135M-Instruct in it, which runs for some
-minutes, and texts/, the files of ropesearch/decay/texts. What was measured into FOLDER before is taken as it is.
+second draws the others, which are kept in docs/gallery. FOLDER has SmolLM2-135M-Instruct in it, which runs for some
+minutes, and the perplexity.json of docs/tutorials/train.md. What was measured into FOLDER before is taken as it is.
 """
 
 import argparse
@@ -24,11 +24,12 @@ KEPT = Path(__file__).with_name("gallery")
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of the gallery, its command without `ropesearch plot`, and what there is to see."""
+    """A picture of the gallery: its command without `ropesearch plot`, what there is to see, and a command before."""
 
     name: str
     command: str
     text: str
+    before: str = ""
 
     @property
     def file(self) -> str:
@@ -40,8 +41,6 @@ class Picture:
         """The whole command."""
         return f"ropesearch plot {self.command} -o {self.file}"
 
-
-SWEEP = ("ropesearch sweep --bmin 1m --bmax 5m --strides 10k:60k:10k --heads 32 -o sweep.jsonl",)
 
 QUICK = [
     Picture("coverage", "coverage table2",
@@ -59,35 +58,40 @@ QUICK = [
     Picture("bases", "bases table2 uniform",
             "The bases of one or several sets, head by head."),
     Picture("sweep", "sweep sweep.jsonl --figure floor",
-            "A figure of coverage over an option that a sweep varied. Any option goes: `--against max-distance`."),
+            "A figure of coverage over an option that a sweep varied. Any option goes: `--against max-distance`.",
+            before="ropesearch sweep --bmin 1m --bmax 5m --strides 10k:60k:10k --heads 32 -o sweep.jsonl"),
 ]  # fmt: skip
 """What is drawn while the site is built."""
 
 MODEL = "SmolLM2-135M-Instruct"
-MEASURE = (f"ropesearch measure {MODEL} -o decay.json",)
-EVALUATE = (
-    f"ropesearch evaluate {MODEL} --suite recall --lengths 1024,2048 --limit 2 --scheme own --scheme pi:2 "
-    "--scheme ntk:2 -o recall.json",
-    f"ropesearch evaluate {MODEL} --suite needle --lengths 256,512 --depths 3 --limit 2 --scheme own --scheme pi:2 "
-    "-o needle.json",
-    f"ropesearch evaluate {MODEL} --suite perplexity --data texts/ --lengths 1024 --stride 1024 --scheme own --scheme pi:2 "
-    "-o perplexity.json",
+MEASURE = f"ropesearch measure {MODEL} -o decay.json"
+RECALL = (
+    f"ropesearch evaluate {MODEL} --suite recall --lengths 1024,2048 --limit 2 \\\n"
+    "    --scheme own --scheme pi:2 --scheme ntk:2 -o recall.json"
+)
+NEEDLE = (
+    f"ropesearch evaluate {MODEL} --suite needle --lengths 256,512 --depths 3 --limit 2 \\\n"
+    "    --scheme own --scheme pi:2 -o needle.json"
 )
 
 MEASURED = [
     Picture("decay", "decay decay.json --layers 0,10,20,29",
             "Attention by distance in a real model, one head per cell: the measured score, the curve that follows from "
-            "the mean query and key, and the slope as the tint. Without `--layers`, all of them."),
+            "the mean query and key, and the slope as the tint. Without `--layers`, all of them.",
+            before=MEASURE),
     Picture("head", "decay decay.json --head 10.3",
             "One head, large, with its standard error and what two texts agree on."),
     Picture("slopes", "decay decay.json --slopes",
             "The slope of every head, and the mean of each KV head, which `--order-by` goes by."),
     Picture("recall", "recall recall.json",
-            "Recall of key-value pairs by distance, with 95 % intervals, under several schemes and without training."),
+            "Recall of key-value pairs by distance, with 95 % intervals, under several schemes and without training.",
+            before=RECALL),
     Picture("needle", "needle needle.json",
-            "How often needles were found, by depth and length."),
+            "How often needles were found, by depth and length.",
+            before=NEEDLE),
     Picture("perplexity", "perplexity perplexity.json",
-            "Perplexity by position in the document."),
+            "Perplexity by position in the document, here of the three models of the tutorial [Train a small model to a "
+            "longer context](../tutorials/train.md)."),
 ]  # fmt: skip
 """What needs a model, and is kept."""
 
@@ -100,17 +104,18 @@ Every figure that ropesearch draws, and the command that draws it. All take `--w
 """
 
 
-def run(*lines: str) -> None:
-    for line in lines:
-        with redirect_stdout(io.StringIO()):
-            code = main([*shlex.split(line)[1:], "--quiet"])
-        if code:
-            raise SystemExit(code)
+def run(line: str) -> None:
+    if not line:
+        return
+    with redirect_stdout(io.StringIO()):
+        code = main([*shlex.split(line.replace("\\\n", ""))[1:], "--quiet"])
+    if code:
+        raise SystemExit(code)
 
 
-def entry(picture: Picture, folder: str, before: tuple[str, ...] = ()) -> str:
-    lines = "\n".join([*before, picture.line])
-    return f"## {picture.name}\n\n{picture.text}\n\n```sh\n{lines}\n```\n\n![{picture.text}]({folder}/{picture.file})\n"
+def entry(picture: Picture, folder: str) -> str:
+    lines = "\n".join([*([picture.before] if picture.before else []), picture.line])
+    return f"## {picture.name}\n\n{picture.text}\n\n```sh\n{lines}\n```\n\n![plot {picture.command}]({folder}/{picture.file})\n"
 
 
 def write(folder: Path) -> None:
@@ -118,12 +123,12 @@ def write(folder: Path) -> None:
     pictures = folder / "gallery"
     pictures.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, chdir(scratch):
-        run(*SWEEP, *(picture.line for picture in QUICK))
         for picture in QUICK:
+            run(picture.before)
+            run(picture.line)
             shutil.copy(picture.file, pictures)
-    first = {"sweep": SWEEP, "decay": MEASURE} | dict(zip(("recall", "needle", "perplexity"), EVALUATE, strict=True))
-    entries = [entry(picture, "gallery", first.get(picture.name, ())) for picture in QUICK]
-    entries += [entry(picture, "../gallery", first.get(picture.name, ())) for picture in MEASURED]
+    entries = [entry(picture, "gallery") for picture in QUICK]
+    entries += [entry(picture, "../gallery") for picture in MEASURED]
     (folder / "gallery.md").write_text("\n".join([INTRODUCTION, *entries]))
 
 
@@ -131,8 +136,9 @@ def draw_measured(folder: Path) -> None:
     """Draw, into docs/gallery, what needs a model."""
     KEPT.mkdir(exist_ok=True)
     with chdir(folder):
-        run(*(line for line in (*MEASURE, *EVALUATE) if not Path(line.split()[-1]).exists()))
         for picture in MEASURED:
+            if picture.before and not Path(picture.before.split()[-1]).exists():
+                run(picture.before)
             run(f"{picture.line} --dpi 100 --overwrite")
             shutil.copy(picture.file, KEPT)
 

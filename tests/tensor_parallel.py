@@ -1,7 +1,8 @@
 """Load a checkpoint split over processes by transformers, and write its logits; run by torchrun.
 
 torchrun --nproc-per-node 2 tensor_parallel.py FOLDER RESULT TOKENS, TOKENS a JSON list of lists. RESULT, by the first
-process, holds the logits of a whole pass and those of a pass with a cache, token by token from the tenth on.
+process, holds the logits of a whole pass, those of a pass with a cache, token by token from the tenth on, and whether
+weights are split.
 """
 
 import json
@@ -9,19 +10,14 @@ import sys
 
 import torch
 from transformers import AutoModelForCausalLM
+from transformers.distributed import DistributedConfig
 
 
 def main():
     folder, result, tokens = sys.argv[1:]
     torch.set_num_threads(1)
-    options = {"trust_remote_code": True}
-    try:
-        from transformers.distributed import DistributedConfig
-
-        options["distributed_config"] = DistributedConfig(tp_size=2)
-    except (ImportError, TypeError):  # the first 5.x releases
-        options["tp_plan"] = "auto"
-    model = AutoModelForCausalLM.from_pretrained(folder, **options)
+    how = DistributedConfig(tp_size=2)
+    model = AutoModelForCausalLM.from_pretrained(folder, distributed_config=how, trust_remote_code=True)
     ids = torch.tensor(json.loads(tokens))
     with torch.no_grad():
         whole = model(ids).logits
@@ -30,8 +26,8 @@ def main():
         for i in range(10, ids.shape[1]):
             steps.append(model(ids[:, i : i + 1], past_key_values=cache, use_cache=True).logits)
     if torch.distributed.get_rank() == 0:
-        local = model.model.layers[0].self_attn.k_proj.weight.to_local().shape
-        torch.save({"whole": whole, "steps": torch.cat(steps, 1), "local": tuple(local)}, result)
+        split = any(hasattr(weight, "device_mesh") for weight in model.parameters())
+        torch.save({"whole": whole, "steps": torch.cat(steps, 1), "split": split}, result)
     torch.distributed.destroy_process_group()
 
 

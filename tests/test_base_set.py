@@ -9,7 +9,18 @@ import pytest
 import safetensors.torch
 import torch
 
-from ropesearch import BaseSet, export, inv_freq, search_bases, to_csv, to_markdown, to_tensors, uniform_bases
+from ropesearch import (
+    BaseSet,
+    align,
+    cos_sin_tables,
+    export,
+    inv_freq,
+    search_bases,
+    to_csv,
+    to_markdown,
+    to_tensors,
+    uniform_bases,
+)
 from ropesearch.core.base_set import FORMAT
 
 GROUPED = uniform_bases(10000, 40000, 8, kv_heads=4, head_dim=16)
@@ -113,6 +124,92 @@ def test_bytes_that_are_no_text_and_files_that_are_not_there(tmp_path):
         BaseSet.load(path)
 
 
+LAYERS = BaseSet.of([[1e4, 4e4], [2e4, 5e6], [4e4, 1e4]], heads=4, head_dim=16)
+
+
+def layers(**changes):
+    """The file of a set whose layers differ, changed as by `content`."""
+    return {k: v for k, v in (json.loads(LAYERS.to_json()) | changes).items() if v is not ...}
+
+
+def test_a_set_has_a_row_for_each_layer(tmp_path):
+    rows = ((1e4, 4e4), (2e4, 5e6), (4e4, 1e4))
+    assert (LAYERS.layers, LAYERS.kv_heads, LAYERS.bases, LAYERS.selection) == (3, 2, rows, rows)
+    assert (len(LAYERS), list(LAYERS), LAYERS[1], LAYERS[:2]) == (3, list(rows), rows[1], rows[:2])
+    np.testing.assert_array_equal(np.asarray(LAYERS), rows)
+    np.testing.assert_array_equal(LAYERS.inv_freq(), [inv_freq(row, 16) for row in rows])
+    for same in (BaseSet.of(np.array(rows), heads=4, head_dim=16), BaseSet.of(list(rows), heads=4, head_dim=16)):
+        assert (same, hash(same)) == (LAYERS, hash(LAYERS))
+    assert BaseSet.of([LAYERS.layer(0), LAYERS.layer(1)]).bases == rows[:2]
+    assert BaseSet.of(rows[::-1], heads=4, head_dim=16) != LAYERS
+    assert LAYERS.layer(1) == replace(LAYERS, bases=rows[1], selection=rows[1], parameters={"layer": 1})
+    assert repr(LAYERS) == (
+        "BaseSet(((10000, 40000), (20000, 5000000), (40000, 10000)), heads=4, kv_heads=2, head_dim=16, layers=3)"
+    )
+    assert (
+        repr(BaseSet.of([[1e4]] * 9)) == "BaseSet(((10000,), (10000,), (10000,), ...), heads=1, head_dim=128, layers=9)"
+    )
+    LAYERS.save(tmp_path / "bases.json")
+    assert json.loads((tmp_path / "bases.json").read_text())["version"] == 2
+    assert BaseSet.load(tmp_path / "bases.json") == LAYERS
+    assert json.loads(LAYERS.layer(0).to_json())["version"] == 1
+    one = BaseSet.of([[1e4, 2e4]])
+    assert (one.layers, BaseSet.from_json(one.to_json())) == (1, one)
+    chosen = replace(LAYERS, selection=[[4e4, 1e4], [2e4, 5e6], [1e4, 4e4]])
+    assert chosen.layer(0).selection == (4e4, 1e4)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (layers(version=1), r"every value of bases must be a finite number above 1, not \[10000.0, 40000.0\]"),
+        (content(version=2), r"bases must be a list of bases for each layer in version 2, not \[10000.0, "),
+        (layers(bases=[]), r"bases must be a list of bases for each layer in version 2, not \[\]"),
+        (layers(bases=[[1e4, 4e4], [2e4, 5e6], [4e4]]), "bases of layer 2 must have one base per KV head: 2, not 1"),
+        (layers(bases=[[1e4, 4e4], [2e4, 5e6], 3]), "bases of layer 2 must be a list of bases, not 3"),
+        (layers(bases=[[1e4, 4e4], [2e4, 5e6], "ab"]), "bases of layer 2 must be a list of bases, not 'ab'"),
+        (layers(bases=[[1e4, 4e4], [2e4, 5e6], [4e4, 1]]), "every value of bases of layer 2 must be a finite number"),
+        (layers(bases=[[[1e4], [4e4]]] * 3), r"every value of bases of layer 0 must be a finite .* not \[10000.0\]"),
+        (layers(selection=[[1e4, 4e4], [2e4, 5e6]]), "selection must hold the same values as .bases., in any order, "),
+        (layers(selection=[1e4, 4e4]), "selection must hold the same values as .bases., in any order, layer by layer"),
+        (layers(selection=[[1e4, 4e4], [4e4, 1e4], [2e4, 5e6]]), "selection must hold the same values"),
+        (content(selection=[[1e4, 2e4, 3e4, 4e4]]), "selection must hold the same values as .bases."),
+        (layers(kv_heads=4), "bases of layer 0 must have one base per KV head: 4, not 2"),
+    ],
+)
+def test_files_of_layers_that_are_refused(tmp_path, text, message):
+    path = tmp_path / "bases.json"
+    path.write_text(json.dumps(text))
+    with pytest.raises(ValueError, match=message) as caught:
+        BaseSet.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_of_one_layer_asks_for_it():
+    message = r"is of one layer's bases, and the set has bases for each of 3 layers: choose a layer, as in FILE#0"
+    for what in (LAYERS.coverage, LAYERS.with_coverage, lambda: align(LAYERS), lambda: cos_sin_tables(LAYERS, 9)):
+        with pytest.raises(ValueError, match=message):
+            what()
+    with pytest.raises(ValueError, match=r"layer 3 does not exist: the set has 3 layers, 0 to 2"):
+        LAYERS.layer(3)
+    with pytest.raises(ValueError, match="layer must be an integer of at least 0, not -1"):
+        LAYERS.layer(-1)
+    with pytest.raises(ValueError, match="all layers of the set have the same bases: there is none to choose"):
+        GROUPED.layer(0)
+
+
+def test_a_layer_of_a_file_by_its_number(tmp_path):
+    path = tmp_path / "bases.json"
+    LAYERS.save(path)
+    assert BaseSet.load(f"{path}#2") == LAYERS.layer(2)
+    with pytest.raises(ValueError, match=r"bases.json#3: layer 3 does not exist"):
+        BaseSet.load(f"{path}#3")
+    GROUPED.save(tmp_path / "bases.json#2")
+    assert BaseSet.load(f"{path}#2") == GROUPED
+    with pytest.raises(FileNotFoundError, match=r"none\.json"):
+        BaseSet.load(tmp_path / "none.json#1")
+
+
 def test_it_is_a_sequence_of_bases():
     assert len(GROUPED) == 4
     assert list(GROUPED) == [10000, 20000, 30000, 40000]
@@ -199,6 +296,46 @@ def test_tables():
     assert lines[0] == "| KV head | query heads | base | chosen | longest wavelength |"
     assert lines[2].startswith("| 0 | 0-1 | 10000 | 1 |")
     assert len(lines) == 6
+
+
+def test_tables_of_layers(tmp_path):
+    rows = list(csv.DictReader(io.StringIO(to_csv(LAYERS))))
+    assert [(row["layer"], row["kv_head"], row["query_heads"], row["base"]) for row in rows] == [
+        ("0", "0", "0-1", "10000"),
+        ("0", "1", "2-3", "40000"),
+        ("1", "0", "0-1", "20000"),
+        ("1", "1", "2-3", "5000000"),
+        ("2", "0", "0-1", "40000"),
+        ("2", "1", "2-3", "10000"),
+    ]
+    for layer in range(3):
+        of_layer = list(csv.DictReader(io.StringIO(to_csv(LAYERS.layer(layer)))))
+        assert [{"layer": str(layer)} | row for row in of_layer] == rows[2 * layer : 2 * layer + 2]
+    lines = to_markdown(LAYERS).splitlines()
+    assert lines[0] == "| layer | KV head | query heads | base | chosen | longest wavelength |"
+    assert lines[5].startswith("| 1 | 1 | 2-3 | 5000000 | 2 |")
+    export(LAYERS, tmp_path / "a.tex")
+    text = (tmp_path / "a.tex").read_text()
+    assert r"\begin{tabular}{rrrrrr}" in text
+    assert r"1 & 1 & 2--3 & 5000000 & 2 & " in text
+    frame = LAYERS.to_dataframe()
+    assert list(frame.columns) == ["layer", "kv_head", "base", "chosen"]
+    assert frame["base"].tolist() == [1e4, 4e4, 2e4, 5e6, 4e4, 1e4]
+    assert frame["layer"].tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_tensors_of_layers(tmp_path):
+    for name in ("a.safetensors", "a.npz", "a.pt"):
+        export(LAYERS, tmp_path / name)
+    for tensors in (
+        safetensors.torch.load_file(tmp_path / "a.safetensors"),
+        dict(np.load(tmp_path / "a.npz")),
+        torch.load(tmp_path / "a.pt", weights_only=True),
+    ):
+        assert tensors["inv_freq"].shape == (3, 2, 8)
+        assert tensors["bases"].shape == (3, 2)
+        np.testing.assert_array_equal(np.asarray(tensors["inv_freq"]), LAYERS.inv_freq().astype(np.float32))
+        np.testing.assert_array_equal(np.asarray(tensors["bases"]), LAYERS.bases)
 
 
 def test_order_of_choice_in_the_table():

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from toys import BASES, base_set, save_gguf, scaled_toy, toy, toy_config
 
-from ropesearch import BaseSet, apply_to_checkpoint
+from ropesearch import BaseSet, apply_bases, apply_to_checkpoint
 
 
 def test_a_model_with_bases_gives_them_back(run):
@@ -61,6 +61,15 @@ def test_of_a_scaled_model_it_says_that_there_is_more(run):
     scaled_toy("llama3").save_pretrained("scaled")
     code, _, err = run("bases", "scaled", "--json")
     assert (code, err) == (0, "note: the rule llama3 of scaled changes what these bases give\n")
+
+
+def test_bases_under_a_rule_that_was_kept(run):
+    model = scaled_toy("llama3")
+    with apply_bases(model, base_set(BASES[2]), scaling="keep"):
+        model.save_pretrained("kept")
+    code, out, err = run("bases", "kept", "--json")
+    assert (code, err) == (0, "note: the rule llama3 of kept changes what these bases give\n")
+    assert json.loads(out)["bases"] == list(BASES[2])
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from toys import (
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from ropesearch import EvaluationSpec, Results, apply_bases, evaluate, load_model, parse_scheme, shipped_texts
-from ropesearch.evaluation import needle, perplexity, recall, spec, statistics
+from ropesearch.evaluation import needle, perplexity, recall, samples, spec, statistics
 from ropesearch.evaluation.reader import Reader
 from ropesearch.evaluation.self_extend import apply_self_extend
 from ropesearch.evaluation.texts import Hay, Texts
@@ -432,6 +432,42 @@ def test_a_run_that_fails_before_its_first_sample_leaves_nothing(model, tmp_path
     with pytest.raises(ValueError, match="the model has no tokenizer"):
         run(model, None, output=tmp_path / "r.json")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_evaluations_of_one_output_take_turns(model, tokenizer, tmp_path):
+    path = tmp_path / "r.json"
+    refused = []
+
+    def in_the_middle(*_):
+        with pytest.raises(OSError, match=r"^another evaluation is writing .*r\.json$"):
+            run(model, tokenizer, output=path, overwrite=True)
+        refused.append(True)
+
+    run(model, tokenizer, output=path, progress=in_the_middle)
+    assert refused
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["r.json", "r.samples.jsonl"]
+
+
+def test_a_disk_that_is_full_is_named(model, tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(samples.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match=r"r\.samples\.jsonl cannot be written: No space left on device$"):
+        run(model, tokenizer, output=tmp_path / "r.json")
+
+
+@pytest.mark.parametrize("suite", ["perplexity", "recall", "needle"])
+def test_a_tokenizer_of_another_model_is_refused(model, documents, suite):
+    larger = word_tokenizer("more", SENTENCES, *shipped_texts().values(), "and some words that nobody knows yet")
+    small = reader_toy(word_tokenizer("a few words"))
+    options = {"lengths": [256], "data": [documents], "limit": 1}
+    options |= {"perplexity": {"stride": 64}, "recall": {"pairs": 8}, "needle": {"depths": 1}}[suite]
+    with pytest.raises(ValueError, match=r"the tokenizer has a token \d+, and the model knows \d+"):
+        evaluate(small, larger, suite, **options)
+
+
+def test_a_tokenizer_that_cannot_read_is_one_line(model):
+    bare = Tokenizer(models.WordLevel({"a": 0}, unk_token="<unk>"))
+    with pytest.raises(ValueError, match=r"^the tokenizer cannot read a text: WordLevel error: Missing \[UNK\]"):
+        run(model, PreTrainedTokenizerFast(tokenizer_object=bare))
 
 
 def test_files_of_one_name_are_different_documents(model, tokenizer, tmp_path):

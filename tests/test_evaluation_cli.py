@@ -1,6 +1,7 @@
 """`ropesearch evaluate`."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -104,6 +105,26 @@ def test_a_model_that_is_none_is_named(run):
     assert code == 2
     assert "nowhere" in err
     assert err.count("\n") == 1
+
+
+def test_a_second_model_without_a_tokenizer_is_found_before_the_first_is_read(run, model, tmp_path, monkeypatch):
+    shutil.copytree(model, tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer*"))
+    monkeypatch.setattr("ropesearch.evaluation.run.load_model", lambda *_, **__: pytest.fail("it was loaded"))
+    code, out, err = run("evaluate", model, "bare", *RECALL, "-o", "r.json")
+    assert (code, out, err) == (2, "", "Error: bare has no tokenizer that loads: it has no file of one\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["bare"]
+
+
+def test_a_template_of_chats_is_never_run(run, model, tmp_path):
+    shutil.copytree(model, tmp_path / "other")
+    settings = json.loads((tmp_path / "other" / "tokenizer_config.json").read_text())
+    code = "{% for i in range(10 ** 18) %}{% endfor %}{{ ().__class__.__base__.__subclasses__() }}{{ '\x1b[2J' }}"
+    (tmp_path / "other" / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": code}))
+    plain, odd = (run("evaluate", name, *RECALL, "--json") for name in (model, "other"))
+    assert odd[0] == plain[0] == 0
+    assert [row | {"model": ""} for row in json.loads(odd[1])["rows"]] == [
+        row | {"model": ""} for row in json.loads(plain[1])["rows"]
+    ]
 
 
 @pytest.mark.parametrize("package", ["torch", "transformers"])

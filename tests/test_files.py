@@ -13,7 +13,7 @@ import pytest
 
 from ropesearch.core import files, machine
 from ropesearch.core.errors import InputError, printable
-from ropesearch.core.files import check_output, new_folder, read_file, read_json, write_whole
+from ropesearch.core.files import check_output, new_folder, read_file, read_json, reserved, write_whole
 from ropesearch.core.machine import available_memory, readable_size, require_memory
 
 
@@ -139,6 +139,35 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path, what):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         {"other", "another", ".ropesearch-mine.tmp", ".ropesearch-0123456789ab.tmp"}
     )
+
+
+HELD = """
+import sys
+from ropesearch.core.files import reserved
+with reserved("out.json", "evaluation"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no locks there")
+@pytest.mark.parametrize("end", ["finished", "killed"])
+def test_a_place_is_held_by_one_process_until_that_ends(tmp_path, end):
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    other = subprocess.Popen([sys.executable, "-P", "-c", HELD], cwd=tmp_path, text=True, **pipes)
+    assert other.stdout.readline() == "held\n"
+    path = tmp_path / "out.json"
+    with pytest.raises(BlockingIOError, match=rf"^another evaluation is writing {path}$"), reserved(path, "evaluation"):
+        pytest.fail("two hold it")
+    write_whole(path, "by a third")  # which leaves the place alone
+    with reserved(tmp_path / "other.json", "evaluation"):
+        pass
+    if end == "killed":
+        other.kill()
+    other.communicate("")
+    with reserved(path, "evaluation"), pytest.raises(BlockingIOError), reserved(path, "evaluation"):
+        pytest.fail("two hold it")
+    assert [file.name for file in tmp_path.iterdir()] == ["out.json"]
 
 
 def test_a_leftover_that_is_removed_the_moment_it_is_made_is_made_again(tmp_path, monkeypatch):

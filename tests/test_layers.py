@@ -18,12 +18,14 @@ from toys import (
     TOYS,
     base_set,
     naive_logits,
+    reader_toy,
     scaled_toy,
     sets,
     sets_by_layer,
     tokens,
     toy,
     toy_config,
+    word_tokenizer,
 )
 from transformers import AutoConfig, AutoModelForCausalLM, StaticCache
 
@@ -32,10 +34,12 @@ from ropesearch import (
     Decay,
     apply_bases,
     apply_scheme,
+    evaluate,
     find_bases,
     measure_decay,
     order_by_decay,
     parse_scheme,
+    shipped_texts,
 )
 from ropesearch.core.errors import InputError
 from ropesearch.core.model_config import ModelConfig
@@ -390,3 +394,18 @@ def test_schemes_of_files_with_layers(tmp_path):
         parse_scheme(scheme.name, model=config)
     with pytest.raises(InputError, match=r"bases for each of 3 layers, and a waveform is of one layer's"):
         scheme.coverage(2000)
+
+
+def test_an_evaluation_under_such_a_scheme_is_one_of_the_model_with_the_bases(tmp_path):
+    tokenizer = word_tokenizer(*shipped_texts().values())
+    model, path = reader_toy(tokenizer), tmp_path / "docs.jsonl"
+    bases = BaseSet.of([[20.0, 5e3], [7e3, 40.0]], heads=4, head_dim=8)
+    bases.save(tmp_path / "bases.json")
+    path.write_text(json.dumps({"text": " ".join(shipped_texts()["essay"].split()[:300])}) + "\n")
+    options = {"lengths": [64], "stride": 32, "data": [path], "limit": 2}
+    own, under = evaluate(
+        model, tokenizer, "perplexity", schemes=["own", f"harpe:{tmp_path}/bases.json"], **options
+    ).rows
+    with apply_bases(model, bases):
+        (applied,) = evaluate(model, tokenizer, "perplexity", **options).rows
+    assert under["perplexity"] == applied["perplexity"] != own["perplexity"]

@@ -24,7 +24,7 @@ from toys import (
     toy_by_layer_type,
     toy_config,
 )
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, StaticCache
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, StaticCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ropesearch import AppliedBases, apply_bases, apply_scheme
@@ -586,12 +586,31 @@ def test_an_attention_that_other_code_has_changed_is_refused():
     assert model.config is config
 
 
-def test_split_heads_are_refused():
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+def test_split_heads_turn_by_their_own_tables(devices):
+    """By the rank that vLLM's layers tell; with more devices than KV heads, several have the same one."""
+    config = modeling_harpe.with_bases(toy_config("llama-multi-head"), BASES[4])
+    config.num_attention_heads = 8
+    model = modeling_harpe.HarpeLlamaForCausalLM(config).model
+    assert config.base_model_tp_plan == LlamaConfig.base_model_tp_plan
+    attention, tables = model.layers[0].self_attn, model.rotary_emb(torch.zeros(1), torch.arange(5)[None])
+    query, key = torch.randn(2, 5, 8, HEAD_DIM), torch.randn(2, 5, 4, HEAD_DIM)
+    whole = attention._turned(query, key, *tables)
+    attention.k_proj.tp_size = devices
+    for rank in range(devices):
+        attention.k_proj.tp_rank = rank
+        of_queries = slice(rank * 8 // devices, (rank + 1) * 8 // devices)
+        of_keys = slice(rank * 4 // devices, max((rank + 1) * 4 // devices, rank * 4 // devices + 1))
+        parts = attention._turned(query[:, :, of_queries], key[:, :, of_keys], *tables)
+        assert torch.equal(parts[0], whole[0][:, :, of_queries])
+        assert torch.equal(parts[1], whole[1][:, :, of_keys])
+
+
+def test_split_heads_that_nothing_names_are_refused():
     config = modeling_harpe.with_bases(toy_config("llama-grouped"), BASES[2])
-    assert not config.base_model_tp_plan
     attention = modeling_harpe.HarpeLlamaForCausalLM(config).model.layers[0].self_attn
     tables = torch.zeros(1, 3, 4, HEAD_DIM // 2)
-    with pytest.raises(ValueError, match="2 KV heads, but bases for 4"):
+    with pytest.raises(ValueError, match="2 KV heads, but bases for 4: nothing says which"):
         attention(torch.zeros(1, 3, HEADS * HEAD_DIM), position_embeddings=(tables, tables))
 
 

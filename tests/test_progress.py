@@ -51,6 +51,14 @@ def test_lines_say_where_long_work_is_at_the_start_at_every_tenth_and_at_the_end
     assert [int(line.split()[3]) for line in found[1:]] == [10, 20, 30, 40, 50, 60, 70, 80, 90, 100]
 
 
+def test_a_clock_that_jumps_stops_no_work(lines):
+    report, clock, printed = lines
+    for done, jump in enumerate((-1e9, 2e9, -1e9, 3600, 0), start=1):
+        clock.now += jump
+        report("points", done, 5)
+    assert all(re.fullmatch(r"points: \d+ % \(\d of 5\), .*", line) for line in printed())
+
+
 def test_lines_about_work_of_few_steps(lines):
     report, clock, printed = lines
     work(report, clock, "points", 3, 60)

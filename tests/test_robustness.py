@@ -1,7 +1,9 @@
 """The commands keep their word where memory is short, processors are few, assertions off, or a kill comes."""
 
+import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 
@@ -62,6 +64,79 @@ def test_more_workers_than_processors_are_cut_with_a_note(tmp_path):
 def test_without_assertions_the_result_is_the_same(small):
     done = run([sys.executable, "-O", *COMMAND[1:], *SMALL, "--json", "--quiet"])
     assert (done.returncode, done.stdout, done.stderr) == (0, small, "")
+
+
+def test_on_one_processor_the_result_is_the_same(small):
+    one = min(os.sched_getaffinity(0))
+    done = run([*COMMAND, *SMALL, "--json", "--quiet"], preexec_fn=lambda: os.sched_setaffinity(0, {one}))
+    assert (done.returncode, done.stdout, done.stderr) == (0, small, "")
+
+
+def test_warnings_that_are_errors_change_nothing(small):
+    done = run([sys.executable, "-P", "-W", "error", "-m", "ropesearch", *SMALL, "--json", "--quiet"])
+    assert (done.returncode, done.stdout, done.stderr) == (0, small, "")
+
+
+def test_a_locale_without_characters_changes_nothing_but_the_table(small):
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = run([*COMMAND, *SMALL, "--quiet"], env=os.environ | plain)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.isascii()
+    assert run([*COMMAND, *SMALL, "--json", "--quiet"], env=os.environ | plain).stdout == small
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="streams are closed before the start")
+@pytest.mark.parametrize("closed", [[1], [2], [0, 1, 2]], ids=str)
+def test_a_closed_stream_stops_no_work(tmp_path, small, closed):
+    done = run([*COMMAND, *SMALL, "-o", "a.json"], cwd=tmp_path, preexec_fn=lambda: [os.close(fd) for fd in closed])
+    assert done.returncode == 0
+    assert (tmp_path / "a.json").read_text() == small
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is full")
+def test_a_stdout_that_is_full_is_one_line_and_a_full_stderr_none(small):
+    with open("/dev/full", "w") as full:
+        command = [*COMMAND, "waveform", "1e4", "--max-distance", "16"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+        assert (done.returncode, done.stderr) == (1, "Error: stdout cannot be written: No space left on device\n")
+        done = subprocess.run([*COMMAND, *SMALL, "--json"], stdout=subprocess.PIPE, stderr=full, text=True)
+        assert (done.returncode, done.stdout) == (0, small)
+
+
+IN_THREADS_AND_FORKS = """
+import multiprocessing, sys
+from concurrent.futures import ThreadPoolExecutor
+from ropesearch import search_bases, waveform
+
+def search(i):
+    found = search_bases(1e4, 3e4, 1000, 8, head_dim=32, max_distance=2000, threads=1 + i % 3)
+    return found.to_json(), waveform(1e4, 32, 300).tobytes()
+
+with ThreadPoolExecutor(8) as pool:
+    found = set(pool.map(search, range(24)))
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    found |= set(pool.map(search, range(4)))
+assert len(found) == 1, len(found)
+sys.stdout.write(found.pop()[0])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_many_threads_and_processes_forked_after_them_find_the_same(small):
+    done = run([sys.executable, "-P", "-c", IN_THREADS_AND_FORKS])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["bases"] == json.loads(small)["bases"]
+
+
+def test_a_read_only_file_system_is_one_line(tmp_path, small):
+    (tmp_path / "there").mkdir()
+    alone = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    mount = "mount -t tmpfs -o ro none there"
+    if shutil.which("unshare") is None or run([*alone, mount], cwd=tmp_path).returncode != 0:
+        pytest.skip("mounting needs a namespace of its own")
+    done = run([*alone, f'{mount} && exec "$@"', "sh", *COMMAND, *SMALL, "-o", "there/a.json"], cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "Error: there/a.json cannot be written: Read-only file system\n"
 
 
 # Writes a file again and again, each time killed a line of code later, until it is not killed any more.

@@ -40,6 +40,7 @@ def model(tmp_path_factory):
             text = " ".join(f"w{i}" for i in random.integers(1, toys.VOCABULARY, size))
             file.write(json.dumps({"text": text}) + "\n")
     toys.sets("llama-grouped")[1].save(folder / "bases.json")
+    toys.sets_by_layer("llama-grouped")[1].save(folder / "layers.json")
     return folder
 
 
@@ -61,14 +62,14 @@ def losses(output):
     return [line["loss"] for line in RunFolder(output).read_metrics()]
 
 
-@pytest.mark.parametrize("scheme", [None, "harpe"])
+@pytest.mark.parametrize("scheme", [None, "bases.json", "layers.json"])
 def test_losses_are_those_of_plain_trainer(model, tmp_path, scheme):
-    made = spec(scheme=f"harpe:{model}/bases.json" if scheme else None)
+    made = spec(scheme=f"harpe:{model}/{scheme}" if scheme else None)
     last = train(model, tmp_path / "run", made)
 
     stock = AutoModelForCausalLM.from_pretrained(model)
     if scheme:
-        apply_bases(stock, BaseSet.load(model / "bases.json"))
+        apply_bases(stock, BaseSet.load(model / scheme))
     file = TokenFile.open(next((tmp_path / "run" / "tokens").iterdir()))
     rows = Rows.load(tmp_path / "run" / "order-1.npz")
     collate = Collator(file, rows, mask_documents=False)
@@ -248,6 +249,47 @@ def test_a_run_survives_being_killed_in_a_save(model, tmp_path, call):
     assert killed.returncode == -signal.SIGKILL
     train(model, tmp_path / "run", spec(), save_every=2, keep=1, resume=True)
     assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+
+
+def test_two_runs_in_one_folder_take_turns(model, tmp_path):
+    train(model, tmp_path / "run", spec(2))
+    with RunFolder(tmp_path / "run").held(), pytest.raises(OSError, match=r"^another run is writing .*run$"):
+        train(model, tmp_path / "run", spec(2), resume=True)
+    train(model, tmp_path / "run", spec(2), resume=True)
+    assert len(losses(tmp_path / "run")) == 2
+
+
+def test_a_run_folder_that_vanishes_is_not_made_anew(model, tmp_path):
+    def vanish(what, *_):
+        if what.startswith("training") and (tmp_path / "run").exists():
+            (tmp_path / "run").rename(tmp_path / "gone")
+
+    with pytest.raises(OSError, match=r"run folder .*run has vanished$|No such file .*metrics\.jsonl"):
+        train(model, tmp_path / "run", spec(2), progress=vanish)
+    assert not (tmp_path / "run" / "stage-1" / "checkpoint-2").exists()
+
+
+def test_a_kill_after_the_last_checkpoint_leaves_nothing(model, tmp_path):
+    last = train(model, tmp_path / "run", spec(4), save_every=2)
+    before = last.with_name("checkpoint-2")
+    before.rename(last.with_name("checkpoint-3"))
+    (last.with_name("checkpoint-3") / COMPLETE).unlink()
+    (last / ".ropesearch-0123456789ab.tmp").touch()
+    assert train(model, tmp_path / "run", spec(4), save_every=2, resume=True) == last
+    assert [path.name for path in last.parent.glob("checkpoint-*")] == ["checkpoint-4"]
+    assert not list(tmp_path.rglob(".ropesearch*"))
+
+
+@pytest.mark.parametrize(
+    "words", ["basic_ios::clear: iostream error", "[enforce fail at inline_container.cc:672] . unexpected pos"]
+)
+def test_a_disk_that_breaks_in_a_checkpoint_is_one_line(model, tmp_path, monkeypatch, words):
+    def broken(*_, **__):
+        raise RuntimeError(words)
+
+    monkeypatch.setattr(torch, "save", broken)
+    with pytest.raises(OSError, match=r"there is no space for the checkpoint .*checkpoint-2, or it cannot be written"):
+        train(model, tmp_path / "run", spec(2))
 
 
 def test_a_folder_of_other_settings_is_refused(model, tmp_path):

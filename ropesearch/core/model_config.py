@@ -167,6 +167,16 @@ class ModelConfig:
         """The model type, as transformers names it."""
         return self.content.get("model_type")
 
+    @property
+    def inner_type(self) -> str | None:
+        """The type of the language model, which differs in a model of text and images."""
+        return self._language.get("model_type")
+
+    @property
+    def three_positions(self) -> bool:
+        """Whether each token has three positions, in time, height and width (mrope)."""
+        return isinstance(self._rope, Mapping) and "mrope_section" in self._rope
+
     @cached_property
     def _language(self) -> Mapping[str, Any]:
         """The settings of the language model; a model of text and images keeps them in `text_config`."""
@@ -337,8 +347,8 @@ class ModelConfig:
         rope = self._rope
         if not isinstance(rope, Mapping):
             return str(rope)
-        if any(isinstance(value, Mapping) for value in rope.values()):
-            return BY_LAYER_TYPE
+        if "bases" not in rope and any(isinstance(value, Mapping) for value in rope.values()):
+            return BY_LAYER_TYPE  # beside bases it is the rule that is applied to each of them
         return str(rope.get("rope_type", rope.get("type", "default")))
 
     @property

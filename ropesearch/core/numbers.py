@@ -58,5 +58,7 @@ def read_range(text: str, *, binary: bool = False) -> list[int | float]:
     if not 0 < n <= 1_000_000:
         msg = f"not a range: {text!r}"
         raise ValueError(msg)
-    values = [first + i * step for i in range(n)]
-    return [int(value) if value.denominator == 1 else float(value) for value in values]
+    whole = math.lcm(first.denominator, step.denominator)  # in such parts, all values are integers
+    begin, width = int(first * whole), int(step * whole)
+    values = range(begin, begin + n * width, width)
+    return [value // whole if value % whole == 0 else value / whole for value in values]

@@ -150,7 +150,7 @@ def put_rope(
             applied._undo.append(modeling_harpe.put_bases(decoder, decoder.config))
         else:
             applied._undo.append(_put_rotary(decoder))
-    except (TypeError, ArithmeticError, RuntimeError) as error:  # the last two where a rule is beyond 64 bits
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:  # the last two: a rule beyond 64 bits
         applied.remove()
         raise InputError(first_line(error)) from None
     if model is decoder:
@@ -173,7 +173,8 @@ def _put_configs(model: "nn.Module", model_type: str, change: RopeChange) -> Cal
             else:
                 inner = {name: vars(own).get(name) for name in getattr(own, "sub_configs", ())}
                 inner = {name: c for name, c in inner.items() if getattr(c, "model_type", None) == model_type}
-                changed[id(own)] = copy.copy(own) if inner else own
+                outer_copy = copy.copy if change.base_set is None else modeling_harpe.outer_copy
+                changed[id(own)] = outer_copy(own) if inner else own
                 for name, config in inner.items():
                     setattr(changed[id(own)], name, change_of(config))
         return changed[id(own)]

@@ -195,6 +195,13 @@ def check_model(
         msg = f"{name} already carries bases ({model_type}), which {what} would silently undo: "
         msg += "apply it to the model that it was made from"
         raise InputError(msg)
+    if model.three_positions:
+        msg = f"{name} has three positions for each token, in time, height and width (mrope): {kind} are for one"
+        raise InputError(msg)
+    if model_type not in SUPPORTED and model.inner_type in SUPPORTED:
+        msg = f"{name} is a model of type {model_type} around one of type {model.inner_type}: load it in Python, give "
+        msg += f"it {kind} with apply_bases or apply_scheme, and save it"
+        raise InputError(msg)
     if model_type not in SUPPORTED:
         raise InputError(unsupported(name, model_type, kind))
     if rule == BY_LAYER_TYPE:

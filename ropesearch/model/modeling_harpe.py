@@ -88,17 +88,34 @@ class PerHeadConfig:
 
     def to_dict(self):
         """Add the class names of this file to the values, so that a saved model loads from its own copy."""
-        models = family_of(self).models
         values = super().to_dict()
         if values.get("rope_parameters"):
             values["rope_scaling"] = {"type": ROPE_TYPE} | _rope_with_bases(self)
-        classes = {"AutoConfig": type(self)} | models
-        values["auto_map"] = {auto: f"modeling_harpe.{ours.__name__}" for auto, ours in classes.items()}
-        # A stock model that got bases in memory would save its stock class name.
-        names = {ours.__name__.removeprefix("Harpe"): ours.__name__ for ours in models.values()}
-        if values.get("architectures"):
-            values["architectures"] = [names.get(name, name) for name in values["architectures"]]
-        return values
+        return _with_our_names(values, type(self), family_of(self).models)
+
+
+class OuterConfig:
+    """What the config of a model of text and images gains, if it would take that of its language model for a stock one.
+
+    Other such configs find the right class by its model type.
+    """
+
+    base_model_tp_plan = None
+
+    def to_dict(self):
+        """Do as `PerHeadConfig.to_dict`."""
+        return _with_our_names(super().to_dict(), type(self), OUTER[type(self).model_type])
+
+
+def _with_our_names(values, config, models):
+    """Add the classes of this file to the values of a config; `models` are by Auto class."""
+    classes = {"AutoConfig": config} | models
+    values["auto_map"] = {auto: f"modeling_harpe.{ours.__name__}" for auto, ours in classes.items()}
+    # A stock model that got bases in memory would save its stock class name.
+    names = {ours.__name__.removeprefix("Harpe"): ours.__name__ for ours in models.values()}
+    if values.get("architectures"):
+        values["architectures"] = [names.get(name, name) for name in values["architectures"]]
+    return values
 
 
 class PerHeadRope(nn.Module):
@@ -226,9 +243,13 @@ def _frequencies(config, rope, bases=None):
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Rotate the channel pairs (i, i + R/2) of `x`, (..., D), by tables that broadcast to (..., R/2), and no others."""
-    half = cos.shape[-1]
-    a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
-    return torch.cat((a * cos - b * sin, b * cos + a * sin, rest), dim=-1).to(x.dtype)
+    # As few operations as can be: each costs more than its arithmetic where one token is decoded at a time.
+    half, rest = cos.shape[-1], ()
+    if x.shape[-1] == 2 * half:
+        a, b = x.chunk(2, dim=-1)
+    else:
+        a, b, *rest = x.split((half, half, x.shape[-1] - 2 * half), dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin, *rest), dim=-1).to(x.dtype)
 
 
 def rotate_neighbours(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -302,7 +323,7 @@ class PerHeadAttention:
             first = _first_head(self, heads, cos.shape[2])
             cos, sin = cos[:, :, first : first + heads], sin[:, :, first : first + heads]
         kv_heads = cos.shape[2]
-        groups = query.unflatten(2, (kv_heads, -1))  # (B, S, K, G, D)
+        groups = query.view(*query.shape[:2], kv_heads, -1, query.shape[-1])  # (B, S, K, G, D)
         query = self._rotate(groups, cos.unsqueeze(3), sin.unsqueeze(3)).flatten(2, 3)
         return query, self._rotate(key, cos, sin)
 
@@ -433,7 +454,7 @@ def _refuse_packing(position_ids):
 
     Each would see those before it. Padded batches have a mask, and a compiled model cannot look at values.
     """
-    if position_ids is None or torch.compiler.is_compiling() or position_ids.is_meta:
+    if position_ids is None or position_ids.shape[-1] == 1 or torch.compiler.is_compiling() or position_ids.is_meta:
         return
     if (position_ids[..., 1:] < position_ids[..., :-1]).any():
         msg = "position_ids start again in the middle: packed sequences need use_cache=False to be kept apart"
@@ -479,6 +500,8 @@ class Family:
 
 FAMILIES: dict[str, Family] = {}
 """By the stock model type."""
+OUTER: dict[str, dict[str, Any]] = {}
+"""By our model type, our models of text and images whose configs are OuterConfigs, by Auto class."""
 
 
 MODELS = {
@@ -491,10 +514,13 @@ MODELS = {
 """The models of a family that can carry bases: Auto class, and how the names of the classes end."""
 
 
-def _add_family(model_type: str, stock: str, *differences: type, rotates_in_float: bool = False) -> None:
+def _add_family(
+    model_type: str, stock: str, *differences: type, rotates_in_float: bool = False, by_layer_type: bool = False
+) -> None:
     """Make our classes for a family whose stock classes begin with `stock`; its attention gets the differences.
 
-    The classes stand in this module, as HarpeLlamaConfig and so on, where a checkpoint's auto_map looks for them.
+    With `by_layer_type`, each type of layer has a rope. The classes stand in this module, as HarpeLlamaConfig and so
+    on, where a checkpoint's auto_map looks for them.
     """
     package = f"transformers.models.{model_type.removesuffix('_text')}"
     if importlib.util.find_spec(package) is None:
@@ -505,28 +531,54 @@ def _add_family(model_type: str, stock: str, *differences: type, rotates_in_floa
         """A stock class; some have a namesake for text and images together."""
         return getattr(module, f"{stock}Text{suffix}", None) or getattr(module, f"{stock}{suffix}", None)
 
-    def ours(old: type, *bases: type, **attributes: Any) -> Any:
-        name = f"Harpe{old.__name__}"
-        attributes |= {"__module__": __name__, "__doc__": f"{old.__name__} with a base per KV head."}
-        globals()[name] = type(name, (*bases, old), attributes)
-        return globals()[name]
-
-    config = ours(find("Config"), PerHeadConfig, model_type=f"harpe_{model_type}")
-    attention = ours(find("Attention"), *differences, PerHeadAttention)
+    nested = GLOBAL in (getattr(find("Config")(), "rope_parameters", None) or {}) if by_layer_type else False
+    if nested is not by_layer_type or not hasattr(module, "eager_attention_forward"):
+        return  # of an earlier one, with one rope for all layers or another form of attention
+    config = _ours(find("Config"), PerHeadConfig, model_type=f"harpe_{model_type}")
+    attention = _ours(find("Attention"), *differences, PerHeadAttention)
     models = {}
     for auto, suffix in MODELS.items():
         old = find(suffix)
         if old is not None:
             # Other heads ask AutoModel for the model below them.
             bases = (PerHeadModel,) if suffix in ("Model", "ForCausalLM") else ()
-            models[auto] = ours(old, *bases, config_class=config)
-            models[auto].register_for_auto_class(auto)  # makes save_pretrained copy this file beside the weights
-    config.register_for_auto_class()
-    transformers.AutoModel.register(config, models["AutoModel"], exist_ok=True)
+            models[auto] = _ours(old, *bases, config_class=config)
     stock_attention = find("Attention")
     family = Family(stock_attention, module.eager_attention_forward, config, attention, models, rotates_in_float)
     attention.family = FAMILIES[model_type] = family
-    # Mixtures of experts have other weights in memory than in files.
+    _make_known(model_type, config, models)
+
+
+def _add_outer(model_type: str, text: str, stock: str) -> None:
+    """Make our classes for models of text and images around one of the family `text`; stock ones begin with `stock`."""
+    suffixes = ("Config", "Model", "ForConditionalGeneration", "ForSequenceClassification")
+    stock_config, *stock_models = (getattr(transformers, f"{stock}{suffix}", None) for suffix in suffixes)
+    parts = getattr(stock_config, "sub_configs_defaults", None)
+    if not parts or text not in FAMILIES or None in stock_models:
+        return  # of another transformers
+    parts = {**parts, "text_config": FAMILIES[text].config}
+    config = _ours(stock_config, OuterConfig, model_type=f"harpe_{model_type}", sub_configs_defaults=parts)
+    base, generating, classifying = (_ours(old, config_class=config) for old in stock_models)
+    models = {"AutoModel": base, "AutoModelForImageTextToText": generating, "AutoModelForCausalLM": generating}
+    OUTER[config.model_type] = models | {"AutoModelForSequenceClassification": classifying}
+    _make_known(model_type, config, OUTER[config.model_type])
+
+
+def _ours(old: Any, *bases: type, **attributes: Any) -> Any:
+    """Make a class of this module out of a stock one."""
+    name = f"Harpe{old.__name__}"
+    attributes |= {"__module__": __name__, "__doc__": f"{old.__name__} with a base per KV head."}
+    globals()[name] = type(name, (*bases, old), attributes)
+    return globals()[name]
+
+
+def _make_known(model_type: str, config: Any, models: dict[str, Any]) -> None:
+    """Make transformers save a copy of this file beside the weights, and find the base model of a config."""
+    config.register_for_auto_class()
+    for auto, model in reversed(models.items()):
+        model.register_for_auto_class(auto)
+    transformers.AutoModel.register(config, models["AutoModel"], exist_ok=True)
+    # Mixtures of experts, and others, have other weights in memory than in files.
     conversion = get_checkpoint_conversion_mapping(model_type)
     if conversion is not None:
         register_checkpoint_conversion_mapping(config.model_type, conversion, overwrite=True)
@@ -542,12 +594,12 @@ _add_family("qwen3", "Qwen3", WindowOfLayer, NormOfHeads)
 _add_family("qwen3_moe", "Qwen3Moe", WindowOfLayer, NormOfHeads)
 _add_family("gemma", "Gemma")
 _add_family("gemma2", "Gemma2", WindowOfLayer, CappedScores)
-_add_family("gemma3_text", "Gemma3", WindowOfLayer, NormOfHeads)
+_add_family("gemma3_text", "Gemma3", WindowOfLayer, NormOfHeads, by_layer_type=True)
 _add_family("glm", "Glm", NeighboursRotate)
 _add_family("glm4", "Glm4", NeighboursRotate)
 _add_family("granite", "Granite")
 _add_family("olmo2", "Olmo2", NormBeforeHeads, rotates_in_float=True)
-_add_family("olmo3", "Olmo3", WindowOfLayer, NormBeforeHeads, rotates_in_float=True)
+_add_family("olmo3", "Olmo3", WindowOfLayer, NormBeforeHeads, rotates_in_float=True, by_layer_type=True)
 _add_family("nemotron", "Nemotron")
 _add_family("phi", "Phi", LayerNormOfHeads, DenseAtTheEnd)
 _add_family("phi3", "Phi3", FusedProjection, WindowOfModel)
@@ -556,9 +608,16 @@ _add_family("stablelm", "StableLm", NormOfEachHead)
 _add_family("starcoder2", "Starcoder2", WindowOfModel, DropoutAtTheEnd)
 
 
+_add_outer("gemma3", "gemma3_text", "Gemma3")
+
+
 def family_of(config: Any) -> Family:
-    """Return the family of a config, stock or ours."""
-    return FAMILIES[config.model_type.removeprefix("harpe_")]
+    """Return the family of a config, stock or ours; raise ValueError if this version of transformers has none."""
+    model_type = config.model_type.removeprefix("harpe_")
+    if model_type not in FAMILIES:
+        msg = f"models of type {model_type} need another version of transformers than {transformers.__version__}"
+        raise ValueError(msg)
+    return FAMILIES[model_type]
 
 
 def model_class(config: Any) -> Any:
@@ -589,6 +648,22 @@ def with_bases(config: Any, bases: Iterable[Any], *, keep_rule: bool = False) ->
     by_type = own is not config.rope_parameters
     result.rope_parameters = {**config.rope_parameters, GLOBAL: rope} if by_type else rope
     result.validate_rope()
+    return result
+
+
+def outer_copy(config: Any) -> Any:
+    """Copy, one level deep, the config of a model around another that gets bases, as one that can hold them.
+
+    Raise ValueError if that cannot be.
+    """
+    result = copy.copy(config)
+    if f"harpe_{config.model_type}" not in OUTER:
+        if any(getattr(part, "model_type", None) in FAMILIES for part in config.sub_configs.values()):
+            msg = f"a {type(config).__name__} would read the config of its language model as a stock one, without bases"
+            raise ValueError(msg)
+    else:
+        result.__class__ = OUTER[f"harpe_{config.model_type}"]["AutoModel"].config_class
+        result.__dict__.pop("model_type", None)
     return result
 
 

@@ -2,12 +2,13 @@
 
 import transformers
 
-from .modeling_harpe import FAMILIES
+from .modeling_harpe import FAMILIES, OUTER
 
 
 def register() -> None:
     """Make the Auto classes know the model types harpe_llama and so on."""
-    for family in FAMILIES.values():
-        transformers.AutoConfig.register(family.config.model_type, family.config, exist_ok=True)
-        for auto, model in family.models.items():
-            getattr(transformers, auto).register(family.config, model, exist_ok=True)
+    for models in (*(family.models for family in FAMILIES.values()), *OUTER.values()):
+        config = models["AutoModel"].config_class
+        transformers.AutoConfig.register(config.model_type, config, exist_ok=True)
+        for auto, model in models.items():
+            getattr(transformers, auto).register(config, model, exist_ok=True)

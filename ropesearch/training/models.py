@@ -3,14 +3,17 @@
 import hashlib
 import json
 import os
+from dataclasses import replace
 from typing import Any
 
 from ropesearch.core.errors import InputError, first_line
+from ropesearch.core.model_config import ModelConfig
 from ropesearch.core.model_source import ModelSource
 from ropesearch.model.apply import apply_scheme
 from ropesearch.model.load import load_model
 from ropesearch.model.tokenizer import load_tokenizer as find_tokenizer
 from ropesearch.schemes.grammar import parse_scheme
+from ropesearch.schemes.rules import LayerBases, Scheme
 
 CHECKPOINTED_FROM = 2048
 """Tokens in a row from which a CPU too computes activations again in place of keeping them."""
@@ -64,7 +67,7 @@ def bare_model(config: Any) -> Any:
         raise InputError(msg) from None
 
 
-def put_scheme(model: Any, scheme: str | None, length: int) -> None:
+def put_scheme(model: Any, scheme: Scheme | str | None, length: int) -> None:
     """Let a model in memory turn positions by a scheme, as its checkpoints will; None keeps its own.
 
     Its config says the length that it is trained at, or a longer one that model or scheme speak of.
@@ -84,6 +87,16 @@ def put_scheme(model: Any, scheme: str | None, length: int) -> None:
 def check_scheme(source: ModelSource, scheme: str | None, length: int) -> None:
     """Raise ValueError if a scheme does not fit a model, before its weights are loaded."""
     put_scheme(bare_model(stock_config(source)), scheme, length)
+
+
+def scheme_of_one_layer(config: Any, scheme: str | None) -> Scheme | str | None:
+    """Return a scheme for a model of one layer, where layers differ in their bases."""
+    if scheme is None:
+        return None
+    parsed = parse_scheme(scheme, model=ModelConfig.of(config.to_dict()))
+    if not isinstance(parsed, LayerBases):
+        return scheme
+    return replace(parsed, bases=parsed.bases[: len(parsed.bases) // parsed.layers], layers=1)
 
 
 def scheme_bases(source: ModelSource, scheme: str | None) -> list[float] | None:

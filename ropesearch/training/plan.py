@@ -278,7 +278,7 @@ class _Costs:
             config.layer_types = [GLOBAL] if by_type else config.layer_types[:1]
         with FakeTensorMode(allow_non_fake_inputs=True):
             model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
-            models.put_scheme(model, self.stage.scheme, tokens)
+            models.put_scheme(model, models.scheme_of_one_layer(self.config, self.stage.scheme), tokens)
             decoder = find_decoder(model)
             layer: Any = decoder.layers[0]
             layer.train()

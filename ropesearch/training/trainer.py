@@ -202,10 +202,9 @@ class StageTrainer(SFTTrainer):
 
 def _is_of_the_disk(error: Exception) -> bool:
     """Whether what stopped a save is a write that failed; torch says so with a RuntimeError."""
-    by_torch = isinstance(error, RuntimeError) and any(
-        word in str(error) for word in ("iostream", "PytorchStreamWriter")
-    )
-    return by_torch or isinstance(error, OSError | SafetensorError)
+    if isinstance(error, RuntimeError):
+        return any(word in str(error) for word in ("iostream", "inline_container", "PytorchStreamWriter"))
+    return isinstance(error, OSError | SafetensorError)
 
 
 class _Steps(TrainerCallback):

@@ -18,7 +18,7 @@ from trial import GRID, Tree, is_beginning, start, tree
 STRIDES = ",".join(str(1000 + i) for i in range(40))
 SWEEP = ["sweep", *GRID, "--strides", STRIDES, "--heads", "2,4", "-o", "work/a.jsonl", "--resume"]
 WORKERS = 2
-PATIENCE = {"CONNECT_WITHIN": 3.0, "ASK_EVERY": 1.0, "SILENT_FOR": 4.0}
+PATIENCE = {"CONNECT_WITHIN": 10.0, "ASK_EVERY": 1.0, "SILENT_FOR": 15.0}
 """Seconds in place of minutes, in a command that waits for a cluster."""
 
 
@@ -61,6 +61,7 @@ class ClusterTrial:
 
     faults: ClassVar = {"worker": 1, "workers": 1, "scheduler": 1, "moment": 1}
     calls = 0
+    share = 1
 
     def __init__(self, name: str, place: Path) -> None:
         self.name, self.place, self.work = name, place, place / "work"
@@ -81,18 +82,21 @@ class ClusterTrial:
 
     @cached_property
     def end(self) -> tuple[Tree, float]:
-        """What is in the folder after the sweep, and how long it took; the second one, with kernels loaded."""
+        """What is in the folder after the sweep, and how long its rows took; the second one, with kernels loaded."""
         for _ in range(2):
             self.reset()
-            ended = self.begin().wait()
+            process = self.begin()
+            began = time.perf_counter()
+            ended = process.wait(give_up_after=120)
             assert ended.code == 0, ended
-        return tree(self.work), ended.wall
+        return tree(self.work), time.perf_counter() - began
 
     def reset(self) -> None:
         shutil.rmtree(self.work, ignore_errors=True)
         self.work.mkdir()
 
     def begin(self) -> Forked:
+        """Start the sweep, and wait until it has met the cluster."""
         address = self.cluster.address
 
         def body() -> int:
@@ -106,7 +110,11 @@ class ClusterTrial:
             os.chdir(self.place)
             return main([*SWEEP, "--scheduler", address])
 
-        return Forked(body)
+        process = Forked(body)
+        file = self.work / "a.jsonl"
+        while not (file.exists() and file.stat().st_size):  # before, it may wait for workers as long as it likes
+            time.sleep(0.01)
+        return process
 
     def disturb(self, fault: str, chance: random.Random) -> tuple[float, list[str]]:
         """Kill something of a sweep, then resume it; return when, and what is wrong."""
@@ -121,7 +129,7 @@ class ClusterTrial:
             cluster = self.cluster
             killed = {"worker": cluster.workers[:1], "workers": cluster.workers, "scheduler": [cluster.scheduler]}
             cluster.kill(*killed[fault])
-            ended = process.wait()
+            ended = process.wait(give_up_after=120)
             self.close()
         found = self.wrong_end(fault, ended, new)
         left = tree(self.work)

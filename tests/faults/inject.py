@@ -48,6 +48,11 @@ COMMANDS = {
         ["export", "bases.json", "-o", "work/a.npz", "--overwrite"], ["export", "bases8.json", "-o", "work/a.npz"]
     ),
     "plot": Command(["plot", "coverage", "bases.json", "--max-distance", "900", "-o", "work/a.svg"]),
+    "report --overwrite": Command(
+        ["report", "bases.json", "--max-distance", "900", "-o", "work/a.html", "--overwrite"],
+        ["report", "bases8.json", "--max-distance", "900", "-o", "work/a.html"],
+        ["ropesearch.reports.write"],
+    ),
     "sweep --resume": Command(SWEEP),
     "apply": Command(["apply", "toy", "--bases", "bases.json", "-o", "work/model"], modules=FOR_MODELS),
     "measure": Command(MEASURE, modules=FOR_MODELS),
@@ -116,12 +121,13 @@ def inject(folder: Path, runs: int, seed: int, names: list[str]) -> int:
     """Do all runs; return how many went wrong."""
     prepare(folder, [name for name in names if name != CLUSTER])
     trials = [ClusterTrial(name, folder) if name == CLUSTER else Trial(name, folder, COMMANDS[name]) for name in names]
+    in_turn = [trial for i in range(max(trial.share for trial in trials)) for trial in trials if i < trial.share]
     chance = random.Random(seed)
     counts: dict[str, Counter[str]] = {name: Counter() for name in names}
     failed = 0
     try:
         for i in range(runs):
-            trial = trials[i % len(trials)]
+            trial = in_turn[i % len(in_turn)]
             (fault,) = chance.choices(list(trial.faults), list(trial.faults.values()))
             when, found = trial.disturb(fault, chance)
             counts[trial.name][fault] += 1

@@ -46,6 +46,7 @@ class Trial:
     place: Path
     command: Command
     faults = WEIGHTS
+    share = 3
 
     @property
     def calls(self) -> int:
