@@ -23,9 +23,13 @@ function button(text, label, act) {
   return made;
 }
 
-/** A labelled choice between several. */
+/** A labelled choice between several: texts by their values. */
 function choice(label, options, act) {
-  const select = element("select", {}, ...options.map(([value, text]) => element("option", { value }, text)));
+  const select = element(
+    "select",
+    {},
+    ...Object.entries(options).map(([value, text]) => element("option", { value }, text)),
+  );
   select.addEventListener("change", () => act(select.value));
   return element("label", { class: "field" }, `${label} `, select);
 }
@@ -53,9 +57,14 @@ function pale(hex, alpha) {
   );
 }
 
+/** Whether there is a value. */
+function isKnown(value) {
+  return value !== null && value !== undefined && Number.isFinite(value);
+}
+
 /** A number with thousands apart and a true minus sign. */
 function formatted(value, digits = null) {
-  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+  if (!isKnown(value)) return "–";
   const options =
     digits === null
       ? { maximumSignificantDigits: 6 }

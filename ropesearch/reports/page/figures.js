@@ -32,7 +32,7 @@ class Lines {
     const options = this.options();
     if (!this.plot) {
       this.plot = new Plot(this.host, options);
-      if (!about.bare) this.host.before(element("div", { class: "bar" }, this.plot.buttons()));
+      this.host.before(element("div", { class: "bar" }, this.plot.buttons()));
     } else {
       this.plot.options = options;
       this.plot.range = [...this.limits];
@@ -58,10 +58,12 @@ class Lines {
     return { hex: colour(style.colour), dash: line.plain ? [] : style.dash };
   }
 
-  get several() {
-    return this.lines.length > 1 || Boolean(this.lines[0] && this.lines[0].name);
+  /** Whether a line is shown. */
+  isShown(line) {
+    return !this.hidden.has(line.name);
   }
 
+  /** Make the legend, in the colours of now. */
   dress() {
     this.values = [];
     const items = this.lines.map((line, i) => {
@@ -71,7 +73,7 @@ class Lines {
       const made = element("button", {
         type: "button",
         class: "chip",
-        "aria-pressed": String(!this.hidden.has(line.name)),
+        "aria-pressed": String(this.isShown(line)),
       });
       made.append(swatch(hex, dash), element("span", {}, line.name || this.about.y.label), value);
       made.addEventListener("click", () => {
@@ -87,17 +89,12 @@ class Lines {
 
   text(value) {
     const { y } = this.about;
-    if (value === null || value === undefined || Number.isNaN(value)) return "–";
-    return y.percent
-      ? `${formatted(100 * value, 1)} %`
-      : y.digits === undefined
-        ? formatted(value)
-        : formatted(value, y.digits);
+    if (y.percent && isKnown(value)) return `${formatted(100 * value, 1)} %`;
+    return formatted(value, y.digits);
   }
 
   options() {
     const { about } = this;
-    const drawn = (u, i) => !this.hidden.has(this.lines[i].name);
     return {
       label: about.label,
       limits: this.limits,
@@ -114,11 +111,11 @@ class Lines {
       series: () =>
         this.lines.flatMap((line, i) => {
           const { hex, dash } = this.style(line, i);
-          const show = drawn(null, i);
+          const show = this.isShown(line);
           const few = line.x && line.x.length < 60;
           const points = few && !line.bare ? { show: true, size: 5, stroke: hex, fill: hex } : { show: false };
-          const main = { show, stroke: hex, width: line.width || 1.6, dash, points, spanGaps: true };
-          const end = () => ({ show, stroke: "transparent", width: 0, points: { show: false }, spanGaps: true });
+          const main = { show, stroke: hex, width: line.width || 1.6, dash, points };
+          const end = () => ({ show, stroke: "transparent", width: 0, points: { show: false } });
           return line.low ? [end(), end(), main] : [main];
         }),
       bands: () => {
@@ -136,29 +133,28 @@ class Lines {
       view: (first, last, show) => this.show(first, last, show),
       over: (u) => this.mark(u),
       read: (at, aloud) => this.read(at, aloud),
-      keys: about.keys || {},
     };
   }
 
+  /** Hand over the columns that are drawn, and the ends of the vertical axis for what is in sight. */
   show(first, last, show) {
     const columns = [this.xs];
+    const { y } = this.about;
     let [low, high] = [Infinity, -Infinity];
     this.lines.forEach((line, i) => {
       const column = this.columns[i];
       if (line.low) columns.push(column.low, column.high);
       columns.push(column.y);
-      if (this.hidden.has(line.name)) return;
+      if (!this.isShown(line)) return;
       for (const values of [column.y, column.low, column.high]) {
         (values || []).forEach((value, k) => {
-          if (value === null || value === undefined || Number.isNaN(value) || this.xs[k] < first || this.xs[k] > last)
-            return;
-          if (this.about.y.log && value <= 0) return;
+          const inSight = this.xs[k] >= first && this.xs[k] <= last;
+          if (!isKnown(value) || !inSight || (y.log && value <= 0)) return;
           low = Math.min(low, value);
           high = Math.max(high, value);
         });
       }
     });
-    const { y } = this.about;
     if (y.zero) low = Math.min(low, 0);
     show(columns, y.percent ? [Math.min(-0.03, low), Math.max(1.03, high)] : withRoom(low, high, Boolean(y.log)));
   }
@@ -186,19 +182,15 @@ class Lines {
 
   /** Values at the point next to where the reader points. */
   read(at, aloud) {
-    const [scaled] = [(x) => (this.about.x.log ? Math.log(Math.max(x, 1e-9)) : x)];
-    let nearest = 0;
-    this.xs.forEach((x, k) => {
-      if (Math.abs(scaled(x) - scaled(at)) < Math.abs(scaled(this.xs[nearest]) - scaled(at))) nearest = k;
-    });
+    const away = (x) => Math.abs(this.plot.scaled(x) - this.plot.scaled(at));
+    const nearest = this.xs.reduce((best, x, k) => (away(x) < away(this.xs[best]) ? k : best), 0);
     const said = [];
     this.columns.forEach((column, i) => {
       const [value, low, high] = [column.y, column.low, column.high].map((values) => values && values[nearest]);
-      const ends =
-        low !== null && low !== undefined && !Number.isNaN(low) ? ` (${this.text(low)} to ${this.text(high)})` : "";
+      const ends = isKnown(low) ? ` (${this.text(low)} to ${this.text(high)})` : "";
       this.values[i].value = value;
       this.values[i].textContent = this.text(value) + ends;
-      if (!this.hidden.has(this.lines[i].name))
+      if (this.isShown(this.lines[i]))
         said.push(`${this.lines[i].name || this.about.y.label} ${this.values[i].textContent}`);
     });
     const where = `${this.about.x.label} ${formatted(Math.round(this.xs[nearest] * 100) / 100)}`;
@@ -248,7 +240,7 @@ function makeSweep(section, about) {
     chosen[name] = key;
     chart.set(draw());
   };
-  const named = (list) => list.map(({ key, label }) => [key, label]);
+  const named = (list) => Object.fromEntries(list.map(({ key, label }) => [key, label]));
   bar.append(
     choice("figure", named(about.figures), choose("figure")),
     choice("against", named(about.against), choose("against")),
@@ -279,11 +271,10 @@ class DecayFigure {
       );
     });
     this.grid.addEventListener("keydown", (event) => this.key(event));
-    const layers = about.layers.map((layer, row) => [row, String(layer)]);
-    this.layer = choice("layer", layers, (row) => this.show(Number(row), this.at.head));
+    this.layer = choice("layer", about.layers.map(String), (row) => this.show(Number(row), this.at.head));
     this.head = choice(
       "head",
-      Array.from({ length: about.heads }, (_, head) => [head, String(head)]),
+      Array.from({ length: about.heads }, (_, head) => String(head)),
       (head) => this.show(this.at.row, Number(head)),
     );
     this.title = element("h3", {});
@@ -406,15 +397,7 @@ class DecayFigure {
 // ---- the sections
 
 const makers = {
-  waveforms: (section, about) => {
-    const waveforms = new Waveforms(section, about);
-    waveforms.toolbar.prepend(waveforms.plot.buttons());
-    if (about.floor) {
-      waveforms.toolbar.append(
-        button("floor", "Show the floor, where the best head is lowest", () => waveforms.look(about.floor.distance)),
-      );
-    }
-  },
+  waveforms: (section, about) => new Waveforms(section, about),
   lines: (section, about) => new Lines(section, about),
   sweep: makeSweep,
   decay: (section, about) => new DecayFigure(section, about),

@@ -29,6 +29,13 @@ class Waveforms {
     this.lay(section);
     this.first = this.packedView(about.first);
     this.plot = new Plot(this.host, this.options());
+    this.bar.prepend(this.plot.buttons());
+    const { floor } = about;
+    if (floor) {
+      this.bar.append(
+        button("floor", "Show the floor, where the best head is lowest", () => this.look(floor.distance)),
+      );
+    }
     section.dataset.state = "computing";
     new IntersectionObserver(
       ([entry], observer) => {
@@ -94,8 +101,7 @@ class Waveforms {
     this.status = element("p", { class: "status" });
     this.live = element("p", { class: "unseen", "aria-live": "polite" });
     this.progress = element("progress", { max: this.n, value: 0, "aria-label": "Computing waveforms" });
-    const bar = element("div", { class: "bar" });
-    this.toolbar = bar;
+    this.bar = element("div", { class: "bar" });
     this.ticks = {};
     const parts = { best: "best head", mean: "mean", heads: "heads", marks: "peaks and valleys" };
     for (const [name, label] of Object.entries(parts)) {
@@ -105,44 +111,22 @@ class Waveforms {
         tick.box.after(" ", swatch(`var(--${name})`, name === "mean" ? [6, 3] : null));
       this.ticks[name] = tick;
     }
-    const units = choice(
-      "unit",
-      [
-        ["cosine", "mean cosine"],
-        ["logits", "logits"],
-      ],
-      (unit) => {
-        this.unit = unit;
-        this.rebuild();
-      },
-    );
-    const axis = choice(
-      "distance",
-      [
-        ["linear", "linear"],
-        ["log", "log"],
-      ],
-      (scale) => {
-        this.log = scale === "log";
-        this.remake();
-      },
-    );
-    const ticks = Object.values(this.ticks).map((tick) => tick.label);
-    bar.append(...ticks);
+    const units = choice("unit", { cosine: "mean cosine", logits: "logits" }, (unit) => {
+      this.unit = unit;
+      this.rebuild();
+    });
+    const axis = choice("distance", { linear: "linear", log: "log" }, (scale) => {
+      this.log = scale === "log";
+      this.remake();
+    });
+    this.bar.append(...Object.values(this.ticks).map((tick) => tick.label));
     const more = element("div", { class: "bar" }, units, axis);
     if (this.pools) {
       more.append(
-        choice(
-          "best and mean of",
-          [
-            ["all", "all heads"],
-            ["shown", "heads shown"],
-          ],
-          (pool) => {
-            this.pool = pool;
-            this.rebuild();
-          },
-        ),
+        choice("best and mean of", { all: "all heads", shown: "heads shown" }, (pool) => {
+          this.pool = pool;
+          this.rebuild();
+        }),
       );
     }
     this.number = element("input", { type: "number", min: 0, max: about.last, step: 1, inputmode: "numeric" });
@@ -171,7 +155,7 @@ class Waveforms {
     if (about.lines.length < this.n) {
       all.append(button("some", "Show some heads, evenly spread over the bases", () => this.choose(about.lines)));
     }
-    section.append(bar, this.host, this.progress, this.status, reading, more, this.live);
+    section.append(this.bar, this.host, this.progress, this.status, reading, more, this.live);
     if (this.n > 1) {
       section.append(
         element(
@@ -397,7 +381,7 @@ class Waveforms {
   fromFirst() {
     const { first } = this;
     const blank = new Float64Array(first.edges.length - 1).fill(NaN);
-    const line = (row) => first.heads[this.about.drawn.indexOf(row)] || blank;
+    const line = (row) => first.heads[this.about.lines.indexOf(row)] || blank;
     return { ...first, lines: this.lines.map(line), bands: this.banded.map(() => ({ low: blank, high: blank })) };
   }
 
