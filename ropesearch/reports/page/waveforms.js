@@ -2,7 +2,7 @@
 // The section of a base set or scheme: its waveforms, which a worker computes from the bases.
 
 const BUCKETS = 700; // of a range that is too long to show every value
-const EVERY = 1400; // distances of which every value is shown
+const EVERY = 1000; // distances of which every value is shown
 const FEW = 3; // heads that all have bands and marks of their own
 const FEWEST = 50; // distances shown at least
 
