@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 import transformers
-from toys import TOYS, sets, tokens, toy_config
+from toys import TOYS, sets, tokens, toy, toy_config
 
 from ropesearch import apply_bases, apply_scheme, apply_to_checkpoint
 from ropesearch.core.errors import InputError
@@ -203,3 +203,21 @@ def test_what_is_not_saved_or_not_possible_is_said(tmp_path):
     model.save_pretrained(tmp_path / "qwen")
     with pytest.raises(InputError, match=f"qwen {line}"):
         apply_to_checkpoint(tmp_path / "qwen", own, tmp_path / "out")
+
+
+def test_a_config_that_would_lose_the_bases_is_refused(monkeypatch):
+    """As Gemma3Config's, were there no class of ours for it."""
+    model, given = with_images("gemma3_text")
+    stock = logits(model, given)
+    monkeypatch.setattr(modeling_harpe, "OUTER", {})
+    with pytest.raises(InputError, match="a Gemma3Config would read the config of its language model as a stock one"):
+        apply_bases(model, sets("gemma3_text")[1])
+    assert torch.equal(logits(model, given), stock)
+    with apply_bases(model.model.language_model, sets("gemma3_text")[1]):
+        assert not torch.equal(logits(model, given), stock)
+
+
+def test_families_that_this_transformers_has_otherwise_are_refused(monkeypatch):
+    monkeypatch.delitem(modeling_harpe.FAMILIES, "nemotron")
+    with pytest.raises(InputError, match=r"models of type nemotron need another version of transformers than \d"):
+        apply_bases(toy("nemotron"), sets("nemotron")[0])

@@ -150,7 +150,7 @@ def put_rope(
             applied._undo.append(modeling_harpe.put_bases(decoder, decoder.config))
         else:
             applied._undo.append(_put_rotary(decoder))
-    except (TypeError, ArithmeticError, RuntimeError) as error:  # the last two where a rule is beyond 64 bits
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:  # the last two: a rule beyond 64 bits
         applied.remove()
         raise InputError(first_line(error)) from None
     if model is decoder:

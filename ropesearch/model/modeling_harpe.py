@@ -514,10 +514,13 @@ MODELS = {
 """The models of a family that can carry bases: Auto class, and how the names of the classes end."""
 
 
-def _add_family(model_type: str, stock: str, *differences: type, rotates_in_float: bool = False) -> None:
+def _add_family(
+    model_type: str, stock: str, *differences: type, rotates_in_float: bool = False, by_layer_type: bool = False
+) -> None:
     """Make our classes for a family whose stock classes begin with `stock`; its attention gets the differences.
 
-    The classes stand in this module, as HarpeLlamaConfig and so on, where a checkpoint's auto_map looks for them.
+    With `by_layer_type`, each type of layer has a rope. The classes stand in this module, as HarpeLlamaConfig and so
+    on, where a checkpoint's auto_map looks for them.
     """
     package = f"transformers.models.{model_type.removesuffix('_text')}"
     if importlib.util.find_spec(package) is None:
@@ -528,6 +531,9 @@ def _add_family(model_type: str, stock: str, *differences: type, rotates_in_floa
         """A stock class; some have a namesake for text and images together."""
         return getattr(module, f"{stock}Text{suffix}", None) or getattr(module, f"{stock}{suffix}", None)
 
+    nested = GLOBAL in (getattr(find("Config")(), "rope_parameters", None) or {}) if by_layer_type else False
+    if nested is not by_layer_type or not hasattr(module, "eager_attention_forward"):
+        return  # of an earlier one, with one rope for all layers or another form of attention
     config = _ours(find("Config"), PerHeadConfig, model_type=f"harpe_{model_type}")
     attention = _ours(find("Attention"), *differences, PerHeadAttention)
     models = {}
@@ -588,12 +594,12 @@ _add_family("qwen3", "Qwen3", WindowOfLayer, NormOfHeads)
 _add_family("qwen3_moe", "Qwen3Moe", WindowOfLayer, NormOfHeads)
 _add_family("gemma", "Gemma")
 _add_family("gemma2", "Gemma2", WindowOfLayer, CappedScores)
-_add_family("gemma3_text", "Gemma3", WindowOfLayer, NormOfHeads)
+_add_family("gemma3_text", "Gemma3", WindowOfLayer, NormOfHeads, by_layer_type=True)
 _add_family("glm", "Glm", NeighboursRotate)
 _add_family("glm4", "Glm4", NeighboursRotate)
 _add_family("granite", "Granite")
 _add_family("olmo2", "Olmo2", NormBeforeHeads, rotates_in_float=True)
-_add_family("olmo3", "Olmo3", WindowOfLayer, NormBeforeHeads, rotates_in_float=True)
+_add_family("olmo3", "Olmo3", WindowOfLayer, NormBeforeHeads, rotates_in_float=True, by_layer_type=True)
 _add_family("nemotron", "Nemotron")
 _add_family("phi", "Phi", LayerNormOfHeads, DenseAtTheEnd)
 _add_family("phi3", "Phi3", FusedProjection, WindowOfModel)
@@ -606,8 +612,12 @@ _add_outer("gemma3", "gemma3_text", "Gemma3")
 
 
 def family_of(config: Any) -> Family:
-    """Return the family of a config, stock or ours."""
-    return FAMILIES[config.model_type.removeprefix("harpe_")]
+    """Return the family of a config, stock or ours; raise ValueError if this version of transformers has none."""
+    model_type = config.model_type.removeprefix("harpe_")
+    if model_type not in FAMILIES:
+        msg = f"models of type {model_type} need another version of transformers than {transformers.__version__}"
+        raise ValueError(msg)
+    return FAMILIES[model_type]
 
 
 def model_class(config: Any) -> Any:
@@ -642,9 +652,16 @@ def with_bases(config: Any, bases: Iterable[Any], *, keep_rule: bool = False) ->
 
 
 def outer_copy(config: Any) -> Any:
-    """Copy, one level deep, the config of a model around another that gets bases, as one that can hold them."""
+    """Copy, one level deep, the config of a model around another that gets bases, as one that can hold them.
+
+    Raise ValueError if that cannot be.
+    """
     result = copy.copy(config)
-    if f"harpe_{config.model_type}" in OUTER:
+    if f"harpe_{config.model_type}" not in OUTER:
+        if any(getattr(part, "model_type", None) in FAMILIES for part in config.sub_configs.values()):
+            msg = f"a {type(config).__name__} would read the config of its language model as a stock one, without bases"
+            raise ValueError(msg)
+    else:
         result.__class__ = OUTER[f"harpe_{config.model_type}"]["AutoModel"].config_class
         result.__dict__.pop("model_type", None)
     return result
