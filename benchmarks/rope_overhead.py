@@ -5,7 +5,7 @@ HARPE's, evenly spread; no gradient, sdpa, in float32 and bfloat16. The ratio is
 pair begins with the bases. Without a GPU it is the processor's time that counts, of one thread, so that other work on
 the machine does not.
 
-    python benchmarks/rope_overhead.py MODEL [--runs 11] [--tokens 2048] [--decode 32] [--dtype NAME]
+    python benchmarks/rope_overhead.py MODEL [--runs 11] [--tokens 2048] [--decode 32] [--dtype NAME] [--by-layer]
 """
 
 import argparse
@@ -17,7 +17,7 @@ import time
 import torch
 import transformers
 
-from ropesearch import apply_bases, load_model, uniform_bases
+from ropesearch import BaseSet, apply_bases, load_model, uniform_bases
 
 
 def prefill(model, ids):
@@ -67,6 +67,7 @@ def main():
     parser.add_argument("--tokens", type=int, default=2048)
     parser.add_argument("--decode", type=int, default=32)
     parser.add_argument("--dtype", action="append", help="bfloat16, float32 …; several if repeated")
+    parser.add_argument("--by-layer", action="store_true", help="bases of each layer, so that each makes its tables")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -78,6 +79,9 @@ def main():
         config = model.config
         kv_heads, head_dim = config.num_key_value_heads, model.get_decoder().layers[0].self_attn.head_dim
         base_set = uniform_bases(1e6, 5e6, config.num_attention_heads, kv_heads=kv_heads, head_dim=head_dim)
+        if arguments.by_layer:
+            rows = [base_set] * config.num_hidden_layers
+            base_set = BaseSet.of(rows, heads=config.num_attention_heads, head_dim=head_dim)
         ids = torch.randint(10, config.vocab_size, (1, arguments.tokens), device=device)
         print(f"{name}, {kv_heads} KV heads, {model.dtype}; {arguments.runs} pairs, medians:")
         compare(f"prefill of {arguments.tokens}", model, base_set, arguments.runs, prefill, ids)

@@ -14,7 +14,12 @@ from .progress import announcing_progress
 
 @click.command(cls=Command)
 @click.argument("model")
-@click.option("--bases", type=click.Path(), metavar="FILE", help="A base-set file: every KV head gets its own base.")
+@click.option(
+    "--bases",
+    type=click.Path(),
+    metavar="FILE",
+    help="A base-set file: every KV head, or each of every layer, gets its own base.",
+)
 @click.option(
     "--scheme",
     metavar="SPEC",

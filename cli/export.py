@@ -23,7 +23,8 @@ def export(name: str, dtype: str, text_format: str | None, out: Output) -> None:
     BASES is a base-set file, a row of a sweep file such as sweep.jsonl#3, a preset, or a position scheme that is
     nothing but bases, such as uniform:1e6..5e6,heads=32.
 
-    Tensors are inv_freq, of shape (KV heads, head_dim / 2), and bases. The .pt format needs torch.
+    Tensors are inv_freq, of shape (KV heads, head_dim / 2), and bases, both after an axis of layers where these differ.
+    The .pt format needs torch.
     """
     base_set = read_base_set(name)
     from ropesearch.exporters import formats

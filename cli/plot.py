@@ -126,8 +126,9 @@ def plot() -> None:
 def coverage(name: str | None, scheme: str | None, max_distance: int, logx: bool, out: Drawing) -> None:
     """Draw how the waveforms of BASES cover the distances.
 
-    BASES is a base-set file, a row of a sweep file such as sweep.jsonl#3, a preset or a position scheme. Thin lines are
-    the heads, bold ones the best head and the mean of all. The lower part shows every distance around the worst one.
+    BASES is a base-set file, one of its layers where they differ (bases.json#3), a row of a sweep file such as
+    sweep.jsonl#3, a preset or a position scheme. Thin lines are the heads, bold ones the best head and the mean of all.
+    The lower part shows every distance around the worst one.
     """
     if (name is None) == (scheme is None):
         raise click.UsageError("either BASES or --scheme must be given")
@@ -206,7 +207,7 @@ def alignment(name: str, out: Drawing) -> None:
 @click.argument("names", nargs=-1, required=True)
 @drawing_options
 def bases(names: tuple[str, ...], out: Drawing) -> None:
-    """Draw the bases of one or several sets, head by head.
+    """Draw the bases of one or several sets, head by head; a thin line for each layer where layers differ.
 
     NAMES are base-set files, rows of sweep files, presets, and position schemes that are nothing but bases.
     """

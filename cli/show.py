@@ -47,7 +47,8 @@ def show(name: str, coverage: bool, max_distance: int, pick: int | None, sort: s
 
     BASES is a base-set file, a sweep file, a preset, a position scheme that is nothing but bases, or a model: the bases
     that it carries are shown, as `ropesearch bases` reads them. The last column is the wavelength, in tokens, of the
-    slowest frequency of the head. JSON is the file itself, checked and laid out anew.
+    slowest frequency of the head. JSON is the file itself, checked and laid out anew. Of a file whose layers differ,
+    bases.json#3 is layer 3, counted from 0, here and wherever bases are wanted.
     """  # noqa: D301  (click reads the control character \b as: leave these lines as they are)
     rows = read_sweep_rows(name)
     if rows is not None and pick is None:

@@ -4,6 +4,7 @@ Nothing that a page needs is loaded from elsewhere: formulas are MathML, the the
 """
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -96,6 +97,7 @@ def make_pages(app: Sphinx, config: Config) -> None:
     import make_gallery
     import make_library
 
+    shutil.rmtree(GENERATED, ignore_errors=True)
     make_library.write(GENERATED)
     make_gallery.write(GENERATED)
 

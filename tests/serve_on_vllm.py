@@ -1,8 +1,8 @@
 """Serve a model on vLLM's transformers backend and write what it generates; runs in an environment that has vLLM.
 
-python serve_on_vllm.py FOLDER EAGER PROMPTS RESULT, EAGER 0 or 1, PROMPTS a JSON list of lists of tokens. RESULT
-is a JSON list, for each prompt, twice in turn, of: how many of its tokens came from the cache, the tokens generated,
-and the log-probabilities of the whole vocabulary at each of them.
+python serve_on_vllm.py FOLDER OPTIONS PROMPTS RESULT, OPTIONS those of vLLM's LLM that differ, as a JSON object,
+PROMPTS a JSON list of lists of tokens. RESULT is a JSON list, for each prompt, twice in turn, of: how many of its
+tokens came from the cache, the tokens generated, and the log-probabilities of the whole vocabulary at each of them.
 """
 
 import json
@@ -13,20 +13,19 @@ from pathlib import Path
 def main():
     from vllm import LLM, SamplingParams
 
-    folder, eager, prompts, result = sys.argv[1:]
+    folder, options, prompts, result = sys.argv[1:]
     vocabulary = json.loads(Path(folder, "config.json").read_text())["vocab_size"]
     llm = LLM(
         model=folder,
         trust_remote_code=True,
         model_impl="transformers",
-        dtype="float32",
-        enforce_eager=eager == "1",
         skip_tokenizer_init=True,
         max_model_len=256,
         max_logprobs=vocabulary,
         enable_prefix_caching=True,
         max_num_batched_tokens=64,  # the longer prompts come in chunks
         max_num_seqs=4,
+        **json.loads(options),
     )
     how = SamplingParams(temperature=0, max_tokens=8, logprobs=vocabulary, detokenize=False)
     rows = []

@@ -82,18 +82,21 @@ class ClusterTrial:
 
     @cached_property
     def end(self) -> tuple[Tree, float]:
-        """What is in the folder after the sweep, and how long it took; the second one, with kernels loaded."""
+        """What is in the folder after the sweep, and how long its rows took; the second one, with kernels loaded."""
         for _ in range(2):
             self.reset()
-            ended = self.begin().wait(give_up_after=120)
+            process = self.begin()
+            began = time.perf_counter()
+            ended = process.wait(give_up_after=120)
             assert ended.code == 0, ended
-        return tree(self.work), ended.wall
+        return tree(self.work), time.perf_counter() - began
 
     def reset(self) -> None:
         shutil.rmtree(self.work, ignore_errors=True)
         self.work.mkdir()
 
     def begin(self) -> Forked:
+        """Start the sweep, and wait until it has met the cluster."""
         address = self.cluster.address
 
         def body() -> int:
@@ -107,7 +110,11 @@ class ClusterTrial:
             os.chdir(self.place)
             return main([*SWEEP, "--scheduler", address])
 
-        return Forked(body)
+        process = Forked(body)
+        file = self.work / "a.jsonl"
+        while not (file.exists() and file.stat().st_size):  # before, it may wait for workers as long as it likes
+            time.sleep(0.01)
+        return process
 
     def disturb(self, fault: str, chance: random.Random) -> tuple[float, list[str]]:
         """Kill something of a sweep, then resume it; return when, and what is wrong."""
