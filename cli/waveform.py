@@ -58,7 +58,7 @@ def waveform(
     labels = [label for scheme in others for label in labels_of(scheme)]
     n_curves = len(numbers) + len(labels)
     writing = {".csv": 16, ".json": 120, ".npz": 8 * n_curves}[out.suffix]
-    require_memory((8 * n_curves + writing) * n, f"{n_curves} curves over {n} distances")
+    require_memory((8 * n_curves + writing) * n, f"{n_curves} curve{'s' * (n_curves > 1)} over {n} distances")
     curve = ropesearch.decay_bound if decay_bound else ropesearch.waveform
     parts: list[Callable[..., Any]] = [partial(curve, base, d) for base in numbers]
     parts += [scheme.decay_bounds if decay_bound else scheme.waveforms for scheme in others]

@@ -26,7 +26,7 @@ OPTIONS = {
 
 RAMP = r"""$$\theta'_i = (1 - r_i)\, \theta_i + r_i\, \frac{\theta_i}{s}, \qquad
 r_i = \mathrm{clip}\left( \frac{i - 1 - \lfloor n(32) \rfloor}{\lceil n(1) \rceil - \lfloor n(32) \rfloor},\, 0,\, 1 \right), \qquad
-n(t) = \frac{d \ln (L_0 / 2 \pi t)}{2 \ln b}$$
+n(t) = \frac{d\, \ln (L_0 / 2 \pi t)}{2\, \ln\, b}$$
 
 $n(t)$ is the place of the frequency that turns $t$ times over the trained length; both ends of the ramp stay within the
 head's channels."""
@@ -47,7 +47,7 @@ $L$ is the length of the sequence. Waveforms are computed for $L = s L_0$.""",
     "ntk-by-parts": RAMP,
     "yarn": r"""The frequencies of [`ntk-by-parts`](#ntk-by-parts), with an attention factor:
 
-$$f = 0.1 \ln s + 1$$""",
+$$f = 0.1\, \ln\, s + 1$$""",
     "llama3": r"""$$\theta'_i = k_i\, \theta_i + (1 - k_i)\, \frac{\theta_i}{s}, \qquad
 k_i = \mathrm{clip}\left( \frac{L_0 \theta_i / 2 \pi - l}{h - l},\, 0,\, 1 \right)$$
 
@@ -65,7 +65,8 @@ it; `evaluate` puts it into a model in memory.""",
     "uniform": r"$$b_h = b_\mathrm{min} + h\, \frac{b_\mathrm{max} - b_\mathrm{min}}{N - 1}, \qquad h = 0, \ldots, N - 1$$",
     "uniform-descending": r"$$b_h = b_\mathrm{max} - h\, \frac{b_\mathrm{max} - b_\mathrm{min}}{N - 1}, \qquad h = 0, \ldots, N - 1$$",
     "table2": "What `ropesearch search --preset table2` finds; see [Table 2](table2.md).",
-    "ms-poe": r"$$\theta'_{h,i} = \theta_i / r_h, \qquad r_h = r_\mathrm{min} + h\, \frac{r_\mathrm{max} - r_\mathrm{min}}{N - 1}$$",
+    "ms-poe": r"$$\theta'_{h,i} = \theta_i / r_h, \qquad r_h = r_\mathrm{min} + h\, \frac{r_\mathrm{max} - r_\mathrm{min}}{N - 1}$$"
+    "\n\nNo config holds it, so that no model can take it: it is for waveforms and coverage.",
     "harpe": "Any [base-set file](base-set-file.md).",
 }
 
@@ -75,8 +76,9 @@ TEMPLATE = """\
 # Position schemes
 
 A position scheme is a rule that turns positions into angles. It is written in one line of text, the same everywhere: as
-`--scheme` of `apply`, `evaluate`, `train`, `waveform`, `extrema` and `plot coverage`; as a name for `compare` and `plot
-overlay`; those that are nothing but bases also for `show`, `export` and `plot bases`; and in Python for `parse_scheme`.
+`--scheme` of `apply`, `evaluate`, `train`, `compare`, `waveform`, `extrema` and `plot coverage`; as a name for `compare`,
+`plot overlay` and `report`; and in Python for `parse_scheme`. Those that are nothing but bases also go to `show`, `export`,
+`plot bases` and `plot alignment`.
 
 ```text
 NAME[:VALUE][,OPTION=NUMBER…]

@@ -49,9 +49,9 @@ def _check_file(file: Path) -> None:
         if file.suffix != ".json":
             return
         with file.open("rb") as content:
-            begin = content.read(64).lstrip()[:1]
-            content.seek(max(found.st_size - 64, 0))
-            end = content.read(64).rstrip()[-1:]
+            begin = content.read(4096).lstrip()[:1]
+            content.seek(max(found.st_size - 4096, 0))
+            end = content.read(4096).rstrip()[-1:]
     except OSError as error:
         msg = f"{file} cannot be read: {error.strerror or error}"
         raise InputError(msg) from None

@@ -126,7 +126,7 @@ def dask_cluster(scheduler: str, *, note: Callable[[str], None] | None = None) -
         parse_host_port(location)
     except ValueError:
         raise ParameterError("scheduler", scheduler, "the address of a Dask scheduler, such as host:8786") from None
-    for name in ("distributed", "distributed.client"):  # their errors become one of ours
+    for name in ("distributed", "distributed.client", "tornado.application"):  # their errors become one of ours
         logging.getLogger(name).setLevel(logging.CRITICAL)
     # A client waits forever for a listener that stays silent, and logs tracebacks when interrupted.
     workers = asyncio.run(_workers(scheduler))

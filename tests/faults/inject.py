@@ -134,6 +134,8 @@ def inject(folder: Path, runs: int, seed: int, names: list[str]) -> int:
             if found:
                 failed += 1
                 print(json.dumps({"command": trial.name, "fault": fault, "when": when, "wrong": found}), flush=True)
+    except KeyboardInterrupt:  # what is done counts
+        runs = sum(count.total() for count in counts.values())
     finally:
         for trial in trials:
             trial.close()
