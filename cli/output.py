@@ -6,8 +6,9 @@ stdout is for the result; stderr is for progress, notes and errors, and `--quiet
 - `-o FILE` of `compare`, `export`, `extrema`, `show`, `table` and `waveform` writes the result to FILE instead of
   printing it. The suffix of FILE chooses the format.
 - `-o FILE` of `measure`, `search` and `sweep` writes a file of the command's own kind, beside what it prints.
-- `-o -` stands for stdout. The first six then print as without `-o`; the other three print the file that they would
-  have written, in place of the table.
+- `-o FILE` of `report` writes the page, and nothing is printed.
+- `-o -` stands for stdout. The first six then print as without `-o`; the others print the file that they would have
+  written, in place of the table.
 - Two formats at once (`--json --csv`, or `-o x.csv --json` of the first six) and a suffix that the command does not
   write are refused before the work.
 - A file that exists is replaced only with `--overwrite`. Files are written whole or not at all; that of a sweep grows

@@ -26,7 +26,7 @@ OPTIONS = {
 
 RAMP = r"""$$\theta'_i = (1 - r_i)\, \theta_i + r_i\, \frac{\theta_i}{s}, \qquad
 r_i = \mathrm{clip}\left( \frac{i - 1 - \lfloor n(32) \rfloor}{\lceil n(1) \rceil - \lfloor n(32) \rfloor},\, 0,\, 1 \right), \qquad
-n(t) = \frac{d \ln (L_0 / 2 \pi t)}{2 \ln b}$$
+n(t) = \frac{d\, \ln (L_0 / 2 \pi t)}{2\, \ln\, b}$$
 
 $n(t)$ is the place of the frequency that turns $t$ times over the trained length; both ends of the ramp stay within the
 head's channels."""
@@ -47,7 +47,7 @@ $L$ is the length of the sequence. Waveforms are computed for $L = s L_0$.""",
     "ntk-by-parts": RAMP,
     "yarn": r"""The frequencies of [`ntk-by-parts`](#ntk-by-parts), with an attention factor:
 
-$$f = 0.1 \ln s + 1$$""",
+$$f = 0.1\, \ln\, s + 1$$""",
     "llama3": r"""$$\theta'_i = k_i\, \theta_i + (1 - k_i)\, \frac{\theta_i}{s}, \qquad
 k_i = \mathrm{clip}\left( \frac{L_0 \theta_i / 2 \pi - l}{h - l},\, 0,\, 1 \right)$$
 

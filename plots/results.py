@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Row = Mapping[str, Any]
+FARTHEST = 10**15
+"""In tokens: what a file may say of a place."""
 
 
 def read_rows(results: Results | Sequence[Results], suite: str) -> list[Row]:
@@ -45,9 +47,13 @@ def _check(row: Row) -> None:
         raise InputError(msg)
     for bands in (row[key] for key in ("by_position", "by_distance") if key in row):
         figures = [name for name in ("perplexity", "accuracy", "nats") if name in bands]
-        ends = [end for name in bands if name.endswith("interval") for pair in bands[name] for end in pair or ()]
-        values = [*ends, *(value for name in ("from", "to", *figures) for value in bands[name])]
-        if not figures or not all(map(is_number, values)):
+        pairs = [pair for name in bands if name.endswith("interval") for pair in bands[name] if pair is not None]
+        paired = all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs)
+        ends = [end for pair in pairs for end in pair] if paired else []
+        places = [place for name in ("from", "to") for place in bands[name]]
+        values = [*ends, *places, *(value for name in figures for value in bands[name])]
+        numbers = bool(figures) and paired and all(map(is_number, values))
+        if not numbers or not all(0 <= place <= FARTHEST for place in places):
             msg = f"bands of {row['suite']} at {row['length']} must hold a figure, and numbers alone"
             raise InputError(msg)
 

@@ -136,6 +136,6 @@ def _varied(values: Mapping[str, list[Any]]) -> list[str]:
 
 
 def _option(name: str, value: Any) -> str:
-    if isinstance(value, str):
-        return value
+    if not isinstance(value, int | float):
+        return str(value)
     return f"{value:,.12g} {name}" if name in ("heads", "kv_heads") else f"{name.replace('_', ' ')} {value:,.12g}"

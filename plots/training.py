@@ -106,8 +106,11 @@ def metrics_of(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
         msg = f"{file} has no line in it yet"
         raise InputError(msg)
     for number, line in enumerate(lines, start=1):
-        if not _has_losses(line.get("loss_by_position", {})):
-            msg = f"{file} is not that of a run: line {number} has losses by position that are no numbers"
+        whole = all(isinstance(line[key], int) for key in ("step", "stage", "length"))
+        if not whole or not _has_losses(line.get("loss_by_position", {})):
+            what = "losses by position that are no numbers"
+            what = what if whole else "a step, stage or length that is no whole number"
+            msg = f"{file} is not that of a run: line {number} has {what}"
             raise InputError(msg)
     return lines
 

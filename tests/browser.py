@@ -77,15 +77,8 @@ def press(browser, *keys, shift=False):
 
 
 def settle(browser):
-    """Wait until the first chart shows the range that it was asked for."""
-    script = """
-        const [plot] = plots;
-        const same = plot.host.dataset.range === plot.range.join(" ");
-        const until = plot.settled ||= { drawn: null, since: 0 };
-        const { drawn } = plot.host.dataset;
-        if (until.drawn !== drawn) Object.assign(until, { drawn, since: Date.now() });
-        return same && Date.now() - until.since > 150;"""
-    wait(browser, script)
+    """Wait until the first chart shows what it was asked for last."""
+    wait(browser, "const [plot] = plots; return plot.drawn === plot.asked")
 
 
 def said(browser):
@@ -94,6 +87,7 @@ def said(browser):
 
 
 def requested(browser):
-    """Addresses that the page has asked for."""
+    """Addresses that the page has asked for; what an empty tab asks of the browser is not its own."""
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    sent = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    return [each["request"]["url"] for each in sent if not each["documentURL"].startswith("chrome")]

@@ -378,6 +378,21 @@ def test_a_gguf_file(refused, tmp_path):
         assert same_logits(load_model(tmp_path / folder)[0], model, tokens(1, 30))
 
 
+@pytest.mark.parametrize("kept", [True, False], ids=["kept unpacked", "no cache"])
+def test_a_gguf_file_in_another_form(kept, tmp_path, monkeypatch):
+    if not kept:
+        monkeypatch.setattr("ropesearch.model.load.user_cache_folder", lambda: None)
+    model = toy("llama-multi-head")
+    save_gguf(model, tmp_path / "model.gguf")
+    other, form = base_set(BASES[4]), {"dtype": "bfloat16", "max_shard_size": "60KB"}
+    apply_to_checkpoint(tmp_path / "model.gguf", other, tmp_path / "out", **form)
+    assert len(list((tmp_path / "out").glob("*.safetensors"))) > 2
+    apply_bases(model.to(torch.bfloat16), other)
+    loaded, _ = load_model(tmp_path / "out")
+    assert loaded.dtype == torch.bfloat16
+    assert same_logits(loaded, model, tokens(1, 30))
+
+
 @pytest.mark.parametrize(
     ("scaling", "divisors", "said"),
     [

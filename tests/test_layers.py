@@ -40,6 +40,7 @@ from ropesearch import (
     order_by_decay,
     parse_scheme,
     shipped_texts,
+    waveform,
 )
 from ropesearch.core.errors import InputError
 from ropesearch.core.model_config import ModelConfig
@@ -325,6 +326,33 @@ def test_measured_it_is_what_one_measures_layer_by_layer(name, softmax, tmp_path
             np.testing.assert_array_equal(getattr(again, key), getattr(saved, key))
     with pytest.raises(InputError, match=r"the bases are for 2 layers; the decay was measured on (Llama|SmolLM3)"):
         stock.predict([(1e6, 2e6)] * 2)
+
+
+def test_figures_show_each_layer_by_its_own_bases():
+    from ropesearch.plots.bases import plot_bases
+    from ropesearch.plots.decay import plot_head, plot_heads
+
+    _, different = sets_by_layer("llama-grouped")
+    _, other = sets("llama-grouped")
+    (axes,) = plot_bases({"layers": different, "one": other}).axes
+    drawn = [tuple(line.get_ydata()) for line in axes.get_lines()]
+    assert drawn == [*different.bases, other.bases]
+    assert [text.get_text() for text in axes.figure.legends[0].get_texts()] == ["layers, 3 layers", "one"]
+    decay = measured(base_set=different)
+    texts = [text.get_text() for text in plot_head(decay, 1, 2).legends[0].get_texts()]
+    assert any(text.startswith(f"predicted with base {different.bases[1][1]:,.12g}") for text in texts)
+    low, high = (f"{end(different.bases):,.12g}" for end in (np.min, np.max))
+    texts = [text.get_text() for text in plot_heads(decay, other).legends[0].get_texts()]
+    assert not any(low in text for text in texts)
+    texts = [text.get_text() for text in plot_heads(decay).legends[0].get_texts()]
+    assert any(text == f"predicted with bases {low} to {high}" for text in texts)
+    model = toy("llama-grouped")
+    with apply_bases(model, different):
+        own = measure_decay(model, None, {"a": tokens(200)}, length=96, layers=[1])
+    units = own.unit_waveforms()
+    assert units.shape == (1, 2, 49)
+    np.testing.assert_allclose(units[0, 1], waveform(different.bases[1][1], 16, 48), atol=1e-4)
+    plot_head(own, 1, 2)
 
 
 def measured(name="llama-grouped", **options):

@@ -433,6 +433,12 @@ def test_an_output_that_is_there_is_exit_1_before_the_work(run, monkeypatch, tmp
         (["no-rows.jsonl"], "no-rows.jsonl has no rows yet"),
         (["no-rows.json"], "no-rows.json has no rows"),
         (["run"], "run/metrics.jsonl is not that of a run: line 1 has losses by position that"),
+        (["odd.json"], "odd.json is nothing that a page can be made of: it has the format []"),
+        (["bands.json"], "bands of perplexity at 64 must hold a figure, and numbers alone"),
+        (
+            ["endless"],
+            "endless/metrics.jsonl is not that of a run: line 1 has a step, stage or length that",
+        ),
         (["layers.json"], "a section of a page is of one layer's bases, and the set has bases for each"),
     ],
 )
@@ -448,6 +454,11 @@ def test_wrong_input_is_exit_2_one_line_and_nothing_written(run, tmp_path, args,
     (tmp_path / "run" / "metrics.jsonl").write_text(
         '{"step": 1, "stage": 1, "length": 9, "loss": 2, "tokens": 9, "loss_by_position": {"16": "low"}}\n'
     )
+    (tmp_path / "odd.json").write_text('{"format": []}')
+    bands = {"from": [-5], "to": [-1], "perplexity": [2.0], "n": [1], "interval": [None]}
+    results("perplexity", {"scheme": None, "length": 64, "perplexity": 2.0, "by_position": bands}).save("bands.json")
+    run_folder(tmp_path / "endless", 2)
+    (tmp_path / "endless" / "metrics.jsonl").write_text('{"step": Infinity, "stage": 1, "length": 9, "loss": 2}\n')
     BaseSet.of([[1e4, 2e4], [1e4, 3e4]], head_dim=16).save(tmp_path / "layers.json")
     output = ["-o", "a.html"] if args and "-o" not in args and args != ["table2"] else []
     code, out, err = run("report", *args, *output)
@@ -473,6 +484,15 @@ def test_wrong_arguments_are_one_line(tmp_path, files, options, message):
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         write_report(files, tmp_path / "a.html", **options)
     assert "\n" not in str(error.value)
+
+
+def test_a_sweep_with_odd_options_is_shown(files):
+    header, *lines = files[4].read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    rows[0]["point"]["bmin"] = [1, 2]
+    del rows[1]["point"]["bmax"]
+    files[4].write_text("\n".join([header, *map(json.dumps, rows)]) + "\n")
+    assert page_of(files[4]).data["figures"][0]["kind"] == "sweep"
 
 
 def test_progress_is_told():

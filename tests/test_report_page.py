@@ -343,3 +343,13 @@ def test_a_sweep_is_drawn_against_what_is_chosen(browser, tmp_path):
     assert x.tolist() == [4, 6]
     assert len(lines) == 3
     assert said(browser) == []
+
+
+def test_zooming_keeps_the_distance_that_is_read_and_stays_where_the_reader_is(opened):
+    read_at(opened, 1000)
+    press(opened, "+", "+", "+")
+    assert opened.execute_script("return [...plots][0].at") == 1000
+    opened.execute_script("[...plots][0].show(60000, 64000)")
+    press(opened, "+")
+    assert opened.execute_script("return document.querySelector('.plot').dataset.range") == "61000 63000"
+    assert opened.execute_script("return [...plots][0].at") == 1000

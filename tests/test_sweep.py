@@ -29,6 +29,7 @@ FIXED = {"bmins": [10000], "bmaxs": [30000], "max_distances": [2000], "head_dim"
 POINTS = sweep_points(strides=[1000, 2000], heads=[4, 8], strategies=["peak-valley", "uniform"], **FIXED)
 GRID = ["--bmin", "10000", "--bmax", "30000", "--head-dim", "16", "--max-distance", "2000"]
 SMALL = [*GRID, "--strides", "1000,2000", "--heads", "4,8", "--strategies", "peak-valley,uniform"]
+BY_LAYER = json.loads(BaseSet.of([[1e4, 2e4], [2e4, 1e4]]).to_json())
 
 
 class Here(Executor):
@@ -405,6 +406,10 @@ def in_row(content, **changes):
         (lambda c: c + "\0\n", "line 8 is not one of its rows"),
         (lambda c: in_row(c, base_set={}), "line 2 is not one of its rows: its format must be 'ropesearch.base-set'"),
         (lambda c: in_row(c, base_set=[]), "line 2 is not one of its rows: its format must be 'ropesearch.base-set'"),
+        (
+            lambda c: in_row(c, base_set=BY_LAYER),
+            "line 2 is not one of its rows: a search is of one layer's bases, and ",
+        ),
         (lambda c: in_row(c, error=1), "line 2 is not one of its rows: error must be a text, not 1"),
         (lambda c: in_row(c, seconds=None), "line 2 is not one of its rows: seconds must be a number"),
         (lambda c: in_row(c, seconds=float("nan")), "line 2 is not one of its rows: it holds NaN"),

@@ -334,8 +334,8 @@ class ModelConfig:
     def other_rules(self) -> tuple[str, ...]:
         """The rules of the layers that keep their rope, where each type of layer has one."""
         by_type = self._language.get("rope_parameters") if self.by_layer_type else None
-        others = {kind: rope for kind, rope in (by_type or {}).items() if kind != GLOBAL}
-        return tuple(str(rope.get("rope_type", "default")) for rope in others.values() if isinstance(rope, Mapping))
+        others = [rope for kind, rope in by_type.items() if kind != GLOBAL] if isinstance(by_type, Mapping) else []
+        return tuple(str(rope.get("rope_type", "default")) for rope in others if isinstance(rope, Mapping))
 
     def _rope_value(self, key: str) -> Any:
         own = self._rope.get(key) if isinstance(self._rope, Mapping) else None

@@ -41,9 +41,10 @@ def sweep_table(rows: Sequence[Mapping[str, Any]], sort: str | None = None) -> S
     values = {name: [row["point"].get(name) for row in rows] for name in rows[0]["point"]}
     differ = [name for name in values if any(value != values[name][0] for value in values[name])]
     differ = [name for name in differ if name != "kv_heads" or values[name] != values.get("heads")]
-    shared = [f"{name.replace('_', ' ')} {_option(values[name][0])}" for name in SWEEP_COLUMNS if name not in differ]
+    same = [name for name in SWEEP_COLUMNS if name in values and name not in differ]
+    shared = [f"{name.replace('_', ' ')} {_option(values[name][0])}" for name in same]
     counts = [str(len(row["base_set"]["bases"])) if "base_set" in row else "failed" for row in rows]
-    if any(count != str(heads) for count, heads in zip(counts, values["heads"], strict=True)):
+    if any(count != str(row["point"].get("heads")) for count, row in zip(counts, rows, strict=True)):
         values["bases"] = counts
         differ.append("bases")
     n = f"{len(rows)} point{'s' * (len(rows) > 1)}"

@@ -22,6 +22,7 @@ COLUMNS = {
 
 def columns(base_set: BaseSet) -> dict[str, str]:
     """Return the columns of a set: `COLUMNS`, after the layer where layers differ."""
+    checks.instance("base_set", base_set, BaseSet, "a BaseSet")
     return COLUMNS if base_set.layers is None else {"layer": "layer", **COLUMNS}
 
 

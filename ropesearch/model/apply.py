@@ -62,7 +62,7 @@ def apply_bases(model: "nn.Module", base_set: BaseSet, *, scaling: str | None = 
     model : transformers.PreTrainedModel, or a module around one, such as a peft.PeftModel
         Of a type that docs/models.md lists.
     base_set : BaseSet
-        Made for the model's heads, KV heads and head_dim.
+        Made for the model's heads, KV heads and head_dim, and for its number of layers where these differ.
     scaling : {"replace", "keep"}, optional
         What becomes of the rule of a scaled model, such as Llama 3.1's: it is dropped, which is closest to HARPE, or
         applied to every base. Such a model is refused without either. `keep` is possible for linear, llama3 and yarn.

@@ -100,8 +100,6 @@ class OuterConfig:
     Other such configs find the right class by its model type.
     """
 
-    base_model_tp_plan = None
-
     def to_dict(self):
         """Do as `PerHeadConfig.to_dict`."""
         return _with_our_names(super().to_dict(), type(self), OUTER[type(self).model_type])

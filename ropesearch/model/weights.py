@@ -52,6 +52,11 @@ class WeightFormat:
         """Whether the model's own files will do."""
         return self.dtype is None and self.max_shard_size is None
 
+    @property
+    def shard_size(self) -> int | str:
+        """The most that a file holds, where weights are written anew."""
+        return self.max_shard_size or DEFAULT_SHARD
+
 
 def plan_weights(files: Iterable[Path], tied: Mapping[str, str], form: WeightFormat) -> "dict[str, torch.Tensor]":
     """Say which tensors of weight files are to be written anew: on the device "meta", without memory for their values.
@@ -110,7 +115,7 @@ def write_weights(
     from safetensors.torch import save_file
 
     file_of = {name: file for file in files for name in _mapped(file)}
-    split = split_torch_state_dict_into_shards(plan, max_shard_size=form.max_shard_size or DEFAULT_SHARD)
+    split = split_torch_state_dict_into_shards(plan, max_shard_size=form.shard_size)
     report = counter(progress, "writing weights", len(split.filename_to_tensors))
     for file, names in split.filename_to_tensors.items():
         # Each is opened for itself: what was read of a file then leaves memory with it.

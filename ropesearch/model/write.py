@@ -27,7 +27,7 @@ from .companions import (
 )
 from .load import as_kept, keep, load_model, require_room, some
 from .tokenizer import check_tokenizer_files, load_tokenizer
-from .weights import DEFAULT_SHARD, WeightFormat, plan_weights, write_weights
+from .weights import WeightFormat, plan_weights, write_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -161,7 +161,7 @@ def _unpack(source: ModelSource, asked: _Asked, output: Path, progress: Progress
     change = put_rope(model, asked.wanted, asked.max_position_embeddings, asked.scaling).change
     with new_folder(output) as temporary:
         try:
-            model.save_pretrained(temporary, max_shard_size=form.max_shard_size or DEFAULT_SHARD)
+            model.save_pretrained(temporary, **({} if form.is_own else {"max_shard_size": form.shard_size}))
         except SafetensorError as error:  # safetensors raises this, not OSError, on a full disk
             msg = f"{output} cannot be written: {first_line(error)}"
             raise OSError(msg) from None

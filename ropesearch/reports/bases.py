@@ -165,7 +165,6 @@ def _figure(
         "theta": drawn.frequencies(),
         "map": group,
         "lines": lines,
-        "drawn": lines,
         "extrema": extrema,
         "note": note,
         "first": first,

@@ -85,9 +85,9 @@ def find(source: Readable) -> tuple[str, Found]:
 def _found_in_file(name: str) -> Found:
     if is_sweep_file(name):
         return Sweep(read_sweep(name))
-    readers: dict[Any, Callable[[str], Found]] = {BASE_SET: BaseSet.load, DECAY: Decay.load, RESULTS: Evaluated.load}
+    readers: dict[str, Callable[[str], Found]] = {BASE_SET: BaseSet.load, DECAY: Decay.load, RESULTS: Evaluated.load}
     found = _format_of(name)
-    if found not in readers:
+    if not isinstance(found, str) or found not in readers:
         msg = f"{name} is nothing that a page can be made of: it has the format {shown(found)}, and must be {KINDS}"
         raise InputError(msg)
     return readers[found](name)

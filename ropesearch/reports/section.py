@@ -1,6 +1,7 @@
 """A section of the page, and how numbers are packed into it."""
 
 import base64
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,4 +41,7 @@ def packed(values: npt.ArrayLike, low: float, high: float) -> str:
 
 def rounded(value: float | None, digits: int = 7) -> float | None:
     """Return a figure with as many digits as a chart needs; None for one that is not finite, which JSON has not."""
-    return None if value is None or not np.isfinite(value) else float(f"{value:.{digits}g}")
+    try:
+        return None if value is None or not math.isfinite(value) else float(f"{value:.{digits}g}")
+    except OverflowError:  # an integer from a file
+        return None

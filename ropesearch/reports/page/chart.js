@@ -23,9 +23,13 @@ function button(text, label, act) {
   return made;
 }
 
-/** A labelled choice between several. */
+/** A labelled choice between several: texts by their values. */
 function choice(label, options, act) {
-  const select = element("select", {}, ...options.map(([value, text]) => element("option", { value }, text)));
+  const select = element(
+    "select",
+    {},
+    ...Object.entries(options).map(([value, text]) => element("option", { value }, text)),
+  );
   select.addEventListener("change", () => act(select.value));
   return element("label", { class: "field" }, `${label} `, select);
 }
@@ -45,27 +49,48 @@ function colour(name) {
 
 /** The same colour, paler. */
 function pale(hex, alpha) {
-  return hex + Math.round(alpha * 255).toString(16).padStart(2, "0");
+  return (
+    hex +
+    Math.round(alpha * 255)
+      .toString(16)
+      .padStart(2, "0")
+  );
+}
+
+/** Whether there is a value. */
+function isKnown(value) {
+  return value !== null && value !== undefined && Number.isFinite(value);
 }
 
 /** A number with thousands apart and a true minus sign. */
 function formatted(value, digits = null) {
-  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
-  const options = digits === null ? { maximumSignificantDigits: 6 } : { minimumFractionDigits: digits, maximumFractionDigits: digits };
+  if (!isKnown(value)) return "–";
+  const options =
+    digits === null
+      ? { maximumSignificantDigits: 6 }
+      : { minimumFractionDigits: digits, maximumFractionDigits: digits };
   return value.toLocaleString("en-US", options).replace("-", "−");
 }
 
-/** A number on an axis: whole thousands and millions have a letter, others are as they are. */
-function short(value) {
-  const size = Math.abs(value);
-  const [divisor, unit] = size >= 1e6 && size % 1e4 === 0 ? [1e6, "M"] : size >= 1e4 && size % 100 === 0 ? [1e3, "k"] : [1, ""];
-  return (value / divisor).toLocaleString("en-US", { maximumSignificantDigits: 5 }).replace("-", "−") + unit;
+/** Numbers on an axis: in thousands or millions where all of them are whole ones, or almost. */
+function ticked(values) {
+  const sizes = values.filter((value) => value).map(Math.abs);
+  const fits = (by) => Math.max(...sizes) >= 10 * by && sizes.every((size) => (size * 10) % by === 0);
+  const [divisor, unit] = fits(1e6) ? [1e6, "M"] : fits(1e3) ? [1e3, "k"] : [1, ""];
+  return values.map((value) => {
+    if (value === null) return "";
+    return value === 0
+      ? "0"
+      : (value / divisor).toLocaleString("en-US", { maximumSignificantDigits: 7 }).replace("-", "−") + unit;
+  });
 }
 
 /** Numbers that Python packed: base64 of 16 bits each between two ends, the largest of which stands for none. */
 function unpacked(text, low, high) {
   const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-  return Float64Array.from(new Uint16Array(bytes.buffer), (q) => (q === 65535 ? NaN : low + ((high - low) * q) / 65534));
+  return Float64Array.from(new Uint16Array(bytes.buffer), (q) =>
+    q === 65535 ? NaN : low + ((high - low) * q) / 65534,
+  );
 }
 
 /** The swatch of a line in a legend. */
@@ -96,11 +121,16 @@ class Plot {
     this.at = null;
     this.u = null;
     this.shown = null;
+    this.asked = 0; // how often a range was asked for, and which of these is drawn
+    this.drawn = 0;
     host.classList.add("plot");
     host.tabIndex = 0;
     host.setAttribute("role", "group");
     host.setAttribute("aria-roledescription", "chart");
-    host.setAttribute("aria-label", `${options.label}. Plus and minus zoom, arrows move, Shift and arrows read values, 0 shows all.`);
+    host.setAttribute(
+      "aria-label",
+      `${options.label}. Plus and minus zoom, arrows move, Shift and arrows read values, 0 shows all.`,
+    );
     host.addEventListener("keydown", (event) => this.key(event));
     host.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
     this.watch = new ResizeObserver(() => this.resize());
@@ -142,8 +172,8 @@ class Plot {
       labelSize: 16,
       labelGap: 0,
     };
-    const values = (u, splits) => splits.map((value) => (value === null ? "" : short(value)));
-    const yValues = (u, splits) => splits.map((value) => (value === null ? "" : options.yValue ? options.yValue(value) : short(value)));
+    const values = (u, splits) => ticked(splits);
+    const yValues = (u, splits) => (options.yValue ? splits.map(options.yValue) : ticked(splits));
     this.u = new uPlot(
       {
         width: Math.max(this.host.clientWidth, 200),
@@ -156,7 +186,13 @@ class Plot {
           bind: { dblclick: () => () => this.show(...options.limits) },
         },
         scales: {
-          x: { time: false, distr: options.log ? 3 : 1, log: options.log || 10, auto: false, range: (u, low, high) => [low, high] },
+          x: {
+            time: false,
+            distr: options.log ? 3 : 1,
+            log: options.log || 10,
+            auto: false,
+            range: (u, low, high) => [low, high],
+          },
           y: { distr: options.yLog ? 3 : 1, auto: false, range: (u, low, high) => [low, high] },
         },
         axes: [
@@ -200,8 +236,14 @@ class Plot {
     };
     if (log === 2 && high / low > 4) return thinned(within(powers(2).map(Math.round)));
     if (high / low < 12) {
-      const step = [1, 2, 5].flatMap((x) => powers10.map((power) => x * power)).sort((a, b) => a - b).find((x) => (high - low) / x < most);
-      return Array.from({ length: Math.floor(high / step) - Math.ceil(low / step) + 1 }, (_, i) => (Math.ceil(low / step) + i) * step);
+      const step = [1, 2, 5]
+        .flatMap((x) => powers10.map((power) => x * power))
+        .sort((a, b) => a - b)
+        .find((x) => (high - low) / x < most);
+      return Array.from(
+        { length: Math.floor(high / step) - Math.ceil(low / step) + 1 },
+        (_, i) => (Math.ceil(low / step) + i) * step,
+      );
     }
     const fine = within(powers(10).flatMap((power) => [power, 2 * power, 5 * power]));
     return fine.length <= most ? fine : thinned(within(powers(10)));
@@ -224,18 +266,21 @@ class Plot {
     if (this.options.whole) [first, last] = [Math.floor(first), Math.ceil(last)];
     if (!(last > first)) return;
     this.range = [first, last];
+    const number = ++this.asked;
     this.options.view(first, last, (columns, ends) => {
       if (this.stale) this.construct();
       this.shown = columns;
+      this.moving = true; // the reader has not moved
       this.u.batch(() => {
         this.u.setData(columns, false);
         this.u.setScale("x", { min: this.range[0], max: this.range[1] });
         this.u.setScale("y", { min: ends[0], max: ends[1] });
       });
+      this.moving = false;
       if (this.at !== null) this.moveCursor();
+      this.drawn = number;
       const { dataset } = this.host;
       dataset.range = this.range.join(" ");
-      dataset.drawn = Number(dataset.drawn || 0) + 1;
       requestAnimationFrame(() => (dataset.ms = (performance.now() - began).toFixed(1)));
     });
   }
@@ -247,10 +292,11 @@ class Plot {
     return [first * factor, last * factor];
   }
 
-  /** Zoom by a factor about a place, the middle unless one is given. */
+  /** Zoom by a factor about a place that is shown, else about the middle. */
   zoom(factor, about = null) {
     const [low, high] = this.range.map((x) => this.scaled(x));
-    const middle = about === null ? (low + high) / 2 : this.scaled(about);
+    const shown = about !== null && about >= this.range[0] && about <= this.range[1];
+    const middle = shown ? this.scaled(about) : (low + high) / 2;
     this.show(this.unscaled(middle - (middle - low) * factor), this.unscaled(middle + (high - middle) * factor));
   }
 
@@ -342,7 +388,10 @@ class Plot {
       this.pan(event.deltaX / 600);
     } else {
       const left = event.clientX - this.u.over.getBoundingClientRect().left;
-      this.zoom(Math.exp(Math.sign(event.deltaY) * Math.min(Math.abs(event.deltaY), 100) * 0.004), this.u.posToVal(left, "x"));
+      this.zoom(
+        Math.exp(Math.sign(event.deltaY) * Math.min(Math.abs(event.deltaY), 100) * 0.004),
+        this.u.posToVal(left, "x"),
+      );
     }
   }
 

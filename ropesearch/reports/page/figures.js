@@ -32,7 +32,7 @@ class Lines {
     const options = this.options();
     if (!this.plot) {
       this.plot = new Plot(this.host, options);
-      if (!about.bare) this.host.before(element("div", { class: "bar" }, this.plot.buttons()));
+      this.host.before(element("div", { class: "bar" }, this.plot.buttons()));
     } else {
       this.plot.options = options;
       this.plot.range = [...this.limits];
@@ -58,17 +58,23 @@ class Lines {
     return { hex: colour(style.colour), dash: line.plain ? [] : style.dash };
   }
 
-  get several() {
-    return this.lines.length > 1 || Boolean(this.lines[0] && this.lines[0].name);
+  /** Whether a line is shown. */
+  isShown(line) {
+    return !this.hidden.has(line.name);
   }
 
+  /** Make the legend, in the colours of now. */
   dress() {
     this.values = [];
     const items = this.lines.map((line, i) => {
       const { hex, dash } = this.style(line, i);
       const value = element("data", { class: "value" });
       this.values.push(value);
-      const made = element("button", { type: "button", class: "chip", "aria-pressed": String(!this.hidden.has(line.name)) });
+      const made = element("button", {
+        type: "button",
+        class: "chip",
+        "aria-pressed": String(this.isShown(line)),
+      });
       made.append(swatch(hex, dash), element("span", {}, line.name || this.about.y.label), value);
       made.addEventListener("click", () => {
         if (!this.hidden.delete(line.name)) this.hidden.add(line.name);
@@ -83,13 +89,12 @@ class Lines {
 
   text(value) {
     const { y } = this.about;
-    if (value === null || value === undefined || Number.isNaN(value)) return "–";
-    return y.percent ? `${formatted(100 * value, 1)} %` : y.digits === undefined ? formatted(value) : formatted(value, y.digits);
+    if (y.percent && isKnown(value)) return `${formatted(100 * value, 1)} %`;
+    return formatted(value, y.digits);
   }
 
   options() {
     const { about } = this;
-    const drawn = (u, i) => !this.hidden.has(this.lines[i].name);
     return {
       label: about.label,
       limits: this.limits,
@@ -106,11 +111,11 @@ class Lines {
       series: () =>
         this.lines.flatMap((line, i) => {
           const { hex, dash } = this.style(line, i);
-          const show = drawn(null, i);
+          const show = this.isShown(line);
           const few = line.x && line.x.length < 60;
           const points = few && !line.bare ? { show: true, size: 5, stroke: hex, fill: hex } : { show: false };
-          const main = { show, stroke: hex, width: line.width || 1.6, dash, points, spanGaps: true };
-          const end = () => ({ show, stroke: "transparent", width: 0, points: { show: false }, spanGaps: true });
+          const main = { show, stroke: hex, width: line.width || 1.6, dash, points };
+          const end = () => ({ show, stroke: "transparent", width: 0, points: { show: false } });
           return line.low ? [end(), end(), main] : [main];
         }),
       bands: () => {
@@ -128,28 +133,28 @@ class Lines {
       view: (first, last, show) => this.show(first, last, show),
       over: (u) => this.mark(u),
       read: (at, aloud) => this.read(at, aloud),
-      keys: about.keys || {},
     };
   }
 
+  /** Hand over the columns that are drawn, and the ends of the vertical axis for what is in sight. */
   show(first, last, show) {
     const columns = [this.xs];
+    const { y } = this.about;
     let [low, high] = [Infinity, -Infinity];
     this.lines.forEach((line, i) => {
       const column = this.columns[i];
       if (line.low) columns.push(column.low, column.high);
       columns.push(column.y);
-      if (this.hidden.has(line.name)) return;
+      if (!this.isShown(line)) return;
       for (const values of [column.y, column.low, column.high]) {
         (values || []).forEach((value, k) => {
-          if (value === null || value === undefined || Number.isNaN(value) || this.xs[k] < first || this.xs[k] > last) return;
-          if (this.about.y.log && value <= 0) return;
+          const inSight = this.xs[k] >= first && this.xs[k] <= last;
+          if (!isKnown(value) || !inSight || (y.log && value <= 0)) return;
           low = Math.min(low, value);
           high = Math.max(high, value);
         });
       }
     });
-    const { y } = this.about;
     if (y.zero) low = Math.min(low, 0);
     show(columns, y.percent ? [Math.min(-0.03, low), Math.max(1.03, high)] : withRoom(low, high, Boolean(y.log)));
   }
@@ -177,18 +182,16 @@ class Lines {
 
   /** Values at the point next to where the reader points. */
   read(at, aloud) {
-    const [scaled] = [(x) => (this.about.x.log ? Math.log(Math.max(x, 1e-9)) : x)];
-    let nearest = 0;
-    this.xs.forEach((x, k) => {
-      if (Math.abs(scaled(x) - scaled(at)) < Math.abs(scaled(this.xs[nearest]) - scaled(at))) nearest = k;
-    });
+    const away = (x) => Math.abs(this.plot.scaled(x) - this.plot.scaled(at));
+    const nearest = this.xs.reduce((best, x, k) => (away(x) < away(this.xs[best]) ? k : best), 0);
     const said = [];
     this.columns.forEach((column, i) => {
       const [value, low, high] = [column.y, column.low, column.high].map((values) => values && values[nearest]);
-      const ends = low !== null && low !== undefined && !Number.isNaN(low) ? ` (${this.text(low)} to ${this.text(high)})` : "";
+      const ends = isKnown(low) ? ` (${this.text(low)} to ${this.text(high)})` : "";
       this.values[i].value = value;
       this.values[i].textContent = this.text(value) + ends;
-      if (!this.hidden.has(this.lines[i].name)) said.push(`${this.lines[i].name || this.about.y.label} ${this.values[i].textContent}`);
+      if (this.isShown(this.lines[i]))
+        said.push(`${this.lines[i].name || this.about.y.label} ${this.values[i].textContent}`);
     });
     const where = `${this.about.x.label} ${formatted(Math.round(this.xs[nearest] * 100) / 100)}`;
     this.place.textContent = `at ${where}`;
@@ -207,8 +210,16 @@ function makeSweep(section, about) {
     const levels = [];
     against.lines.forEach(({ name, rows }, style) => {
       const known = rows.filter((row) => figure.values[row] !== null);
-      const along = known.filter((row) => against.values[row] !== null).sort((a, b) => against.values[a] - against.values[b]);
-      if (along.length) lines.push({ name, style, x: along.map((row) => against.values[row]), y: along.map((row) => figure.values[row]) });
+      const along = known
+        .filter((row) => against.values[row] !== null)
+        .sort((a, b) => against.values[a] - against.values[b]);
+      if (along.length)
+        lines.push({
+          name,
+          style,
+          x: along.map((row) => against.values[row]),
+          y: along.map((row) => figure.values[row]),
+        });
       for (const row of known) {
         if (against.values[row] === null) levels.push({ name, style, y: figure.values[row] });
       }
@@ -229,8 +240,11 @@ function makeSweep(section, about) {
     chosen[name] = key;
     chart.set(draw());
   };
-  const named = (list) => list.map(({ key, label }) => [key, label]);
-  bar.append(choice("figure", named(about.figures), choose("figure")), choice("against", named(about.against), choose("against")));
+  const named = (list) => Object.fromEntries(list.map(({ key, label }) => [key, label]));
+  bar.append(
+    choice("figure", named(about.figures), choose("figure")),
+    choice("against", named(about.against), choose("against")),
+  );
 }
 
 /** A decay: a map of all heads, and the curves of one. */
@@ -247,12 +261,22 @@ class DecayFigure {
     about.layers.forEach((layer, row) => {
       const cells = Array.from({ length: about.heads }, (_, head) => this.cell(row, head));
       this.cells.push(cells);
-      this.grid.append(element("div", { role: "row" }, element("span", { role: "rowheader" }, row % about.step ? "" : String(layer)), ...cells));
+      this.grid.append(
+        element(
+          "div",
+          { role: "row" },
+          element("span", { role: "rowheader" }, row % about.step ? "" : String(layer)),
+          ...cells,
+        ),
+      );
     });
     this.grid.addEventListener("keydown", (event) => this.key(event));
-    const layers = about.layers.map((layer, row) => [row, String(layer)]);
-    this.layer = choice("layer", layers, (row) => this.show(Number(row), this.at.head));
-    this.head = choice("head", Array.from({ length: about.heads }, (_, head) => [head, String(head)]), (head) => this.show(this.at.row, Number(head)));
+    this.layer = choice("layer", about.layers.map(String), (row) => this.show(Number(row), this.at.head));
+    this.head = choice(
+      "head",
+      Array.from({ length: about.heads }, (_, head) => String(head)),
+      (head) => this.show(this.at.row, Number(head)),
+    );
     this.title = element("h3", {});
     this.figures = element("dl", { class: "values" });
     const place = element("div", {});
@@ -277,7 +301,14 @@ class DecayFigure {
   cell(row, head) {
     const { layers, slopes } = this.about;
     const text = `layer ${layers[row]}, head ${head}: slope ${formatted(slopes[row][head], 2)}`;
-    const made = element("button", { type: "button", role: "gridcell", class: this.edge(head), tabindex: -1, "aria-label": text, title: text });
+    const made = element("button", {
+      type: "button",
+      role: "gridcell",
+      class: this.edge(head),
+      tabindex: -1,
+      "aria-label": text,
+      title: text,
+    });
     made.style.background = this.about.colours[row][head];
     made.addEventListener("click", () => this.show(row, head));
     return made;
@@ -291,7 +322,13 @@ class DecayFigure {
       step.style.background = hex;
       return step;
     });
-    return element("p", { class: "scale" }, `slope, ${scale.unit}: ${formatted(scale.low, 2)} `, element("span", { class: "steps", "aria-hidden": "true" }, ...steps), ` ${formatted(scale.high, 2)}`);
+    return element(
+      "p",
+      { class: "scale" },
+      `slope, ${scale.unit}: ${formatted(scale.low, 2)} `,
+      element("span", { class: "steps", "aria-hidden": "true" }, ...steps),
+      ` ${formatted(scale.high, 2)}`,
+    );
   }
 
   key(event) {
@@ -316,9 +353,12 @@ class DecayFigure {
     this.layer.querySelector("select").value = row;
     this.head.querySelector("select").value = head;
     const { about } = this;
-    this.title.textContent = `Layer ${about.layers[row]}, head ${head}${about.group > 1 ? ` (KV head ${Math.floor(head / about.group)})` : ""}`;
+    const kv = about.group > 1 ? ` (KV head ${Math.floor(head / about.group)})` : "";
+    this.title.textContent = `Layer ${about.layers[row]}, head ${head}${kv}`;
     this.figures.replaceChildren(
-      ...about.figures.map(({ name, values }) => element("div", {}, element("dt", {}, name), element("dd", {}, formatted(values[row][head], 3)))),
+      ...about.figures.map(({ name, values }) =>
+        element("div", {}, element("dt", {}, name), element("dd", {}, formatted(values[row][head], 3))),
+      ),
     );
     this.chart.set(this.lines());
   }
@@ -345,20 +385,19 @@ class DecayFigure {
       low: low && of(low),
       high: high && of(high),
     }));
-    return { label: `Attention by distance, layer ${about.layers[row]}, head ${head}`, x: { label: "distance (tokens)", log: n > 20 ? 10 : 0 }, y: { label: "mean q·k/√d (logits)", digits: 4 }, lines };
+    return {
+      label: `Attention by distance, layer ${about.layers[row]}, head ${head}`,
+      x: { label: "distance (tokens)", log: n > 20 ? 10 : 0 },
+      y: { label: "mean q·k/√d (logits)", digits: 4 },
+      lines,
+    };
   }
 }
 
 // ---- the sections
 
 const makers = {
-  waveforms: (section, about) => {
-    const waveforms = new Waveforms(section, about);
-    waveforms.toolbar.prepend(waveforms.plot.buttons());
-    if (about.floor) {
-      waveforms.toolbar.append(button("floor", "Show the floor, where the best head is lowest", () => waveforms.look(about.floor.distance)));
-    }
-  },
+  waveforms: (section, about) => new Waveforms(section, about),
   lines: (section, about) => new Lines(section, about),
   sweep: makeSweep,
   decay: (section, about) => new DecayFigure(section, about),

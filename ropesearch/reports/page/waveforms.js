@@ -2,7 +2,7 @@
 // The section of a base set or scheme: its waveforms, which a worker computes from the bases.
 
 const BUCKETS = 700; // of a range that is too long to show every value
-const EVERY = 1400; // distances of which every value is shown
+const EVERY = 1000; // distances of which every value is shown
 const FEW = 3; // heads that all have bands and marks of their own
 const FEWEST = 50; // distances shown at least
 
@@ -29,17 +29,32 @@ class Waveforms {
     this.lay(section);
     this.first = this.packedView(about.first);
     this.plot = new Plot(this.host, this.options());
+    this.bar.prepend(this.plot.buttons());
+    const { floor } = about;
+    if (floor) {
+      this.bar.append(
+        button("floor", "Show the floor, where the best head is lowest", () => this.look(floor.distance)),
+      );
+    }
     section.dataset.state = "computing";
-    new IntersectionObserver(([entry], observer) => {
-      if (!entry.isIntersecting) return;
-      observer.disconnect();
-      this.start();
-    }, { rootMargin: "400px" }).observe(section);
+    new IntersectionObserver(
+      ([entry], observer) => {
+        if (!entry.isIntersecting) return;
+        observer.disconnect();
+        this.start();
+      },
+      { rootMargin: "400px" },
+    ).observe(section);
   }
 
   /** Start the worker; where the browser allows none, the page computes by itself. */
   start() {
-    const job = { thetas: this.thetas, last: this.about.last, map: this.about.map, upper: this.about.rows.map((row) => row.upper) };
+    const job = {
+      thetas: this.thetas,
+      last: this.about.last,
+      map: this.about.map,
+      upper: this.about.rows.map((row) => row.upper),
+    };
     try {
       const code = new Blob([document.getElementById("waves").textContent], { type: "text/javascript" });
       this.worker = new Worker(URL.createObjectURL(code));
@@ -73,7 +88,7 @@ class Waveforms {
       }
     } else {
       this.busy = false;
-      if (answer.id === this.shape && answer.view) this.draw(answer.view);
+      if (answer.id === this.shape && answer.view) this.draw(answer.view, this.show);
       this.send();
     }
   }
@@ -86,30 +101,29 @@ class Waveforms {
     this.status = element("p", { class: "status" });
     this.live = element("p", { class: "unseen", "aria-live": "polite" });
     this.progress = element("progress", { max: this.n, value: 0, "aria-label": "Computing waveforms" });
-    const bar = element("div", { class: "bar" });
-    this.toolbar = bar;
+    this.bar = element("div", { class: "bar" });
     this.ticks = {};
     const parts = { best: "best head", mean: "mean", heads: "heads", marks: "peaks and valleys" };
     for (const [name, label] of Object.entries(parts)) {
       if (!this.pools && name !== "marks") continue;
       const tick = tickBox(label, this.parts[name], (ticked) => this.toggle(name, ticked));
-      if (name === "best" || name === "mean") tick.box.after(" ", swatch(`var(--${name})`, name === "mean" ? [6, 3] : null));
+      if (name === "best" || name === "mean")
+        tick.box.after(" ", swatch(`var(--${name})`, name === "mean" ? [6, 3] : null));
       this.ticks[name] = tick;
     }
-    const units = choice("unit", [["cosine", "mean cosine"], ["logits", "logits"]], (unit) => {
+    const units = choice("unit", { cosine: "mean cosine", logits: "logits" }, (unit) => {
       this.unit = unit;
       this.rebuild();
     });
-    const axis = choice("distance", [["linear", "linear"], ["log", "log"]], (scale) => {
+    const axis = choice("distance", { linear: "linear", log: "log" }, (scale) => {
       this.log = scale === "log";
       this.remake();
     });
-    const ticks = Object.values(this.ticks).map((tick) => tick.label);
-    bar.append(...ticks);
+    this.bar.append(...Object.values(this.ticks).map((tick) => tick.label));
     const more = element("div", { class: "bar" }, units, axis);
     if (this.pools) {
       more.append(
-        choice("best and mean of", [["all", "all heads"], ["shown", "heads shown"]], (pool) => {
+        choice("best and mean of", { all: "all heads", shown: "heads shown" }, (pool) => {
           this.pool = pool;
           this.rebuild();
         }),
@@ -120,9 +134,18 @@ class Waveforms {
       if (this.number.value !== "") this.plot.moveTo(Number(this.number.value));
     });
     this.values = element("dl", { class: "values" });
-    const reading = element("div", { class: "reading" }, element("label", { class: "field" }, "at distance ", this.number), this.values);
+    const reading = element(
+      "div",
+      { class: "reading" },
+      element("label", { class: "field" }, "at distance ", this.number),
+      this.values,
+    );
     this.chips = about.rows.map((row, i) => this.chip(row, i));
-    const heads = element("div", { class: "chips", role: "group", "aria-label": "Heads" }, ...this.chips.map((chip) => chip.button));
+    const heads = element(
+      "div",
+      { class: "chips", role: "group", "aria-label": "Heads" },
+      ...this.chips.map((chip) => chip.button),
+    );
     const all = element(
       "span",
       { class: "buttons" },
@@ -132,10 +155,20 @@ class Waveforms {
     if (about.lines.length < this.n) {
       all.append(button("some", "Show some heads, evenly spread over the bases", () => this.choose(about.lines)));
     }
-    section.append(bar, this.host, this.progress, this.status, reading, more, this.live);
+    section.append(this.bar, this.host, this.progress, this.status, reading, more, this.live);
     if (this.n > 1) {
       section.append(
-        element("div", { class: "bar" }, element("strong", {}, about.map ? "Distances seen" : "Heads"), all, element("span", { class: "hint" }, "press one to show or hide it; point at one to see it stand out, with its peaks and valleys")),
+        element(
+          "div",
+          { class: "bar" },
+          element("strong", {}, about.map ? "Distances seen" : "Heads"),
+          all,
+          element(
+            "span",
+            { class: "hint" },
+            "press one to show or hide it; point at one to see it stand out, with its peaks and valleys",
+          ),
+        ),
         heads,
       );
     }
@@ -152,7 +185,12 @@ class Waveforms {
       this.choose(this.on);
     });
     const standOut = (focus) => () => this.stand(focus);
-    for (const [name, focus] of [["mouseenter", i], ["focus", i], ["mouseleave", null], ["blur", null]]) {
+    for (const [name, focus] of [
+      ["mouseenter", i],
+      ["focus", i],
+      ["mouseleave", null],
+      ["blur", null],
+    ]) {
       made.addEventListener(name, standOut(focus));
     }
     return { button: made, value };
@@ -248,7 +286,9 @@ class Waveforms {
     for (const _ of this.banded) made.push(...ends());
     for (const row of this.lines) {
       const { colour: hex } = this.about.rows[row];
-      made.push(row === this.focus ? line(hex, 2) : line(pale(hex, faded ? 0.25 : 0.85), this.lines.length > FEW ? 0.8 : 1.4));
+      made.push(
+        row === this.focus ? line(hex, 2) : line(pale(hex, faded ? 0.25 : 0.85), this.lines.length > FEW ? 0.8 : 1.4),
+      );
     }
     const [mean, best] = [colour("mean"), colour("best")];
     if (this.parts.mean) made.push(...ends(), line(mean, 2, [6, 3]));
@@ -300,24 +340,25 @@ class Waveforms {
   }
 
   ask(first, last, show) {
-    this.showing = show;
     this.range = [first, last];
     if (this.worker && (this.ready || last - first < AT_ONCE)) {
       const request = { edges: this.edges(first, last), lines: this.lines, banded: this.banded, pool: this.pooled };
-      this.waiting = { id: this.shape, request };
+      this.waiting = { id: this.shape, request, show };
       this.send();
     } else {
       this.waiting = null;
-      this.draw(this.fromFirst());
+      this.draw(this.fromFirst(), show);
     }
   }
 
   /** Ask the worker for what is to be drawn now, once it has answered what was to be drawn before. */
   send() {
     if (this.busy || !this.waiting) return;
+    const { id, request, show } = this.waiting;
     this.busy = true;
-    this.worker.postMessage(this.waiting);
     this.waiting = null;
+    this.show = show;
+    this.worker.postMessage({ id, request });
   }
 
   /** The envelope in the file, for the first paint. */
@@ -328,17 +369,23 @@ class Waveforms {
       return Array.from({ length: values.length / n }, (_, i) => values.subarray(i * n, (i + 1) * n));
     };
     const [lowest, bestLow, bestHigh, meanLow, meanHigh, mean] = rows(packed.pool);
-    return { edges: packed.edges, heads: rows(packed.heads), lowest, best: { low: bestLow, high: bestHigh }, mean: { low: meanLow, high: meanHigh, mean } };
+    return {
+      edges: packed.edges,
+      heads: rows(packed.heads),
+      lowest,
+      best: { low: bestLow, high: bestHigh },
+      mean: { low: meanLow, high: meanHigh, mean },
+    };
   }
 
   fromFirst() {
     const { first } = this;
     const blank = new Float64Array(first.edges.length - 1).fill(NaN);
-    const line = (row) => first.heads[this.about.drawn.indexOf(row)] || blank;
+    const line = (row) => first.heads[this.about.lines.indexOf(row)] || blank;
     return { ...first, lines: this.lines.map(line), bands: this.banded.map(() => ({ low: blank, high: blank })) };
   }
 
-  draw(view) {
+  draw(view, show) {
     const { edges } = view;
     const n = edges.length - 1;
     const { scale } = this;
@@ -363,7 +410,7 @@ class Waveforms {
       if (columns[2][k] > high) high = columns[2][k];
     }
     this.width = Math.max(...Array.from({ length: n }, (_, k) => edges[k + 1] - edges[k]));
-    this.showing(columns, withRoom(low, high));
+    show(columns, withRoom(low, high));
     this.host.dataset.bucket = this.width;
     this.describe(edges[0], edges[n] - 1);
   }
@@ -371,11 +418,15 @@ class Waveforms {
   describe(first, last) {
     const { about } = this;
     const range = `Distances ${formatted(first)} to ${formatted(last)}`;
-    const many = this.lines.length < this.n && this.parts.heads ? `${this.lines.length} of ${this.n} heads have lines. ` : "";
-    const buckets = this.log ? `Buckets of up to ${formatted(this.width)} distances` : `Buckets of ${formatted(this.width)} distances`;
+    const many =
+      this.lines.length < this.n && this.parts.heads ? `${this.lines.length} of ${this.n} heads have lines. ` : "";
+    const buckets = this.log
+      ? `Buckets of up to ${formatted(this.width)} distances`
+      : `Buckets of ${formatted(this.width)} distances`;
+    const best = this.pools ? ", that of the best head the lowest value," : "";
     const how =
       this.width > 1
-        ? `${buckets}: a line is the mean in each${this.pools ? ", that of the best head the lowest value," : ""} and a band spans lowest to highest`
+        ? `${buckets}: a line is the mean in each${best} and a band spans lowest to highest`
         : "Every value is shown";
     const grey = this.pools ? "; grey spans all heads" : "";
     this.status.textContent = `${range}. ${many}${how}${grey}.${this.parts.marks ? ` ${about.note}` : ""}`;
@@ -413,7 +464,13 @@ class Waveforms {
       }
     }
     const { floor } = this.about;
-    if (floor && (this.parts.best || !this.pools) && this.pool === "all" && floor.distance >= first && floor.distance <= last) {
+    if (
+      floor &&
+      (this.parts.best || !this.pools) &&
+      this.pool === "all" &&
+      floor.distance >= first &&
+      floor.distance <= last
+    ) {
       const [x, y] = place(floor.distance, floor.value);
       ctx.lineWidth = 2 * ratio;
       ctx.fillStyle = colour("paper");
@@ -465,14 +522,29 @@ class Waveforms {
     const pool = this.pooled;
     const best = pool.reduce((a, b) => (values[b] > values[a] ? b : a));
     const mean = pool.reduce((sum, row) => sum + values[row], 0) / pool.length;
-    const lines = this.pools ? [["best head", values[best], `head ${this.about.rows[best].label}`], ["mean", mean, `of ${pool.length} heads`]] : values.map((value, row) => ["value", value, this.about.rows[row].label]);
-    if (this.pools && this.focus !== null) lines.push(["standing out", values[this.focus], `head ${this.about.rows[this.focus].label}`]);
+    const lines = this.pools
+      ? [
+          ["best head", values[best], `head ${this.about.rows[best].label}`],
+          ["mean", mean, `of ${pool.length} heads`],
+        ]
+      : values.map((value, row) => ["value", value, this.about.rows[row].label]);
+    if (this.pools && this.focus !== null)
+      lines.push(["standing out", values[this.focus], `head ${this.about.rows[this.focus].label}`]);
     this.values.replaceChildren(
       ...lines.map(([name, value, of]) =>
-        element("div", {}, element("dt", {}, name), element("dd", {}, element("data", { value, "data-name": name }, formatted(value, 6)), ` ${of}`)),
+        element(
+          "div",
+          {},
+          element("dt", {}, name),
+          element("dd", {}, element("data", { value, "data-name": name }, formatted(value, 6)), ` ${of}`),
+        ),
       ),
     );
-    if (aloud) this.say(`distance ${formatted(distance)}: ${lines.map(([name, value, of]) => `${name} ${formatted(value, 4)}, ${of}`).join("; ")}`);
+    if (aloud)
+      this.say(
+        `distance ${formatted(distance)}: ` +
+          lines.map(([name, value, of]) => `${name} ${formatted(value, 4)}, ${of}`).join("; "),
+      );
   }
 
   /** Show the surroundings of a distance, every value of them. */
