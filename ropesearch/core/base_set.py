@@ -59,7 +59,7 @@ class BaseSet:
         Query heads and KV heads; `kv_heads` divides `heads`. Query heads h·g … h·g + g − 1, g = heads / kv_heads,
         share the keys, and so the base, of KV head h.
     head_dim : int
-        Channels per head, even.
+        Channels of a head that rotate, even; all of them in most models.
     bases : tuple of float, length kv_heads, or tuple of such tuples, one for each layer
         In head order, dimensionless, each above 1.
     selection : tuple, as `bases`
@@ -117,7 +117,7 @@ class BaseSet:
         heads : int, optional
             Query heads, a multiple of the number of bases. By default one per base.
         head_dim : int
-            Channels per head, even.
+            Channels of a head that rotate, even; all of them in most models.
         strategy : str
             How they were chosen, as the file records it.
 
