@@ -391,6 +391,12 @@ def test_a_gguf_file_in_another_form(kept, tmp_path, monkeypatch):
     loaded, _ = load_model(tmp_path / "out")
     assert loaded.dtype == torch.bfloat16
     assert same_logits(loaded, model, tokens(1, 30))
+    with torch.no_grad():
+        model.float().model.layers[1].mlp.up_proj.weight[3, 4] = 1e5
+    save_gguf(model, tmp_path / "large.gguf")
+    with pytest.raises(InputError, match=r"model.layers.1.mlp.up_proj.weight has values that float16 cannot hold"):
+        apply_to_checkpoint(tmp_path / "large.gguf", other, tmp_path / "no", dtype="float16")
+    assert not (tmp_path / "no").exists()
 
 
 @pytest.mark.parametrize(
