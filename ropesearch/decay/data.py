@@ -14,7 +14,7 @@ from ropesearch.core.arrays import Complexes, Counts, Curves, Distances, Floats
 from ropesearch.core.base_set import BaseSet
 from ropesearch.core.errors import ArgumentTypeError, InputError, ParameterError
 from ropesearch.core.frames import as_dataframe
-from ropesearch.core.model_config import KEPT_RULES, SCALING
+from ropesearch.core.model_config import KEPT_RULES, MOST_LAYERS, SCALING
 from ropesearch.core.rope import scaled_inv_freq
 from ropesearch.curves.waveforms import waveform_of
 
@@ -195,8 +195,7 @@ class Decay:
                 bases = BaseSet.of(bases, heads=self.model["heads"], head_dim=self.model["head_dim"])
         if isinstance(bases, BaseSet):
             self.check_heads(bases.heads, bases.kv_heads, bases.head_dim)
-            n_layers = self.model["num_hidden_layers"]
-            if bases.layers not in (None, n_layers):
+            if bases.layers is not None and bases.layers != (n_layers := self.count_layers()):
                 msg = f"the bases are for {bases.layers} layers; the decay was measured on {self.model['name']}, which "
                 msg += f"has {n_layers}"
                 raise InputError(msg)
@@ -205,6 +204,11 @@ class Decay:
         if len(values) != self.model["kv_heads"]:
             raise ParameterError("bases", list(values), f"one per KV head: {self.model['kv_heads']}")
         return values
+
+    def count_layers(self) -> int:
+        """Return the number of layers of the model; ValueError if `model` does not say it, or not one that can be."""
+        n_layers = self.model.get("num_hidden_layers")
+        return checks.integer("num_hidden_layers of the decay", n_layers, self.layers[-1] + 1, MOST_LAYERS)
 
     def check_heads(self, heads: int, kv_heads: int, head_dim: int) -> None:
         """Raise ValueError unless the measured model has these heads."""

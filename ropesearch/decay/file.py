@@ -16,6 +16,7 @@ import numpy as np
 from ropesearch.core import checks
 from ropesearch.core.errors import InputError, ParameterError, first_line, shown
 from ropesearch.core.files import check_output, read_file, read_versioned, remove_leftovers, write_whole, written
+from ropesearch.core.model_config import MOST_LAYERS
 
 from .figures import null_for_nan
 
@@ -194,9 +195,12 @@ def _checked_facts(facts: dict[str, Any]) -> dict[str, Any]:
     checks.integer("agreement_to", facts["agreement_to"], 1, _integer(facts, "length", SHORTEST) // 2)
     if bases is not None and not _by_layer(bases):
         bases = _checked_bases(bases, kv_heads)
+    n_layers = model.get("num_hidden_layers")
+    if n_layers is not None:  # a file made by hand may lack it: only bases by layer need it
+        checks.integer("num_hidden_layers", n_layers, numbers[-1] + 1, MOST_LAYERS)
     for rows in (bases, model.get("bases")):
-        if _by_layer(rows) and not len(rows) == model["num_hidden_layers"] > numbers[-1]:
-            msg = f"it has bases for {len(rows)} layers of {shown(model['num_hidden_layers'])}"
+        if _by_layer(rows) and len(rows) != n_layers:
+            msg = f"it has bases for {len(rows)} layers of {shown(n_layers)}"
             raise InputError(msg)
     if _by_layer(bases):
         bases = tuple(_checked_bases(row, kv_heads) for row in bases)
