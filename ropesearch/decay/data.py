@@ -11,7 +11,7 @@ import numpy as np
 
 from ropesearch.core import checks
 from ropesearch.core.arrays import Complexes, Counts, Curves, Distances, Floats
-from ropesearch.core.base_set import BaseSet
+from ropesearch.core.base_set import BaseSet, has_layers
 from ropesearch.core.errors import ArgumentTypeError, InputError, ParameterError
 from ropesearch.core.frames import as_dataframe
 from ropesearch.core.model_config import KEPT_RULES, MOST_LAYERS, SCALING
@@ -146,7 +146,7 @@ class Decay:
         if rule and (scaling is None or (scaling == "keep" and rule["rope_type"] not in KEPT_RULES)):
             hint = "'replace', to drop the rule {!r} of the model, or for {}, 'keep'"
             raise ParameterError("scaling", scaling, hint.format(rule["rope_type"], ", ".join(KEPT_RULES)))
-        if _by_layer(values):
+        if has_layers(values):
             values = tuple(values[layer] for layer in self.layers)
         theta, factor = scaled_inv_freq(values, self.model["head_dim"], rule if scaling == "keep" else {})
         staying = self.coefficients.shape[-1] - theta.shape[-1]
@@ -191,7 +191,7 @@ class Decay:
             raise ArgumentTypeError("bases", bases, "a BaseSet or a list of bases")
         if not isinstance(bases, BaseSet):
             bases = tuple(bases)
-            if _by_layer(bases):
+            if has_layers(bases):
                 bases = BaseSet.of(bases, heads=self.model["heads"], head_dim=self.model["head_dim"])
         if isinstance(bases, BaseSet):
             self.check_heads(bases.heads, bases.kv_heads, bases.head_dim)
@@ -296,8 +296,3 @@ class Decay:
             If it is not a decay file, or the arrays are not those written with it; the message says why.
         """
         return cls(**read_fields(path))
-
-
-def _by_layer(bases: tuple[Any, ...]) -> bool:
-    """Whether these are bases of each layer."""
-    return bool(bases) and np.ndim(bases[0]) == 1
