@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ropesearch.core.base_set import has_layers
 from ropesearch.core.errors import printable, shown
 from ropesearch.exporters.sweep_table import marked, number, sweep_table
 
@@ -83,6 +82,7 @@ def _coverage(figures: Mapping[str, Any]) -> "Table":
 
 def of_decay(decay: "Decay") -> str:
     """Return the median head of every layer, and quantiles over all heads; and so with bases."""
+    from ropesearch.core.base_set import has_layers
     from ropesearch.decay.figures import CHANGE_NAMES, NAMES
 
     model = os.path.basename(os.path.normpath(str(decay.model["name"])))
