@@ -34,7 +34,8 @@ autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 default_role = "py:obj"
 numpydoc_show_class_members = False
-numpydoc_validation_checks = {"PR02", "GL06", "GL07"}  # parameters that are none; sections unknown or out of order
+# Documented parameters that do not exist; sections unknown, or out of order.
+numpydoc_validation_checks = {"PR02", "GL06", "GL07"}
 
 html_math_renderer = "mathml"
 html_theme = "furo"

@@ -37,9 +37,9 @@ class Picture:
         return f"{self.name}.png"
 
     @property
-    def line(self) -> str:
-        """The whole command."""
-        return f"ropesearch plot {self.command} -o {self.file}"
+    def lines(self) -> list[str]:
+        """All commands."""
+        return [line for line in (self.before, f"ropesearch plot {self.command} -o {self.file}") if line]
 
 
 QUICK = [
@@ -98,15 +98,14 @@ MEASURED = [
 INTRODUCTION = """\
 # Gallery
 
-Every figure that ropesearch draws, and the command that draws it. All take `--width single|double|INCHES`, `--dpi`,
+Every figure of `ropesearch plot`, and the command that draws it; `train` draws its loss itself. Those of models are here
+at `--dpi 100`. All take `--width single|double|INCHES`, `--dpi`,
 `--title` and `--no-title`, and write .png, .svg or .pdf. In Python `plot_coverage` and the like return a figure:
 {doc}`Figures <library-plots>`.
 """
 
 
 def run(line: str) -> None:
-    if not line:
-        return
     with redirect_stdout(io.StringIO()):
         code = main([*shlex.split(line.replace("\\\n", ""))[1:], "--quiet"])
     if code:
@@ -114,7 +113,7 @@ def run(line: str) -> None:
 
 
 def entry(picture: Picture, folder: str) -> str:
-    lines = "\n".join([*([picture.before] if picture.before else []), picture.line])
+    lines = "\n".join(picture.lines)
     return f"## {picture.name}\n\n{picture.text}\n\n```sh\n{lines}\n```\n\n![plot {picture.command}]({folder}/{picture.file})\n"
 
 
@@ -124,8 +123,8 @@ def write(folder: Path) -> None:
     pictures.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, chdir(scratch):
         for picture in QUICK:
-            run(picture.before)
-            run(picture.line)
+            for line in picture.lines:
+                run(line)
             shutil.copy(picture.file, pictures)
     entries = [entry(picture, "gallery") for picture in QUICK]
     entries += [entry(picture, "../gallery") for picture in MEASURED]
@@ -139,7 +138,7 @@ def draw_measured(folder: Path) -> None:
         for picture in MEASURED:
             if picture.before and not Path(picture.before.split()[-1]).exists():
                 run(picture.before)
-            run(f"{picture.line} --dpi 100 --overwrite")
+            run(f"{picture.lines[-1]} --dpi 100 --overwrite")
             shutil.copy(picture.file, KEPT)
 
 

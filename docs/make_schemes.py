@@ -65,7 +65,8 @@ it; `evaluate` puts it into a model in memory.""",
     "uniform": r"$$b_h = b_\mathrm{min} + h\, \frac{b_\mathrm{max} - b_\mathrm{min}}{N - 1}, \qquad h = 0, \ldots, N - 1$$",
     "uniform-descending": r"$$b_h = b_\mathrm{max} - h\, \frac{b_\mathrm{max} - b_\mathrm{min}}{N - 1}, \qquad h = 0, \ldots, N - 1$$",
     "table2": "What `ropesearch search --preset table2` finds; see [Table 2](table2.md).",
-    "ms-poe": r"$$\theta'_{h,i} = \theta_i / r_h, \qquad r_h = r_\mathrm{min} + h\, \frac{r_\mathrm{max} - r_\mathrm{min}}{N - 1}$$",
+    "ms-poe": r"$$\theta'_{h,i} = \theta_i / r_h, \qquad r_h = r_\mathrm{min} + h\, \frac{r_\mathrm{max} - r_\mathrm{min}}{N - 1}$$"
+    "\n\nNo config holds it, so that no model can take it: it is for waveforms and coverage.",
     "harpe": "Any [base-set file](base-set-file.md).",
 }
 
@@ -75,8 +76,9 @@ TEMPLATE = """\
 # Position schemes
 
 A position scheme is a rule that turns positions into angles. It is written in one line of text, the same everywhere: as
-`--scheme` of `apply`, `evaluate`, `train`, `waveform`, `extrema` and `plot coverage`; as a name for `compare` and `plot
-overlay`; those that are nothing but bases also for `show`, `export` and `plot bases`; and in Python for `parse_scheme`.
+`--scheme` of `apply`, `evaluate`, `train`, `compare`, `waveform`, `extrema` and `plot coverage`; as a name for `compare`,
+`plot overlay` and `report`; and in Python for `parse_scheme`. Those that are nothing but bases also go to `show`, `export`,
+`plot bases` and `plot alignment`.
 
 ```text
 NAME[:VALUE][,OPTION=NUMBER…]
