@@ -90,6 +90,17 @@ def click(browser, text):
     settle(browser)
 
 
+def choose(browser, label, value):
+    """Choose a value from the list of that label."""
+    script = """
+        const labels = [...document.querySelectorAll("label")];
+        const select = labels.find((each) => each.textContent.startsWith(arguments[0])).querySelector("select");
+        select.value = arguments[1];
+        select.dispatchEvent(new Event("change"));"""
+    browser.execute_script(script, label, value)
+    settle(browser)
+
+
 def test_nothing_is_asked_for_and_the_console_is_clean(opened, page):
     press(opened, "+", "+", "ArrowRight", "b", "m", "h", "e", "]", "Escape", "0")
     assert said(opened) == []
@@ -256,6 +267,35 @@ def test_without_workers_the_page_computes_by_itself(browser, page):
     settle(browser)
     assert shown(browser)[-1][1:].min() == pytest.approx(SET.coverage(LAST).floor, abs=1e-6)
     assert said(browser) == []
+
+
+def test_a_worker_that_fails_while_it_is_asked_leaves_its_work_to_the_page(browser, page):
+    source = """window.Worker = class {
+        constructor() { window.fake = this; this.got = []; }
+        postMessage(message) { this.got.push(message); }
+        terminate() { this.ended = true; }
+      };"""
+    hook = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": source})
+    try:
+        open_page(browser, page, ready=False)
+    finally:
+        browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", {"identifier": hook["identifier"]})
+    wait(browser, "return window.fake !== undefined")
+    browser.execute_script("[...plots][0].show(1000, 1100)")
+    assert browser.execute_script("return fake.got.map((message) => 'request' in message)") == [False, True]
+    browser.execute_script("fake.onerror()")
+    settle(browser)
+    first, last = map(int, shown(browser)[0][[0, -1]])
+    assert (first, last) == (1000, 1100)
+    np.testing.assert_allclose(shown(browser)[3], cosines(SET[0], 1000, 1100), atol=1e-6)
+    assert browser.execute_script("return fake.ended")
+
+
+@pytest.mark.parametrize(("before", "after"), [((0, 1000), "1 1000"), ((0, 50), "1 51"), ((500, 700), "500 700")])
+def test_the_log_axis_shows_what_was_shown(opened, before, after):
+    opened.execute_script("[...plots][0].show(...arguments)", *before)
+    choose(opened, "distance", "log")
+    assert opened.execute_script("return document.querySelector('.plot').dataset.range") == after
 
 
 def test_text_from_files_is_text(browser, tmp_path):

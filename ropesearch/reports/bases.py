@@ -8,7 +8,7 @@ import numpy as np
 from ropesearch.core import checks
 from ropesearch.core.arrays import Floats
 from ropesearch.core.base_set import BaseSet
-from ropesearch.core.errors import ParameterError, shown
+from ropesearch.core.errors import ParameterError, printable, shown
 from ropesearch.core.progress import Progress, counter
 from ropesearch.core.rope import inv_freq
 from ropesearch.core.spec import EXTREMA_OPTIONS, SearchSpec
@@ -154,7 +154,7 @@ def _figure(
     group = {"window": scheme.window, "group": scheme.group} if isinstance(scheme, SelfExtend) else None
     return {
         "kind": "waveforms",
-        "name": name,
+        "name": printable(name),
         "headDim": scheme.head_dim,
         "logits": drawn.to_logits,
         "last": last,

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from ropesearch.core.errors import printable
 from ropesearch.evaluation.results import Results
 from ropesearch.evaluation.table import Evaluated, Table, make_tables
 from ropesearch.evaluation.table_formats import Printed, Words, printed
@@ -48,13 +49,14 @@ def _cell(words: Words) -> Html:
 
 
 def _line(name: str, x: Sequence[float], y: Sequence[float | None], ends: Sequence[Ends]) -> dict[str, Any]:
-    line: dict[str, Any] = {"name": name, "x": [rounded(at) for at in x], "y": [rounded(value) for value in y]}
+    line: dict[str, Any] = {"name": printable(name), "x": list(map(rounded, x)), "y": list(map(rounded, y))}
     if any(ends):
         line["low"], line["high"] = ([rounded(pair[i]) if pair else None for pair in ends] for i in (0, 1))
     return line
 
 
 def _chart(label: str, x: str, y: dict[str, Any], lines: list[dict[str, Any]], log: int = 0) -> dict[str, Any]:
+    label = printable(label)
     places = sorted({at for line in lines for at in line["x"]})
     return {
         "kind": "lines",

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ropesearch.core.checks import is_whole
 from ropesearch.core.errors import shown
 from ropesearch.plots.training import losses_by_position, metrics_of
 from ropesearch.training.folder import RunFolder
@@ -31,7 +32,7 @@ def section_of_run(path: str | os.PathLike[str]) -> Section:
         "model": _name_of(settings["model"]),
         "stages": _stages(settings["spec"]),
         "steps": f"{last['step']:,}",
-        "tokens": f"{last['tokens']:,}" if isinstance(last.get("tokens"), int) else "–",
+        "tokens": f"{last['tokens']:,}" if is_whole(last.get("tokens")) else "–",
         "last loss": f"{last['loss']:.4f} nats per token",
     }
     marks = [

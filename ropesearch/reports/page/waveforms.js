@@ -67,6 +67,9 @@ class Waveforms {
   }
 
   startHere(job) {
+    this.worker?.terminate();
+    this.busy = false; // what the worker was asked stays unanswered
+    this.ready = false;
     const waves = new Waves(job);
     this.worker = { postMessage: ({ id, request }) => setTimeout(() => this.hear({ id, view: waves.view(request) })) };
     const step = () => {
@@ -117,7 +120,7 @@ class Waveforms {
     });
     const axis = choice("distance", { linear: "linear", log: "log" }, (scale) => {
       this.log = scale === "log";
-      this.remake();
+      this.rebuild();
     });
     this.bar.append(...Object.values(this.ticks).map((tick) => tick.label));
     const more = element("div", { class: "bar" }, units, axis);
@@ -317,16 +320,9 @@ class Waveforms {
 
   rebuild() {
     this.shape += 1;
-    this.plot.options = { ...this.plot.options, ...this.options() };
-    this.plot.build();
-    if (this.plot.at !== null) this.plot.options.read(this.plot.at);
-  }
-
-  /** The same on another scale of distance. */
-  remake() {
-    this.shape += 1;
     this.plot.options = this.options();
     this.plot.build();
+    if (this.plot.at !== null) this.plot.options.read(this.plot.at);
   }
 
   /** Distances where buckets begin, and one past the last. */
