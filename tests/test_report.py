@@ -241,6 +241,13 @@ def test_too_many_marks_are_cut_and_the_page_says_so():
     assert figure["note"].endswith("the first 250 of each head.")
 
 
+def test_a_rule_over_endless_distances_is_cut_to_what_a_section_could_show(monkeypatch):
+    monkeypatch.setattr("ropesearch.reports.bases.MOST_VALUES", 3 * 4000)
+    (figure,) = page_of(replace(SET, parameters={"max_distance": 2**31 - 1})).data["figures"]
+    assert figure["note"].endswith("distances 1,000 to 3,999.")
+    assert max(figure["extrema"][0]["peaks"]) <= 3999
+
+
 def test_the_first_paint_is_an_envelope_of_the_waveforms():
     (figure,) = page_of(SET).data["figures"]
     first = figure["first"]
