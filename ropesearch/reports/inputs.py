@@ -17,7 +17,7 @@ from ropesearch.decay.file import FORMAT as DECAY
 from ropesearch.evaluation.results import FORMAT as RESULTS
 from ropesearch.evaluation.results import Results
 from ropesearch.evaluation.table import Evaluated
-from ropesearch.schemes.grammar import SCHEMES
+from ropesearch.schemes.grammar import SCHEMES, scheme_word
 from ropesearch.schemes.rules import Scheme
 from ropesearch.search.named import find_bases
 from ropesearch.search.sweep_file import is_sweep_file, read_sweep
@@ -71,8 +71,7 @@ def find(source: Readable) -> tuple[str, Found]:
     if not isinstance(source, str | os.PathLike):
         raise ArgumentTypeError("files", source, f"names, or objects, of {KINDS}, a preset or a position scheme")
     name = os.fspath(source)
-    word = name.partition(":")[0].partition(",")[0]
-    if name in PRESETS or word in SCHEMES or not os.path.exists(name):
+    if name in PRESETS or scheme_word(name) in SCHEMES or not os.path.exists(name):
         return name, find_bases(name)
     if os.path.isdir(name):
         if not os.path.exists(os.path.join(name, "settings.json")):

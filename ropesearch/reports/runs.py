@@ -43,7 +43,6 @@ def section_of_run(path: str | os.PathLike[str]) -> Section:
     by_step = {
         "kind": "lines",
         "title": "Loss by step",
-        "label": "Loss by step",
         "x": {"label": "step", "log": 0},
         "y": {"label": "loss (nats per token)", "digits": 4},
         "lines": [_stage(number, own, len(stages)) for number, own in stages.items()],
@@ -52,12 +51,10 @@ def section_of_run(path: str | os.PathLike[str]) -> Section:
     body: list[Html | dict[str, Any]] = [facts(about), by_step]
     stretches = losses_by_position(lines)
     if stretches:
-        label = f"Loss by position, rows of {last['length']:,} tokens"
         body.append(
             {
                 "kind": "lines",
-                "title": label,
-                "label": label,
+                "title": f"Loss by position, rows of {last['length']:,} tokens",
                 "x": {"label": "position in the row, up to", "log": 2},
                 "y": {"label": "loss (nats per token)", "digits": 4},
                 "lines": [

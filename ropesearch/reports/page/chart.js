@@ -140,7 +140,7 @@ class Plot {
   }
 
   get height() {
-    return Math.round(Math.min(Math.max(this.host.clientWidth * (this.options.aspect || 0.42), 230), 430));
+    return Math.round(Math.min(Math.max(this.host.clientWidth * 0.42, 230), 430));
   }
 
   /** The horizontal axis as it is divided: on a log scale, in logarithms. */
@@ -330,7 +330,7 @@ class Plot {
   }
 
   /** Read the values at a place. */
-  moveTo(at, centre = false) {
+  moveTo(at) {
     const [start, end] = this.options.limits;
     this.at = Math.min(Math.max(at, start), end);
     const [first, last] = this.range;

@@ -31,11 +31,9 @@ class Waveforms {
     this.plot = new Plot(this.host, this.options());
     this.bar.prepend(this.plot.buttons());
     const { floor } = about;
-    if (floor) {
-      this.bar.append(
-        button("floor", "Show the floor, where the best head is lowest", () => this.look(floor.distance)),
-      );
-    }
+    this.bar.append(
+      button("floor", "Show the floor, where the best head is lowest", () => this.look(floor.distance)),
+    );
     section.dataset.state = "computing";
     new IntersectionObserver(
       ([entry], observer) => {
@@ -220,7 +218,7 @@ class Waveforms {
 
   /** Let the next or the last head stand out, of those that are shown. */
   walk(direction) {
-    const rows = [...this.on].sort((a, b) => a - b);
+    const rows = this.shownHeads;
     if (!rows.length) return;
     const place = rows.indexOf(this.focus);
     const next = place < 0 ? (direction > 0 ? 0 : rows.length - 1) : (place + direction + rows.length) % rows.length;
@@ -234,8 +232,12 @@ class Waveforms {
 
   // ---- what is drawn
 
+  get shownHeads() {
+    return [...this.on].sort((a, b) => a - b);
+  }
+
   get lines() {
-    const rows = this.parts.heads ? [...this.on].sort((a, b) => a - b) : [];
+    const rows = this.parts.heads ? this.shownHeads : [];
     return this.focus === null || rows.includes(this.focus) ? rows : [...rows, this.focus];
   }
 
@@ -246,7 +248,7 @@ class Waveforms {
   }
 
   get pooled() {
-    const shown = [...this.on].sort((a, b) => a - b);
+    const shown = this.shownHeads;
     return this.pool === "shown" && shown.length ? shown : [...this.about.rows.keys()];
   }
 
@@ -447,10 +449,9 @@ class Waveforms {
     ctx.lineTo(left + width, zero);
     ctx.stroke();
     if (this.parts.marks) {
-      const few = this.banded;
-      for (const row of few) {
+      for (const row of this.banded) {
         const { colour: hex } = this.about.rows[row];
-        for (const [kind, points] of Object.entries(this.about.extrema[row] || {})) {
+        for (const [kind, points] of Object.entries(this.about.extrema[row])) {
           for (const distance of points) {
             if (distance < first || distance > last) continue;
             const [x, y] = place(distance, this.marked(row, distance));
@@ -461,7 +462,6 @@ class Waveforms {
     }
     const { floor } = this.about;
     if (
-      floor &&
       (this.parts.best || !this.pools) &&
       this.pool === "all" &&
       floor.distance >= first &&
