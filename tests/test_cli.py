@@ -572,6 +572,7 @@ def test_progress_of_long_work_is_on_stderr(run, monkeypatch):
 def test_defaults_are_those_of_the_library():
     of_search = COMMANDS["search",].make_context("search", []).params
     surplus = {"model_config", "preset", "output", "plot", "as_json", "coverage", "overwrite", "quiet", "order_by"}
+    surplus |= {"by_layer"}
     required = {"bmin": None, "bmax": None, "stride": None, "heads": None}
     assert {k: v for k, v in of_search.items() if k not in surplus} == required | defaults_of(search_bases, "progress")
     of_extrema = COMMANDS["extrema",].make_context("extrema", ["1e4"]).params

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, SupportsIndex, overload
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +59,7 @@ class BaseSet:
         Query heads and KV heads; `kv_heads` divides `heads`. Query heads h·g … h·g + g − 1, g = heads / kv_heads,
         share the keys, and so the base, of KV head h.
     head_dim : int
-        Channels per head, even.
+        Channels of a head that rotate, even; all of them in most models.
     bases : tuple of float, length kv_heads, or tuple of such tuples, one for each layer
         In head order, dimensionless, each above 1.
     selection : tuple, as `bases`
@@ -106,12 +106,7 @@ class BaseSet:
 
     @classmethod
     def of(
-        cls,
-        bases: Iterable[Any],
-        *,
-        heads: int | None = None,
-        head_dim: int = 128,
-        strategy: str = "given",
+        cls, bases: Iterable[Any], *, heads: int | None = None, head_dim: int = 128, strategy: str = "given"
     ) -> "BaseSet":
         """Make a set from plain numbers.
 
@@ -122,7 +117,7 @@ class BaseSet:
         heads : int, optional
             Query heads, a multiple of the number of bases. By default one per base.
         head_dim : int
-            Channels per head, even.
+            Channels of a head that rotate, even; all of them in most models.
         strategy : str
             How they were chosen, as the file records it.
 
@@ -206,10 +201,6 @@ class BaseSet:
         """Return the number of KV heads; where layers differ, of layers."""
         return len(self.bases)
 
-    @overload
-    def __getitem__(self, index: SupportsIndex) -> Any: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Any, ...]: ...
     def __getitem__(self, index: SupportsIndex | slice) -> Any:
         """Return the base of one KV head, or where layers differ those of one layer; of a slice, a tuple of them."""
         return self.bases[index]
@@ -388,7 +379,7 @@ def _checked(name: str, values: Any, kv_heads: int) -> tuple[Any, ...]:
 
 
 def _checked_row(name: str, values: Any, kv_heads: int) -> tuple[float, ...]:
-    if not _is_row(values) and not isinstance(values, tuple):
+    if not _is_row(values):
         raise ParameterError(name, values, "a list of bases")
     found = tuple(checks.base(f"every value of {name}", base) for base in values)
     if len(found) != kv_heads:

@@ -500,8 +500,6 @@ FAMILIES: dict[str, Family] = {}
 """By the stock model type."""
 OUTER: dict[str, dict[str, Any]] = {}
 """By our model type, our models of text and images whose configs are OuterConfigs, by Auto class."""
-
-
 MODELS = {
     "AutoModel": "Model",
     "AutoModelForCausalLM": "ForCausalLM",
@@ -529,8 +527,8 @@ def _add_family(
         """A stock class; some have a namesake for text and images together."""
         return getattr(module, f"{stock}Text{suffix}", None) or getattr(module, f"{stock}{suffix}", None)
 
-    nested = GLOBAL in (getattr(find("Config")(), "rope_parameters", None) or {}) if by_layer_type else False
-    if nested is not by_layer_type or not hasattr(module, "eager_attention_forward"):
+    one_rope = by_layer_type and GLOBAL not in find("Config")().rope_parameters
+    if one_rope or not hasattr(module, "eager_attention_forward"):
         return  # of an earlier one, with one rope for all layers or another form of attention
     config = _ours(find("Config"), PerHeadConfig, model_type=f"harpe_{model_type}")
     attention = _ours(find("Attention"), *differences, PerHeadAttention)
@@ -573,7 +571,7 @@ def _ours(old: Any, *bases: type, **attributes: Any) -> Any:
 def _make_known(model_type: str, config: Any, models: dict[str, Any]) -> None:
     """Make transformers save a copy of this file beside the weights, and find the base model of a config."""
     config.register_for_auto_class()
-    for auto, model in reversed(models.items()):
+    for auto, model in reversed(models.items()):  # a class keeps the last
         model.register_for_auto_class(auto)
     transformers.AutoModel.register(config, models["AutoModel"], exist_ok=True)
     # Mixtures of experts, and others, have other weights in memory than in files.

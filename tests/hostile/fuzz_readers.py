@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import hostile_files as good
+import numpy as np
 
 from ropesearch import kernels
 from ropesearch.core.errors import InputError
@@ -253,10 +254,17 @@ def readers_of_files(folder: Path) -> dict[str, Reader]:
     settings = {"format": "ropesearch.run", "version": 1, "spec": {}, "schemes": [], "model": {}, "data": []}
     step = {"step": 1, "stage": 1, "length": 64, "loss": 3.5}
     metrics = dumped(step, step | {"step": 2, "tokens": 128})
-    decay = [b"\n".join([*dumped(good.decay_facts()), good.zipped(good.decay_arrays())])]
+    of_layers = [[1e4 + head for head in range(good.KV_HEADS)]] * good.LAYERS
+    facts = good.decay_facts(version=2, bases=of_layers)
+    facts["model"] |= {"num_hidden_layers": good.LAYERS, "bases": of_layers}
+    arrays = good.decay_arrays()
+    theta = good.npy(np.ones((good.LAYERS, good.KV_HEADS, good.HEAD_DIM // 2)))
+    pairs = (good.decay_facts(), arrays), (facts, arrays | {"inv_freq": theta})
+    decay = [b"\n".join([*dumped(content), good.zipped(members)]) for content, members in pairs]
+    by_layer = BaseSet.of([[1e4, 2e4], [3e4, 1e4], [5e6, 2e4]], heads=4, head_dim=8).to_json().encode()
     runs = [b"\n".join([*dumped(settings | {"arguments": {}}), *metrics])]
     return {
-        "base set": Reader(in_file(folder / "set.json", base_set), [good.base_set().encode()], change_json),
+        "base set": Reader(in_file(folder / "set.json", base_set), [good.base_set().encode(), by_layer], change_json),
         "sweep": Reader(in_file(folder / "sweep.jsonl", sweep), [sweep_example(folder)], change_lines),
         "results": Reader(in_file(folder / "alone.json", results), rows, change_json),
         "samples": Reader(in_file(folder / "read.samples.jsonl", sampled), [b"\n".join(samples)], change_lines),
@@ -284,6 +292,7 @@ def readers_of_models(folder: Path) -> dict[str, Reader]:
         good.CONFIG | {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}},
         good.CONFIG | {"rope_parameters": long | {"original_max_position_embeddings": 64}},
         good.CONFIG | {"rope_scaling": {"rope_type": "harpe", "bases": [10000.0, 20000.0]}},
+        good.CONFIG | {"rope_scaling": {"rope_type": "harpe", "bases": [[10000.0, 20000.0], [30000.0, 10000.0]]}},
         {"model_type": "llava", "text_config": good.CONFIG | {"partial_rotary_factor": 0.5}},
     )
     header = good.gguf(1, 2, packed_text(b"name") + b"\x08\0\0\0" + packed_text(b"toy"))
