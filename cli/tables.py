@@ -99,6 +99,8 @@ def of_decay(decay: "Decay") -> str:
 def _decay(decay: "Decay", title: str, names: Mapping[str, str]) -> "Table":
     import statistics
 
+    from ropesearch.decay.figures import QUANTILES
+
     columns = {key: name for key, name in names.items() if key in decay.figures}
     caption = "layers: the median head; below: quantiles over all heads"
     table = _table("layer", *columns.values(), title=title, caption=caption)
@@ -111,7 +113,7 @@ def _decay(decay: "Decay", title: str, names: Mapping[str, str]) -> "Table":
         medians = (statistics.median(known) if known else None for known in values)
         add(str(layer), medians, last=row == len(decay.layers) - 1)
     summary = decay.summary()
-    for label in ("5 %", "50 %", "95 %"):
+    for label in QUANTILES:
         add(label, (summary[key][label] for key in columns))
     return table
 
