@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ropesearch.core.base_set import has_layers
 from ropesearch.core.errors import printable, shown
 from ropesearch.exporters.sweep_table import marked, number, sweep_table
 
@@ -89,9 +90,11 @@ def of_decay(decay: "Decay") -> str:
     title = f"{model}: {decay.length} tokens of {n} text{'s' * (n > 1)}, distances to {decay.max_distance}"
     tables = [_decay(decay, title, NAMES)]
     if decay.bases is not None:
-        shown_bases = ", ".join(map(shown, decay.bases[:4])) + ", …" * (len(decay.bases) > 4)
-        by_layer = isinstance(decay.bases[0], tuple)
-        name = f"with bases for each of {len(decay.bases)} layers" if by_layer else f"with the bases {shown_bases}"
+        if has_layers(decay.bases):
+            name = f"with bases for each of {len(decay.bases)} layers"
+        else:
+            first = ", ".join(map(shown, decay.bases[:4]))
+            name = f"with the bases {first}" + ", …" * (len(decay.bases) > 4)
         tables.append(_decay(decay, name, CHANGE_NAMES))
     return as_text(*tables)
 

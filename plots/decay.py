@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ropesearch.core import checks
 from ropesearch.core.arrays import Floats
-from ropesearch.core.base_set import BaseSet
+from ropesearch.core.base_set import BaseSet, has_layers
 from ropesearch.core.errors import InputError
 from ropesearch.decay.data import Decay
 
@@ -322,7 +322,7 @@ def _draw_comparisons(page: Sheet, axes: "Axes", decay: Decay, row: int, head: i
     axes.plot(at, bins.means(decay.curve[row, head]), color=MODEL, lw=page.lw(1.1), label=label)
     if decay.bases is None or decay.prediction is None:
         return
-    bases = decay.bases[decay.layers[row]] if isinstance(decay.bases[0], tuple) else decay.bases
+    bases = decay.bases[decay.layers[row]] if has_layers(decay.bases) else decay.bases
     base = f"base {bases[kv_head]:,.12g}"
     name = f"predicted with {base}"
     if decay.verified is not None:
