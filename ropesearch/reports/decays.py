@@ -41,7 +41,7 @@ def section_of_decay(name: str, decay: Decay, *, share: int = 1) -> Section:
     summary = decay.summary()
     names = {key: label for key, label in (NAMES | CHANGE_NAMES).items() if key in decay.figures}
     quantiles = [
-        (label, *(number(summary[key][quantile], 3) for quantile in QUANTILES)) for key, label in names.items()
+        (label, *(number(summary[key][quantile], ".3f") for quantile in QUANTILES)) for key, label in names.items()
     ]
     body: list[Html | dict[str, Any]] = [
         facts(about),
