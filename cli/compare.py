@@ -23,8 +23,9 @@ def compare(names: tuple[str, ...], schemes: tuple[str, ...], max_distance: int,
     \b
         ropesearch compare bases.json sweep.jsonl#3 table2 uniform abf:5e6 yarn:32 pi:32
 
-    The figures are those of --coverage. A star marks the best of each column. Sets of one base stand apart, since one
-    head cannot cover what many do. Of a file whose layers differ, name one: bases.json#3.
+    The figures are those of --coverage, but peaks and valleys are found by the default rule in every set, so that sets
+    compare; `show --coverage` goes by the set's own options. A star marks the best of each column. Sets of one base
+    stand apart, since one head cannot cover what many do. Of a file whose layers differ, name one: bases.json#3.
     """  # noqa: D301  (click reads the control character \b as: leave these lines as they are)
     if not names + schemes:
         raise click.UsageError("NAMES must be given: base-set files, presets or position schemes")

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 PIPE_WIDTH = 200  # characters of a table that goes to no terminal, where folded cells would be of no use
 
-COMPARED_COLUMNS: dict[str, tuple[str, int, Callable[[Iterable[float]], float]]] = {
-    "floor": ("floor", 4, max),
-    "mean": ("mean", 4, max),
-    "quantile_01": ("1 %", 4, max),
-    "ripple": ("ripple", 5, min),
-    "valleys_on_peaks": ("valleys", 3, max),
+COMPARED_COLUMNS: dict[str, tuple[str, str, Callable[[Iterable[float]], float]]] = {
+    "floor": ("floor", ".4f", max),
+    "mean": ("mean", ".4f", max),
+    "quantile_01": ("1 %", ".4f", max),
+    "ripple": ("ripple", ".5f", min),
+    "valleys_on_peaks": ("valleys", ".1%", max),
 }
-"""Figures of a comparison: their names, their digits after the point, and which is the best."""
+"""Figures of a comparison: their names, how they are written, and which is the best."""
 
 
 def as_text(*tables: "Table") -> str:
@@ -102,19 +102,21 @@ def of_decay(decay: "Decay") -> str:
 def _decay(decay: "Decay", title: str, names: Mapping[str, str]) -> "Table":
     import statistics
 
+    from ropesearch.decay.figures import QUANTILES
+
     columns = {key: name for key, name in names.items() if key in decay.figures}
     caption = "layers: the median head; below: quantiles over all heads"
     table = _table("layer", *columns.values(), title=title, caption=caption)
 
     def add(label: str, values: Iterable[float | None], *, last: bool = False) -> None:
-        table.add_row(label, *(number(value, 3) for value in values), end_section=last)
+        table.add_row(label, *(number(value, ".3f") for value in values), end_section=last)
 
     for row, layer in enumerate(decay.layers):
         values = [[v for v in decay.figures[key][row].tolist() if not math.isnan(v)] for key in columns]
         medians = (statistics.median(known) if known else None for known in values)
         add(str(layer), medians, last=row == len(decay.layers) - 1)
     summary = decay.summary()
-    for label in ("5 %", "50 %", "95 %"):
+    for label in QUANTILES:
         add(label, (summary[key][label] for key in columns))
     return table
 
@@ -126,6 +128,7 @@ def of_comparison(lines: "Sequence[Compared]", bound: float | None = None) -> st
     groups = [[line for line in lines if line.bases > 1], [line for line in lines if line.bases == 1]]
     several = all(groups)
     notes = ["floor, mean, 1 %: of the best head; valleys: share on a peak of another head"]
+    notes.append("peaks and valleys are those of the default rule, for every set and scheme")
     if several:
         notes.append("one head against many is no contest: sets of one base stand apart")
     if bound is not None:
@@ -140,8 +143,8 @@ def of_comparison(lines: "Sequence[Compared]", bound: float | None = None) -> st
     table = _table(*names, title=title, caption=caption, names="set or scheme", box=None, padding=(0, 1))
     for group in groups:
         columns = [
-            marked([line.figures[key] for line in group], digits, best_of)
-            for key, (_, digits, best_of) in COMPARED_COLUMNS.items()
+            marked([line.figures[key] for line in group], form, best_of)
+            for key, (_, form, best_of) in COMPARED_COLUMNS.items()
         ]
         for i, (line, *cells) in enumerate(zip(group, *columns, strict=True)):
             reach = "–" if line.bounded is None else str(line.bounded)

@@ -214,6 +214,19 @@ def test_compare(run):
     assert run("compare", "table2", "--max-distance", 100, "-o", "c.csv") == (0, "", "wrote c.csv\n")
 
 
+def test_a_comparison_says_that_it_finds_peaks_by_the_default_rule(run):
+    base_set = search_bases(10000, 30000, 1000, 4, max_distance=2000, extrema="local")
+    base_set.save("bases.json")
+    (line,) = ropesearch.compare(["bases.json"], 9000)
+    by_own_rule = base_set.coverage(9000).valleys_on_peaks
+    by_default = ropesearch.Scheme.of(base_set).coverage(9000).valleys_on_peaks
+    assert line.coverage.valleys_on_peaks == by_default != by_own_rule
+    out = run("compare", "bases.json", "uniform", "--max-distance", 9000)[1]
+    assert f" {line.figures['valleys_on_peaks']:.1%}" in out
+    assert "peaks and valleys are those of the default rule" in out
+    assert f"{np.mean(by_own_rule):.1%}" in run("show", "bases.json", "--coverage", "--max-distance", 9000)[1]
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [

@@ -91,6 +91,19 @@ def test_one_document_says_nothing_of_others():
     assert paired_difference([([[1, 2]], [[3, 4]])]) == (0.25, (-math.inf, math.inf))
 
 
+@pytest.mark.parametrize("by", [0.125, 0.1, 0.0])
+def test_samples_that_all_differ_equally_say_nothing_of_others(by):
+    first = np.array([[0.1 * i, 1 + i] for i in range(8)])
+    second = first + [by, 0] * first[:, 1:]
+    value, interval = paired_difference([(first, second), (first[:3], second[:3])])
+    assert value == pytest.approx(by, abs=1e-15)
+    assert interval == (-math.inf, math.inf)
+    other = second.copy()
+    other[-1, 0] += 0.01
+    low, high = paired_difference([(first, second), (first, other)])[1]  # one task has a spread
+    assert by - 0.01 < low < high < by + 0.01
+
+
 # What stands where
 
 
@@ -399,7 +412,7 @@ def save(folder, name, file):
 def run(run, tmp_path):
     scores = {(s, f"niah_multikey_{t}", 64): ones(20 + 30 * (s is None), 60) for s in (None, "pi:2") for t in range(6)}
     save(tmp_path, "niah.json", evaluated(scores))
-    save(tmp_path, "ppl.json", perplexities({None: np.linspace(2, 3, 12), "pi:2": np.linspace(2.5, 3.5, 12)}))
+    save(tmp_path, "ppl.json", perplexities({None: np.linspace(2, 3, 12), "pi:2": np.linspace(2.45, 3.55, 12)}))
     (tmp_path / "cut.json").write_text((tmp_path / "ppl.json").read_text()[:-40])
     return run
 

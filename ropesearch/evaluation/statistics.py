@@ -11,6 +11,8 @@ from ropesearch.core.arrays import Floats
 Z95 = 1.959963984540054
 """The 97.5 % point of the normal distribution."""
 RESAMPLES = 2000
+ROUNDING = 1e-12
+"""Of shares and nats: draws that differ by less are the same."""
 Interval = tuple[float, float]
 
 
@@ -85,7 +87,8 @@ def paired_difference(tasks: Sequence[tuple[npt.ArrayLike, npt.ArrayLike]], seed
     -------
     difference : float
     interval : (float, float)
-        The whole range, minus to plus infinity, where a task has only one document.
+        The whole range, minus to plus infinity, where a task has only one document, or where in each task all differ
+        equally: then nothing tells by how much others would.
     """
     value, drawn = 0.0, np.zeros(RESAMPLES)
     for i, (first, second) in enumerate(tasks):
@@ -98,7 +101,7 @@ def paired_difference(tasks: Sequence[tuple[npt.ArrayLike, npt.ArrayLike]], seed
         drawn += _difference(weights @ alike) if n > 1 else np.nan
     low, high = np.quantile(drawn / len(tasks), [0.025, 0.975])
     mean = value / len(tasks)
-    if math.isnan(low):
+    if math.isnan(low) or high - low < ROUNDING:
         return mean, (-math.inf, math.inf)
     sizes = [len(np.asarray(first)) for first, _ in tasks]
     return mean, _widened(mean, float(low), float(high), min(sizes), sum(sizes) - len(sizes))

@@ -66,7 +66,7 @@ class Difference:
     value : float
         Accuracy: as a share. Perplexity: as a share of the other's perplexity.
     interval : (float, float)
-        95 %, by the paired bootstrap.
+        95 %, by the paired bootstrap; minus to plus infinity where there is none, as of a single document.
     n, differing : int
         Documents or questions, and how many of them differ.
     """

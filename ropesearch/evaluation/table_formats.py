@@ -122,7 +122,7 @@ def _difference_of(figure: str) -> Callable[[Cell | None], Words]:
 
 
 def to_json(tables: Sequence[Table], notes: Sequence[str] = ()) -> str:
-    """Tables and notes as JSON: accuracies from 0 to 1, and null for an interval of a single document."""
+    """Tables and notes as JSON: accuracies from 0 to 1, and null for an interval where there is none."""
     content = {"tables": [_finite(asdict(table)) for table in tables], "notes": list(notes)}
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 

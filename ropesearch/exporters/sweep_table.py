@@ -48,7 +48,8 @@ def sweep_table(rows: Sequence[Mapping[str, Any]], sort: str | None = None) -> S
         values["bases"] = counts
         differ.append("bases")
     n = f"{len(rows)} point{'s' * (len(rows) > 1)}"
-    columns = [marked([row.get("coverage", {}).get(name) for row in rows], 5, SWEEP_FIGURES[name]) for name in figures]
+    values_of = {name: [row.get("coverage", {}).get(name) for row in rows] for name in figures}
+    columns = [marked(column, ".5f", SWEEP_FIGURES[name]) for name, column in values_of.items()]
     return SweepTable(
         f"{n}: {', '.join(shared)}" if shared else n,
         ("#", *(name.replace("_", " ") for name in (*differ, *figures))),
@@ -72,17 +73,20 @@ def sorted_rows(rows: Sequence[Mapping[str, Any]], sort: str | None) -> list[int
     return sorted(range(len(rows)), key=key)
 
 
-def marked(values: Sequence[float | None], digits: int, best_of: Callable[[Iterable[float]], float]) -> list[str]:
-    """Cells of one column; equal to the digits shown is equal, and the only one is not the best of any."""
+def marked(values: Sequence[float | None], form: str, best_of: Callable[[Iterable[float]], float]) -> list[str]:
+    """Cells of one column, in a form such as ".3f" or ".1%".
+
+    Equal to the digits shown is equal, and the only one is not the best of any.
+    """
     known = [value for value in values if value is not None]
-    best = number(best_of(known), digits) if len(values) > 1 and known else None
-    cells = [number(value, digits) for value in values]
+    best = number(best_of(known), form) if len(values) > 1 and known else None
+    cells = [number(value, form) for value in values]
     return [f"{cell}*" if cell == best else f"{cell} " for cell in cells]
 
 
-def number(value: float | None, digits: int) -> str:
-    """Return a figure to some digits after the point, or a dash if there is none."""
-    return "–" if value is None else f"{value:.{digits}f}"
+def number(value: float | None, form: str) -> str:
+    """Return a figure in a form such as ".3f", or a dash if there is none."""
+    return "–" if value is None else f"{value:{form}}"
 
 
 def _option(value: object) -> str:
