@@ -207,7 +207,7 @@ def alignment(name: str, out: Drawing) -> None:
 @click.argument("names", nargs=-1, required=True)
 @drawing_options
 def bases(names: tuple[str, ...], out: Drawing) -> None:
-    """Draw the bases of one or several sets, head by head; a thin line for each layer where layers differ.
+    """Draw the bases of one or several sets, head by head; of one set whose layers differ, a map of all layers.
 
     NAMES are base-set files, rows of sweep files, presets, and position schemes that are nothing but bases.
     """

@@ -9,7 +9,7 @@ from ropesearch.core import checks
 from ropesearch.core.base_set import BaseSet
 from ropesearch.core.errors import ParameterError
 
-from .style import MARKERS, Width, line_style, sheet
+from .style import MARKERS, Sheet, Width, base_colours, line_style, sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +25,8 @@ def plot_bases(
 ) -> "Figure":
     """Draw the base of every KV head, for one or several sets.
 
-    A set of one base, which stands for every head, is a level line; one whose layers differ has a thin line for each.
+    A set of one base, which stands for every head, is a level line. A set whose layers differ is drawn alone, as a map:
+    a cell for each layer and KV head, coloured by its base.
 
     Parameters
     ----------
@@ -45,13 +46,17 @@ def plot_bases(
     Raises
     ------
     ValueError
-        If there is no set, or there are too many.
+        If there is no set, or there are too many, or layers differ in one of several.
     """
     if not isinstance(sets, Mapping) or not 1 <= len(sets) <= MOST:
         raise ParameterError("sets", sets, f"a mapping of 1 to {MOST} names to base sets")
     for name, base_set in sets.items():
         checks.instance(f"sets[{name!r}]", base_set, BaseSet, "a BaseSet")
+        if len(sets) > 1:
+            base_set.of_all_layers("each line of a figure of several sets")
     with sheet(width, title) as page:
+        if base_set.layers is not None:
+            return _draw_map(page, base_set, base_set.layers, ax)
         from matplotlib.ticker import EngFormatter, MaxNLocator
 
         axes = page.axes(8, 4.6, ax)
@@ -64,13 +69,8 @@ def plot_bases(
                     look["label"] = None
                 continue
             size = page.lw(5 if most <= 40 else 3)
-            if base_set.layers is not None:
-                look |= {"lw": page.lw(0.6), "alpha": 0.6, "label": f"{name}, {base_set.layers} layers"}
-                size /= 2
-            for row in np.atleast_2d(base_set.bases):
-                axes.plot(range(base_set.kv_heads), row, marker=MARKERS[i % len(MARKERS)], ms=size, **look)
-                look["label"] = None
-        values = np.concatenate([np.ravel(base_set.bases) for base_set in sets.values()])
+            axes.plot(range(base_set.kv_heads), base_set.bases, marker=MARKERS[i % len(MARKERS)], ms=size, **look)
+        values = np.concatenate([base_set.bases for base_set in sets.values()])
         if values.max() > WIDE * values.min():
             axes.set_yscale("log")
         axes.yaxis.set_major_formatter(EngFormatter(sep=""))
@@ -80,3 +80,29 @@ def plot_bases(
         page.write_title(axes, "Bases by head")
         page.write_legend(axes)
     return page.figure_of(axes)
+
+
+def _draw_map(page: Sheet, base_set: BaseSet, layers: int, ax: "Axes | None") -> "Figure":
+    """Draw a cell for each layer and KV head, coloured by its base."""
+    from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
+
+    axes = page.axes(8, 1.8 + min(max(0.22 * layers, 1.2), 8), ax)
+    bases = np.array(base_set.bases)
+    colours, norm = base_colours(bases.ravel().tolist())
+    image = axes.imshow(bases, cmap=colours, norm=norm, aspect="auto", interpolation="nearest")
+    axes.grid(visible=False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(max(int(page.inches), 4), integer=True, min_n_ticks=1))
+    axes.yaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
+    axes.set(xlabel="KV head", ylabel="layer")
+    figure = page.figure_of(axes)
+    bar = figure.colorbar(image, ax=axes, aspect=30, pad=0.02)
+    bar.set_label("base")
+    bar.ax.yaxis.set_major_formatter(EngFormatter(sep=""))
+    bar.ax.yaxis.set_minor_formatter("")
+    if WIDE < bases.max() / bases.min() < 1000:  # too few powers of ten
+        bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    bar.outline.set_visible(False)
+    page.write_title(axes, "Bases by layer and head")
+    return figure

@@ -340,10 +340,13 @@ def test_figures_show_each_layer_by_its_own_bases():
 
     _, different = sets_by_layer("llama-grouped")
     _, other = sets("llama-grouped")
-    (axes,) = plot_bases({"layers": different, "one": other}).axes
-    drawn = [tuple(line.get_ydata()) for line in axes.get_lines()]
-    assert drawn == [*different.bases, other.bases]
-    assert [text.get_text() for text in axes.figure.legends[0].get_texts()] == ["layers, 3 layers", "one"]
+    cells, bar = plot_bases({"layers": different}).axes
+    np.testing.assert_array_equal(cells.images[0].get_array(), different.bases)
+    assert (cells.get_xlabel(), cells.get_ylabel(), bar.get_ylabel()) == ("KV head", "layer", "base")
+    with pytest.raises(
+        InputError, match=r"several sets is of one layer's bases, .* 3 layers: choose a layer, as in FILE#0"
+    ):
+        plot_bases({"one": other, "layers": different})
     decay = measured(base_set=different)
     texts = [text.get_text() for text in plot_head(decay, 1, 2).legends[0].get_texts()]
     assert any(text.startswith(f"predicted with base {different.bases[1][1]:,.12g}") for text in texts)

@@ -210,6 +210,26 @@ def test_bases_by_head():
         plot_bases({})
 
 
+@pytest.mark.parametrize(
+    ("bases", "labels"),
+    [
+        ([[1e4, 2e5, 9e5], [1e6, 2e4, 5e4]], ["10k", "20k", "50k", "100k", "200k", "500k", "1M"]),
+        ([[1e6, 3e6, 5e6]] * 2, ["2M", "4M"]),
+    ],
+)
+def test_the_bases_of_layers_are_a_map_with_a_bar_of_legible_labels(bases, labels):
+    cells, bar = drawn(plot_bases({"layers.json": BaseSet.of(bases)}, width="single")).axes
+    (image,) = cells.images
+    np.testing.assert_array_equal(image.get_array(), bases)
+    assert (image.norm(np.min(bases)), image.norm(np.max(bases))) == (0, 1)
+    low, high = bar.get_ylim()
+    ticks = zip(bar.get_yticks(), bar.get_yticklabels(), strict=True)
+    seen = [label for at, label in ticks if 0.999 * low <= at <= 1.001 * high]  # the ends of a log scale are rounded
+    assert [label.get_text() for label in seen] == labels
+    boxes = [label.get_window_extent() for label in seen]
+    assert all(a.y1 < b.y0 for a, b in itertools.pairwise(boxes))
+
+
 # Sweeps
 
 
@@ -315,6 +335,7 @@ def test_nothing_is_cut_off(width):
         plot_extrema(1e6, width=width),
         plot_alignment(BaseSet.of([1e6, 2e6]), width=width),
         plot_bases({"a set with a long name": many, "b": many}, width=width),
+        plot_bases({"layers": BaseSet.of([[1e6, 2e6], [3e6, 2e6]])}, width=width),
         plot_sweep(ROWS, width=width),
         plot_heads(decay, (1e4, 2e4), width=width),
         plot_head(decay, 0, 0, (1e4, 2e4), width=width),
