@@ -21,7 +21,18 @@ from test_plot_evaluation import needles, perplexities, recalls, results
 from test_plot_style import SEEN_BY, lab
 from test_sweep import Here
 
-from ropesearch import BaseSet, find_extrema, parse_scheme, read_sweep, uniform_bases, waveform, write_report
+from ropesearch import (
+    BaseSet,
+    Stage,
+    TrainSpec,
+    find_extrema,
+    parse_scheme,
+    read_sweep,
+    uniform_bases,
+    waveform,
+    write_report,
+)
+from ropesearch.reports import runs
 from ropesearch.reports.html import escaped, tag
 from ropesearch.reports.section import packed
 from ropesearch.reports.theme import DARK, NAMES
@@ -443,8 +454,8 @@ def test_an_output_that_is_there_is_exit_1_before_the_work(run, monkeypatch, tmp
         (["nowhere.json"], "nowhere.json cannot be read: No such file or directory"),
         (["nonsense"], "'nonsense' is not a file, a preset or a position scheme (table2, "),
         (["folder"], "folder is not the folder of a training run: it has no settings.json"),
-        (["empty.json"], "empty.json is nothing that a page can be made of: it has the format None, and"),
-        (["config.json"], "config.json is nothing that a page can be made of: it has the format None"),
+        (["empty.json"], "empty.json is nothing that a page can be made of: it has no format, and must be"),
+        (["config.json"], "config.json is nothing that a page can be made of: it has no format, and"),
         (["samples.jsonl"], "samples.jsonl is nothing that a page can be made of: it has the format 'r"),
         (["cut.json"], "cut.json is nothing that a page can be made of"),
         (["no-rows.jsonl"], "no-rows.jsonl has no rows yet"),
@@ -537,3 +548,9 @@ def test_progress_is_told():
     seen = []
     report_text(SET, max_distance=LAST, progress=lambda *state: seen.append(state))
     assert ("waveforms", 3, 3) in seen
+
+
+@pytest.mark.parametrize(("done", "said"), [(3, "3 of 7: not finished"), (7, "7")])
+def test_a_run_that_was_stopped_says_so(done, said):
+    spec = TrainSpec(stages=[Stage(None, 64, 640), Stage(None, 128, 1000)], batch_tokens=256).to_dict()
+    assert runs._steps(spec, done) == said  # 3 steps of the first stage, 4 of the second

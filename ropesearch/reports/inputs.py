@@ -76,6 +76,8 @@ def find(source: Readable) -> tuple[str, Found]:
     if os.path.isdir(name):
         if not os.path.exists(os.path.join(name, "settings.json")):
             msg = f"{name} is not the folder of a training run: it has no settings.json"
+            if os.path.exists(os.path.join(name, "config.json")):
+                msg += f"; of a model, `ropesearch bases {name} -o FILE` makes a base-set file"
             raise InputError(msg)
         return name, Run(name)
     return name, _found_in_file(name)
@@ -87,7 +89,8 @@ def _found_in_file(name: str) -> Found:
     readers: dict[str, Callable[[str], Found]] = {BASE_SET: BaseSet.load, DECAY: Decay.load, RESULTS: Evaluated.load}
     found = _format_of(name)
     if not isinstance(found, str) or found not in readers:
-        msg = f"{name} is nothing that a page can be made of: it has the format {shown(found)}, and must be {KINDS}"
+        has = "no format" if found is None else f"the format {shown(found)}"
+        msg = f"{name} is nothing that a page can be made of: it has {has}, and must be {KINDS}"
         raise InputError(msg)
     return readers[found](name)
 

@@ -12,6 +12,7 @@ from ropesearch.core.checks import is_whole
 from ropesearch.core.errors import shown
 from ropesearch.plots.training import losses_by_position, metrics_of
 from ropesearch.training.folder import RunFolder
+from ropesearch.training.spec import TrainSpec
 
 from .html import Html, facts
 from .section import Section, rounded
@@ -31,7 +32,7 @@ def section_of_run(path: str | os.PathLike[str]) -> Section:
     about = {
         "model": _name_of(settings["model"]),
         "stages": _stages(settings["spec"]),
-        "steps": f"{last['step']:,}",
+        "steps": _steps(settings["spec"], last["step"]),
         "tokens": f"{last['tokens']:,}" if is_whole(last.get("tokens")) else "–",
         "last loss": f"{last['loss']:.4f} nats per token",
     }
@@ -80,6 +81,16 @@ def _stages(spec: Any) -> str:
         if isinstance(stage, Mapping)
     ]
     return "; ".join(named) or "–"
+
+
+def _steps(spec: Any, done: int) -> str:
+    """Say how many steps were made; of how many, if the run has not ended."""
+    try:
+        run = TrainSpec(**spec)
+        total = sum(map(run.steps, run.stages))
+    except (TypeError, ValueError):  # the settings of another version, or no settings
+        return f"{done:,}"
+    return f"{done:,}" if done >= total else f"{done:,} of {total:,}: not finished"
 
 
 def _stage(number: int, lines: list[dict[str, Any]], n_stages: int) -> dict[str, Any]:
