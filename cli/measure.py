@@ -94,7 +94,7 @@ def measure(
     options = {} if dtype is None else {"dtype": dtype}
     on_device = {} if found is None else {"device_map": {"": found}}
     tell = None if out.quiet else announce
-    loaded, tokenizer = load_model(source, keep_unpacked=True, progress=tell, **options, **on_device)
+    loaded, tokenizer = load_model(source, keep_unpacked=True, any_head=True, progress=tell, **options, **on_device)
     for text in where_kept(model, kept_folder(source)):
         note(text, quiet=out.quiet)
     positions = getattr(loaded.config, "max_position_embeddings", None)

@@ -3,13 +3,15 @@
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 
+import numpy as np
 import pytest
 import torch
 import transformers
-from toys import TOYS, sets, tokens, toy, toy_config
+from toys import TOYS, save_with_tokenizer, sets, tokens, toy, toy_config
 
-from ropesearch import apply_bases, apply_scheme, apply_to_checkpoint
+from ropesearch import Decay, apply_bases, apply_scheme, apply_to_checkpoint, load_model, measure_decay
 from ropesearch.core.errors import InputError
 from ropesearch.model import modeling_harpe
 
@@ -69,6 +71,23 @@ def test_other_heads_are_saved_and_loaded_with_their_bases(name, head, tmp_path)
         assert loaded.config.num_labels == model.config.num_labels
     loaded.save_pretrained(tmp_path / "again")
     assert torch.equal(outputs(auto(head).from_pretrained(tmp_path / "again"), ids), expected)
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("with_bases", [False, True])
+def test_the_command_measures_models_with_other_heads(head, with_bases, run, tmp_path):
+    model, options = with_head("llama-grouped", head), {"length": 96, "layers": [1]}
+    with apply_bases(model, sets("llama-grouped")[1]) if with_bases else nullcontext():
+        save_with_tokenizer(model, tmp_path / "toy")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "toy")
+        expected = measure_decay(model, tokenizer, **options)
+    code, _, err = run("measure", "toy", "--length", 96, "--layers", "1", "-o", "decay.json", "--quiet")
+    assert code == 0, err
+    found = Decay.load("decay.json")
+    np.testing.assert_array_equal(found.score, expected.score)
+    np.testing.assert_array_equal(found.inv_freq, expected.inv_freq)
+    with pytest.raises(InputError, match=r"^toy has no weights for "):
+        load_model("toy")
 
 
 ELSEWHERE = """

@@ -29,6 +29,7 @@ def load_model(
     model: str | os.PathLike[str] | ModelSource,
     *,
     keep_unpacked: bool = False,
+    any_head: bool = False,
     progress: Progress | None = None,
     **options: Any,
 ) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase | None"]:
@@ -41,6 +42,8 @@ def load_model(
     keep_unpacked : bool
         Whether to keep a .gguf file unpacked in the user's cache folder (`~/.cache/ropesearch` on Linux), from where it
         loads much faster next time. The copy takes four bytes per weight and is replaced when the file changes.
+    any_head : bool
+        Whether a model that was saved with another head, such as one that classifies texts, is loaded with that.
     progress : callable, optional
         Called as progress("unpacking FILE", 0, 1) before a .gguf file is unpacked, which may take minutes, and with
         1, 1 afterwards. In between transformers shows its own bars unless told to hide them.
@@ -79,7 +82,8 @@ def load_model(
     tell = progress if packed and progress else lambda *_: None
     tell(f"unpacking {source.name}", 0, 1)
     try:
-        loaded, info = AutoModelForCausalLM.from_pretrained(source.folder, output_loading_info=True, **options)
+        auto = _class_of_head(source) if any_head and not packed else AutoModelForCausalLM
+        loaded, info = auto.from_pretrained(source.folder, output_loading_info=True, **options)
     except MemoryError:
         raise
     except torch.cuda.OutOfMemoryError:
@@ -97,6 +101,17 @@ def load_model(
     tokenizer = load_tokenizer(source)
     tell(f"unpacking {source.name}", 1, 1)
     return loaded.eval(), tokenizer
+
+
+def _class_of_head(source: ModelSource) -> Any:
+    """Return the Auto class of the head that a model was saved with; that of language modelling if it says none."""
+    import transformers
+
+    from .modeling_harpe import MODELS
+
+    named = transformers.PreTrainedConfig.get_config_dict(source.folder)[0].get("architectures") or [""]
+    of_head = (auto for auto, ending in MODELS.items() if str(named[0]).endswith(ending))
+    return getattr(transformers, next(of_head, "AutoModelForCausalLM"))
 
 
 def kept_folder(source: ModelSource) -> Path | None:
