@@ -294,7 +294,8 @@ def test_one_layer_of_a_file_goes_where_a_set_does(run):
     assert "bases.json#3: layer 3 does not exist: the set has 3 layers, 0 to 2" in run("show", "bases.json#3")[2]
     different.layer(0).save("one.json")
     assert "one.json#0: all layers of the set have the same bases" in run("show", "one.json#0")[2]
-    assert run("plot", "bases", "bases.json", "one.json", "-o", "c.png")[0] == 0
+    assert run("plot", "bases", "bases.json#0", "one.json", "-o", "c.png")[0] == 0
+    assert run("plot", "bases", "bases.json", "-o", "d.png")[0] == 0
 
 
 @pytest.mark.parametrize("softmax", [False, True])
