@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 FORMAT = "ropesearch.base-set"
 VERSION = 2
 """Of a file with bases for each layer; one with the same for all is of version 1."""
+OF_MODEL = ("carried by a model", "one base of a model")
+"""Strategies of sets that were read from a model, where nothing was chosen: its own bases, or its one base."""
 MOST_BYTES = 4_000_000
 """How large a base-set file may be; one of 100 layers of 128 heads has less than 0.5 MB."""
 
@@ -150,12 +152,12 @@ class BaseSet:
             msg = f"{config.name} has a rotary embedding for each type of layer, and a base set one for all"
             raise InputError(msg)
         if config.bases is not None:
-            return cls.of(config.bases, heads=shape.heads, head_dim=shape.head_dim, strategy="carried by a model")
+            return cls.of(config.bases, heads=shape.heads, head_dim=shape.head_dim, strategy=OF_MODEL[0])
         if config.base is None:
             msg = f"{config.name}: it has no rope_theta"
             raise InputError(msg)
         one = [config.base] * shape.kv_heads
-        return cls.of(one, heads=shape.heads, head_dim=shape.head_dim, strategy="one base of a model")
+        return cls.of(one, heads=shape.heads, head_dim=shape.head_dim, strategy=OF_MODEL[1])
 
     @property
     def layers(self) -> int | None:
