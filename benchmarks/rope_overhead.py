@@ -18,6 +18,7 @@ import torch
 import transformers
 
 from ropesearch import BaseSet, apply_bases, load_model, uniform_bases
+from ropesearch.core.model_config import ModelConfig
 
 
 def prefill(model, ids):
@@ -76,14 +77,14 @@ def main():
     name = os.path.basename(os.path.normpath(arguments.model))
     for dtype in arguments.dtype or ["float32", "bfloat16"]:
         model = load_model(arguments.model, dtype=dtype)[0].to(device)
-        config = model.config
-        kv_heads, head_dim = config.num_key_value_heads, model.get_decoder().layers[0].self_attn.head_dim
-        base_set = uniform_bases(1e6, 5e6, config.num_attention_heads, kv_heads=kv_heads, head_dim=head_dim)
+        config = ModelConfig.of(model.config.to_dict(), name)
+        shape = config.shape
+        base_set = uniform_bases(1e6, 5e6, shape.heads, kv_heads=shape.kv_heads, head_dim=shape.head_dim)
         if arguments.by_layer:
             rows = [base_set] * config.num_hidden_layers
-            base_set = BaseSet.of(rows, heads=config.num_attention_heads, head_dim=head_dim)
+            base_set = BaseSet.of(rows, heads=shape.heads, head_dim=shape.head_dim)
         ids = torch.randint(10, config.vocab_size, (1, arguments.tokens), device=device)
-        print(f"{name}, {kv_heads} KV heads, {model.dtype}; {arguments.runs} pairs, medians:")
+        print(f"{name}, {shape.kv_heads} KV heads, {model.dtype}; {arguments.runs} pairs, medians:")
         compare(f"prefill of {arguments.tokens}", model, base_set, arguments.runs, prefill, ids)
         n = arguments.decode
         compare(f"{n} tokens after 16", model, base_set, arguments.runs, decode, ids[:, :16], n)

@@ -7,7 +7,7 @@ from ropesearch.core.model_source import ModelSource
 from .errors import Command
 from .inputs import quiet_transformers, read_base_set, read_order
 from .notes import certainty_of_order, where_kept
-from .options import by_layer_option, order_by_option, quiet_option, scaling_option
+from .options import by_layer_option, check_by_layer, order_by_option, quiet_option, scaling_option
 from .output import note, say
 from .progress import announcing_progress
 
@@ -73,8 +73,7 @@ def apply(
         raise click.UsageError("either --bases or --scheme must be given" + (", not both" if bases else ""))
     if order_by is not None and bases is None:
         raise click.UsageError("--order-by orders the bases of a file: it needs --bases")
-    if by_layer and order_by is None:
-        raise click.UsageError("--by-layer needs --order-by: it says by what layers differ")
+    check_by_layer(order_by, by_layer=by_layer)
     base_set = None if bases is None else read_base_set(bases)
     source = ModelSource.find(model)
     quiet_transformers(quiet=quiet)

@@ -65,8 +65,8 @@ def certainty_of_order(decay: "Decay", *, by_layer: bool = False) -> Iterator[st
     if by_layer:
         differ, n = decay.differing_layers(), len(decay.layers)
         yield f"{len(differ)} of {n} layers measured get the bases in another order than that of the mean slopes"
-        if n < decay.model["num_hidden_layers"]:
-            yield "layers that were not measured get them in that order"
+        if n < decay.count_layers():
+            yield "layers that were not measured get them in that order, if bases turn them"
         return
     slopes, errors = decay.kv_head_slopes(), decay.kv_head_slope_errors()
     apart, error = slopes.max() - slopes.min(), errors.max()

@@ -110,6 +110,12 @@ overwrite_option = click.option("--overwrite", is_flag=True, help="Replace a fil
 quiet_option = click.option("--quiet", is_flag=True, help="Print no progress and no notes on stderr.")
 
 
+def check_by_layer(order_by: str | None, *, by_layer: bool) -> None:
+    """Raise UsageError for --by-layer without --order-by."""
+    if by_layer and order_by is None:
+        raise click.UsageError("--by-layer needs --order-by: it says by what layers differ")
+
+
 def spec_option(name: str, *flags: str, note: str = "", **changes: Any) -> Callable[[F], F]:
     """Return an option of the search, of whose type, default and help `SearchSpec` is the one home.
 

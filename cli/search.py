@@ -14,6 +14,7 @@ from .inputs import by_hand, filled_in, read_config, read_order
 from .notes import certainty_of_order, changed_preset, cut_to_processors, options_without_effect, scaled_model
 from .options import (
     by_layer_option,
+    check_by_layer,
     combined,
     device_option,
     extrema_options,
@@ -85,8 +86,7 @@ def search(
     if model_config is not None:
         for text in scaled_model(read_config(model_config)):
             note(text, quiet=out.quiet)
-    if by_layer and order_by is None:
-        raise click.UsageError("--by-layer needs --order-by: it says by what layers differ")
+    check_by_layer(order_by, by_layer=by_layer)
     if by_layer and coverage:
         raise click.UsageError("--coverage is of one layer: with --by-layer, ask for it by show FILE#0 --coverage")
     decay = None if order_by is None else _decay_for(ctx, order_by, model_config, options)

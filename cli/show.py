@@ -86,6 +86,6 @@ def _is_model(name: str) -> bool:
     """Whether a name is of a model, and of no preset and no scheme."""
     from ropesearch.core.model_source import names_model
     from ropesearch.core.presets import PRESETS
-    from ropesearch.schemes.grammar import SCHEMES
+    from ropesearch.schemes.grammar import SCHEMES, scheme_word
 
-    return name not in PRESETS and name not in SCHEMES and names_model(name)
+    return name not in PRESETS and scheme_word(name) not in SCHEMES and names_model(name)

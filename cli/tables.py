@@ -82,6 +82,7 @@ def _coverage(figures: Mapping[str, Any]) -> "Table":
 
 def of_decay(decay: "Decay") -> str:
     """Return the median head of every layer, and quantiles over all heads; and so with bases."""
+    from ropesearch.core.base_set import has_layers
     from ropesearch.decay.figures import CHANGE_NAMES, NAMES
 
     model = os.path.basename(os.path.normpath(str(decay.model["name"])))
@@ -89,15 +90,19 @@ def of_decay(decay: "Decay") -> str:
     title = f"{model}: {decay.length} tokens of {n} text{'s' * (n > 1)}, distances to {decay.max_distance}"
     tables = [_decay(decay, title, NAMES)]
     if decay.bases is not None:
-        shown_bases = ", ".join(map(shown, decay.bases[:4])) + ", …" * (len(decay.bases) > 4)
-        by_layer = isinstance(decay.bases[0], tuple)
-        name = f"with bases for each of {len(decay.bases)} layers" if by_layer else f"with the bases {shown_bases}"
+        if has_layers(decay.bases):
+            name = f"with bases for each of {len(decay.bases)} layers"
+        else:
+            first = ", ".join(map(shown, decay.bases[:4]))
+            name = f"with the bases {first}" + ", …" * (len(decay.bases) > 4)
         tables.append(_decay(decay, name, CHANGE_NAMES))
     return as_text(*tables)
 
 
 def _decay(decay: "Decay", title: str, names: Mapping[str, str]) -> "Table":
     import statistics
+
+    from ropesearch.decay.figures import QUANTILES
 
     columns = {key: name for key, name in names.items() if key in decay.figures}
     caption = "layers: the median head; below: quantiles over all heads"
@@ -111,7 +116,7 @@ def _decay(decay: "Decay", title: str, names: Mapping[str, str]) -> "Table":
         medians = (statistics.median(known) if known else None for known in values)
         add(str(layer), medians, last=row == len(decay.layers) - 1)
     summary = decay.summary()
-    for label in ("5 %", "50 %", "95 %"):
+    for label in QUANTILES:
         add(label, (summary[key][label] for key in columns))
     return table
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ropesearch.core import checks
 from ropesearch.core.arrays import Floats
-from ropesearch.core.base_set import BaseSet
+from ropesearch.core.base_set import BaseSet, has_layers
 from ropesearch.core.errors import InputError
 from ropesearch.decay.data import Decay
 
@@ -130,7 +130,7 @@ def plot_heads(
         axes.set_xlim(0, left[-1] + 1)
         axes.set_ylim(rows, 0)
         _name_cells(page, axes, decay, row_of, head_of, left, cell_width * scale, cell_height * scale**0.7)
-        page.write_title(figure, f"Attention by distance, every head of {model_name(decay)}")
+        page.write_title(figure, f"Attention by distance, every head of {_model_name(decay)}")
         of = [f"{part} of {whole} {name}" for part, whole, name in _parts(decay, rows, columns) if part < whole]
         about = [describe_texts(decay), *of, f"correlation of the model curve: {_format_quantiles(fit)}"]
         bar = figure.colorbar(tints, ax=axes, aspect=40, shrink=min(1, 8 / max(cell_height * rows, 3)), pad=0.02)
@@ -219,7 +219,7 @@ def plot_head(
         _draw_score(page, axes, decay, row, head, bins)
         _draw_comparisons(page, axes, decay, row, head, bins)
         slope = f"slope {format_number(decay.figures['slope'][row, head])} {SLOPE_UNIT}"
-        page.write_title(figure, f"Attention by distance, layer {layer}, head {head} of {model_name(decay)}")
+        page.write_title(figure, f"Attention by distance, layer {layer}, head {head} of {_model_name(decay)}")
         about = f"{describe_texts(decay)}; KV head {head // decay.group}; {slope}"
         axes.set_title(about, loc="left", fontsize=0.9 * page.font)
         axes.set_ylabel("mean q·k/√d (logits)")
@@ -277,7 +277,7 @@ def plot_slopes(decay: Decay, *, width: Width = None, title: str | None = None) 
                 heat.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=0.8 * page.font)
         all_rows, all_heads = list(range(rows)), list(range(columns))
         _name_cells(page, heat, decay, all_rows, all_heads, np.arange(columns), seen_width, seen_height)
-        page.write_title(figure, f"Slope of the attention by distance, every head of {model_name(decay)}")
+        page.write_title(figure, f"Slope of the attention by distance, every head of {_model_name(decay)}")
         page.write_below(heat, describe_texts(decay))
         bar = figure.colorbar(image, ax=[heat, means], aspect=40, pad=0.02)
         bar.set_label(f"slope, {SLOPE_UNIT}")
@@ -322,7 +322,7 @@ def _draw_comparisons(page: Sheet, axes: "Axes", decay: Decay, row: int, head: i
     axes.plot(at, bins.means(decay.curve[row, head]), color=MODEL, lw=page.lw(1.1), label=label)
     if decay.bases is None or decay.prediction is None:
         return
-    bases = decay.bases[decay.layers[row]] if isinstance(decay.bases[0], tuple) else decay.bases
+    bases = decay.bases[decay.layers[row]] if has_layers(decay.bases) else decay.bases
     base = f"base {bases[kv_head]:,.12g}"
     name = f"predicted with {base}"
     if decay.verified is not None:
@@ -476,7 +476,7 @@ def _fitted(values: Floats, target: Floats, at: npt.NDArray[np.int64]) -> Floats
     return fitted
 
 
-def model_name(decay: Decay) -> str:
+def _model_name(decay: Decay) -> str:
     """Return the model's name without its folder, shortened from the left if long, drawn as it is."""
     name = os.path.basename(os.path.normpath(str(decay.model["name"])))
     return plain("…" + name[-39:] if len(name) > 40 else name)

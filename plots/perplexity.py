@@ -65,7 +65,7 @@ def plot_perplexity(
             for panel, axes in zip(panels, all_axes, strict=True):
                 lines = [row for row in own if _panel(row, by_length) == panel]
                 if lines:
-                    _draw(axes, along_lengths(lines) if by_length else along_positions(lines[0]), i, page.lw(1.5))
+                    _draw(axes, _along_lengths(lines) if by_length else along_positions(lines[0]), i, page.lw(1.5))
         for (task, length), axes in zip(panels, all_axes, strict=True):
             names = [*([task] if several else []), *([] if by_length else [f"windows of {length:,} tokens"])]
             axes.set_title(", ".join(names), fontsize=page.font)
@@ -104,7 +104,7 @@ def along_positions(row: Row) -> Points:
     return middles, bands["perplexity"], bands["interval"]
 
 
-def along_lengths(rows: Sequence[Row]) -> Points:
+def _along_lengths(rows: Sequence[Row]) -> Points:
     """Return the perplexity at each length."""
     ordered = sorted(rows, key=lambda row: row["length"])
     return (

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ropesearch.core.checks import is_number
 from ropesearch.core.errors import InputError, shown
-from ropesearch.evaluation.results import Results, is_number
+from ropesearch.evaluation.results import Results
 from ropesearch.evaluation.table import labels_of
 
 from .style import line_style

@@ -106,8 +106,7 @@ def plot_sweep(
 def varied_numbers(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the options that the points vary and that are numbers, or left out."""
     values = _values(rows)
-    numbers = {name: [isinstance(value, int | float) or value is None for value in values[name]] for name in values}
-    return [name for name in _varied(values) if all(numbers[name])]
+    return [name for name in _varied(values) if all(value is None or _is_number(value) for value in values[name])]
 
 
 def lines_of(rows: Sequence[Mapping[str, Any]], against: str) -> list[str]:
@@ -127,6 +126,10 @@ def lines_of(rows: Sequence[Mapping[str, Any]], against: str) -> list[str]:
     ]
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, bool) or checks.is_number(value)
+
+
 def _values(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     return {name: [row["point"].get(name) for row in rows] for name in rows[0]["point"]}
 
@@ -136,6 +139,6 @@ def _varied(values: Mapping[str, list[Any]]) -> list[str]:
 
 
 def _option(name: str, value: Any) -> str:
-    if not isinstance(value, int | float):
+    if not _is_number(value):
         return str(value)
     return f"{value:,.12g} {name}" if name in ("heads", "kv_heads") else f"{name.replace('_', ' ')} {value:,.12g}"

@@ -1,12 +1,14 @@
 """How a training run went: its loss by step, and by position in the row."""
 
 import os
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ropesearch.core.checks import is_number, is_whole
 from ropesearch.core.errors import InputError
 from ropesearch.training.folder import RunFolder
 
@@ -106,19 +108,27 @@ def metrics_of(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
         msg = f"{file} has no line in it yet"
         raise InputError(msg)
     for number, line in enumerate(lines, start=1):
-        whole = all(isinstance(line[key], int) for key in ("step", "stage", "length"))
-        if not whole or not _has_losses(line.get("loss_by_position", {})):
-            what = "losses by position that are no numbers"
-            what = what if whole else "a step, stage or length that is no whole number"
+        if what := _wrong_in(line):
             msg = f"{file} is not that of a run: line {number} has {what}"
             raise InputError(msg)
     return lines
 
 
-def _has_losses(by_position: Any) -> bool:
-    if not isinstance(by_position, dict) or not all(end.isdecimal() for end in by_position):
-        return False
-    return all(isinstance(loss, int | float) for loss in by_position.values())
+def _wrong_in(line: dict[str, Any]) -> str | None:
+    if not all(is_whole(line[key]) for key in ("step", "stage", "length")):
+        return "a step, stage or length that is no whole number"
+    if not _is_loss(line["loss"]):
+        return "a loss that is no number"
+    by_position = line.get("loss_by_position", {})
+    if not isinstance(by_position, dict) or not all(map(_is_loss, by_position.values())):
+        return "losses by position that are no numbers"
+    if not all(re.fullmatch("[1-9][0-9]{0,14}", end) for end in by_position):
+        return "losses by position with positions that are no whole numbers"
+    return None
+
+
+def _is_loss(value: Any) -> bool:
+    return isinstance(value, float) or is_number(value)  # NaN and infinity are losses of a run that diverged
 
 
 def losses_by_position(lines: list[dict[str, Any]]) -> list[tuple[str, list[int], list[float]]]:

@@ -291,9 +291,19 @@ def tensors(folder):
     return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
 
 
-@pytest.mark.parametrize("name", ["llama-grouped", "llama-one-kv-head", "qwen2-multi-head", "mixtral", "olmo2"])
 @pytest.mark.parametrize(
-    ("dtype", "size"), [("bfloat16", None), ("float16", "60KB"), (None, "100KB"), (torch.float32, 50000), (None, 1)]
+    ("name", "dtype", "size"),
+    [
+        ("llama-grouped", "bfloat16", None),
+        ("llama-grouped", "float16", "60KB"),
+        ("llama-grouped", None, "100KB"),
+        ("llama-grouped", torch.float32, 50000),
+        ("llama-grouped", None, 1),
+        ("llama-one-kv-head", "float16", "60KB"),
+        ("qwen2-multi-head", "float16", "60KB"),
+        ("mixtral", "float16", "60KB"),
+        ("olmo2", "float16", "60KB"),
+    ],
 )
 def test_weights_written_anew_are_those_of_save_pretrained(tmp_path, name, dtype, size):
     """To the last bit, tied embeddings included. For mixtures of experts it puts more into a shard than it may."""
@@ -391,6 +401,12 @@ def test_a_gguf_file_in_another_form(kept, tmp_path, monkeypatch):
     loaded, _ = load_model(tmp_path / "out")
     assert loaded.dtype == torch.bfloat16
     assert same_logits(loaded, model, tokens(1, 30))
+    with torch.no_grad():
+        model.float().model.layers[1].mlp.up_proj.weight[3, 4] = 1e5
+    save_gguf(model, tmp_path / "large.gguf")
+    with pytest.raises(InputError, match=r"model.layers.1.mlp.up_proj.weight has values that float16 cannot hold"):
+        apply_to_checkpoint(tmp_path / "large.gguf", other, tmp_path / "no", dtype="float16")
+    assert not (tmp_path / "no").exists()
 
 
 @pytest.mark.parametrize(

@@ -233,6 +233,13 @@ def changed(key, value):
             changed("layers", [1]),
             "its values do not fit together: coefficients has shape (2, 6, 8)",
         ),
+        (
+            lambda content: content["model"].update(num_hidden_layers=2),
+            "num_hidden_layers must be an integer of at least",
+        ),
+        (lambda content: content["model"].update(num_hidden_layers="5"), "num_hidden_layers must be an integer of at "),
+        (lambda content: content["model"].update(num_hidden_layers=10**9), "num_hidden_layers must be at most 10000"),
+        (changed("bases", [[2.0] * 3] * 4), "it has bases for 4 layers of 5"),
         (changed("model", {}), "its values do not fit together: 'heads'"),
         (changed("layers", 1), "its values do not fit together"),
     ],
@@ -350,6 +357,26 @@ def test_the_curve_of_a_real_coefficient_is_a_sum_of_cosines():
     np.testing.assert_array_equal(decay.predict(base_set()), decay.predict((3e4, 1e4, 2e4)))
     with pytest.raises(InputError, match="one per KV head: 3"):
         decay.predict([1e4])
+
+
+def test_bases_of_layers_need_the_number_of_layers(tmp_path):
+    """Every file that was measured has it; one made by hand may not, and does for bases of all layers."""
+    decay, path = made_decay(), tmp_path / "decay.json"
+    model = {key: value for key, value in decay.model.items() if key != "num_hidden_layers"}
+    replace(decay, model=model).save(path)
+    without, rows = Decay.load(path), [[3e4, 1e4, 2e4]] * 5
+    np.testing.assert_array_equal(without.predict(rows[0]), decay.predict(rows))
+    line = "num_hidden_layers of the decay must be an integer of at least 5, not "
+    with pytest.raises(InputError, match=f"{line}None"):
+        without.predict(rows)
+    with pytest.raises(InputError, match=f"{line}2"):
+        replace(decay, model={**model, "num_hidden_layers": 2}).predict(rows[:2])
+    with pytest.raises(InputError, match=f"{line}None"):
+        order_by_decay(base_set(), without, by_layer=True)
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"version": 2, "bases": rows}))
+    with pytest.raises(InputError, match="it has bases for 5 layers of None"):
+        Decay.load(path)
 
 
 def test_the_smallest_base_goes_to_the_steepest_kv_head():

@@ -53,10 +53,10 @@ def test_other_projections_take_bases_in_memory(name):
     assert torch.equal(model(ids).logits, stock)
 
 
-def save_quantized(folder, dropped=None):
+def save_quantized(folder, dropped=None, bare=False):
     """A checkpoint as quantizers write them, in files with names and dtypes of their own; without one module's."""
     model = quantized("llama-grouped")
-    model.save_pretrained(folder)
+    (model.model if bare else model).save_pretrained(folder)
     file = folder / "model.safetensors"
     weights = load_file(file)
     save_file({name: w for name, w in weights.items() if not name.startswith(f"{dropped}.")}, file, {"format": "pt"})
@@ -74,9 +74,17 @@ def test_a_quantized_checkpoint_is_copied_as_it_is(tmp_path):
         assert json.loads((out / "config.json").read_text())["quantization_config"]["bits"] == 8
     with pytest.raises(InputError, match=r"stock are quantized and can only be copied as they are, without `dtype`"):
         apply_to_checkpoint(tmp_path / "stock", "yarn:4", tmp_path / "no", dtype="bfloat16")
+    save_quantized(tmp_path / "bare", bare=True)
+    apply_to_checkpoint(tmp_path / "bare", base_set(BASES[2]), tmp_path / "of-bare")
+    copy = load_file(tmp_path / "of-bare" / "model.safetensors")
+    assert "layers.0.self_attn.q_proj.weight_scale" in copy
+    assert "lm_head.weight" not in copy
     save_quantized(tmp_path / "less", dropped="model.layers.1.self_attn.k_proj")
     with pytest.raises(InputError, match=r"no weights for model.layers.1.self_attn.k_proj.bias and 1 more"):
         apply_to_checkpoint(tmp_path / "less", "yarn:4", tmp_path / "no")
+    save_quantized(tmp_path / "bare-less", dropped="layers.1.self_attn.k_proj", bare=True)
+    with pytest.raises(InputError, match=r"no weights for layers.1.self_attn.k_proj.bias and 1 more"):
+        apply_to_checkpoint(tmp_path / "bare-less", "yarn:4", tmp_path / "no")
     assert not (tmp_path / "no").exists()
 
 

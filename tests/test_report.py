@@ -4,6 +4,7 @@ import base64
 import itertools
 import json
 import math
+import os
 import re
 import tomllib
 from dataclasses import replace
@@ -20,7 +21,18 @@ from test_plot_evaluation import needles, perplexities, recalls, results
 from test_plot_style import SEEN_BY, lab
 from test_sweep import Here
 
-from ropesearch import BaseSet, find_extrema, parse_scheme, read_sweep, uniform_bases, waveform, write_report
+from ropesearch import (
+    BaseSet,
+    Stage,
+    TrainSpec,
+    find_extrema,
+    parse_scheme,
+    read_sweep,
+    uniform_bases,
+    waveform,
+    write_report,
+)
+from ropesearch.reports import runs
 from ropesearch.reports.html import escaped, tag
 from ropesearch.reports.section import packed
 from ropesearch.reports.theme import DARK, NAMES
@@ -187,6 +199,15 @@ def test_text_from_files_is_escaped(tmp_path):
     assert any(HOSTILE in cell for cell in page.texts("li"))
 
 
+def test_text_for_charts_is_printable():
+    odd = "two\nlines\x1b[31m\u202e"
+    scored = results("perplexity", *({"scheme": odd, "length": n, "perplexity": 2.0} for n in (64, 128)))
+    base_set = replace(SET, strategy=odd)
+    figures = json.dumps(page_of([base_set, scored]).data["figures"], ensure_ascii=False)
+    assert r"two\\nlines\\x1b[31m\\u202e" in figures
+    assert figures.isprintable()
+
+
 def test_a_tag_escapes_what_is_not_html():
     assert tag("p", "<b>", tag("i", "a & b"), title='"') == '<p title="&quot;">&lt;b&gt;<i>a &amp; b</i></p>'
     assert escaped("a\x1b\u202e\n") == r"a\x1b\u202e\n"
@@ -229,6 +250,13 @@ def test_too_many_marks_are_cut_and_the_page_says_so():
     (figure,) = page_of(replace(uniform_bases(1e4, 3e4, 40), parameters={"extrema": "local"})).data["figures"]
     assert max(len(marks["peaks"]) for marks in figure["extrema"]) == 250
     assert figure["note"].endswith("the first 250 of each head.")
+
+
+def test_a_rule_over_endless_distances_is_cut_to_what_a_section_could_show(monkeypatch):
+    monkeypatch.setattr("ropesearch.reports.bases.MOST_VALUES", 3 * 4000)
+    (figure,) = page_of(replace(SET, parameters={"max_distance": 2**31 - 1})).data["figures"]
+    assert figure["note"].endswith("distances 1,000 to 3,999.")
+    assert max(figure["extrema"][0]["peaks"]) <= 3999
 
 
 def test_the_first_paint_is_an_envelope_of_the_waveforms():
@@ -426,13 +454,21 @@ def test_an_output_that_is_there_is_exit_1_before_the_work(run, monkeypatch, tmp
         (["nowhere.json"], "nowhere.json cannot be read: No such file or directory"),
         (["nonsense"], "'nonsense' is not a file, a preset or a position scheme (table2, "),
         (["folder"], "folder is not the folder of a training run: it has no settings.json"),
-        (["empty.json"], "empty.json is nothing that a page can be made of: it has the format None, and"),
-        (["config.json"], "config.json is nothing that a page can be made of: it has the format None"),
+        (["empty.json"], "empty.json is nothing that a page can be made of: it has no format, and must be"),
+        (["config.json"], "config.json is nothing that a page can be made of: it has no format, and"),
         (["samples.jsonl"], "samples.jsonl is nothing that a page can be made of: it has the format 'r"),
         (["cut.json"], "cut.json is nothing that a page can be made of"),
         (["no-rows.jsonl"], "no-rows.jsonl has no rows yet"),
         (["no-rows.json"], "no-rows.json has no rows"),
         (["run"], "run/metrics.jsonl is not that of a run: line 1 has losses by position that"),
+        (["huge-loss"], "huge-loss/metrics.jsonl is not that of a run: line 1 has a loss that is no number"),
+        (["huge-mean"], "huge-mean/metrics.jsonl is not that of a run: line 1 has losses by position that are no"),
+        (["huge-end"], "huge-end/metrics.jsonl is not that of a run: line 1 has losses by position with positions"),
+        (["arabic-end"], "arabic-end/metrics.jsonl is not that of a run: line 1 has losses by position with positi"),
+        (["padded-end"], "padded-end/metrics.jsonl is not that of a run: line 1 has losses by position with positi"),
+        (["huge-step"], "huge-step/metrics.jsonl is not that of a run: line 1 has a step, stage or length that"),
+        (["pipe.json"], "pipe.json is not a regular file"),
+        (["million.json"], "million.json: it holds more than 500000 values"),
         (["odd.json"], "odd.json is nothing that a page can be made of: it has the format []"),
         (["bands.json"], "bands of perplexity at 64 must hold a figure, and numbers alone"),
         (
@@ -459,6 +495,18 @@ def test_wrong_input_is_exit_2_one_line_and_nothing_written(run, tmp_path, args,
     results("perplexity", {"scheme": None, "length": 64, "perplexity": 2.0, "by_position": bands}).save("bands.json")
     run_folder(tmp_path / "endless", 2)
     (tmp_path / "endless" / "metrics.jsonl").write_text('{"step": Infinity, "stage": 1, "length": 9, "loss": 2}\n')
+    step = {"step": 1, "stage": 1, "length": 9, "loss": 2}
+    for name, change in {
+        "huge-loss": {"loss": 10**400},
+        "huge-mean": {"loss_by_position": {"16": 10**400}},
+        "huge-end": {"loss_by_position": {"9" * 5000: 2}},
+        "arabic-end": {"loss_by_position": {"١٦": 2}},
+        "padded-end": {"loss_by_position": {"016": 2}},
+        "huge-step": {"step": 10**400},
+    }.items():
+        (run_folder(tmp_path / name) / "metrics.jsonl").write_text(json.dumps(step | change) + "\n")
+    os.mkfifo("pipe.json")
+    (tmp_path / "million.json").write_text("[" + "[]," * 1_000_000 + "[]]")
     BaseSet.of([[1e4, 2e4], [1e4, 3e4]], head_dim=16).save(tmp_path / "layers.json")
     output = ["-o", "a.html"] if args and "-o" not in args and args != ["table2"] else []
     code, out, err = run("report", *args, *output)
@@ -491,6 +539,7 @@ def test_a_sweep_with_odd_options_is_shown(files):
     rows = [json.loads(line) for line in lines]
     rows[0]["point"]["bmin"] = [1, 2]
     del rows[1]["point"]["bmax"]
+    rows[2]["point"]["stride"] = 10**400
     files[4].write_text("\n".join([header, *map(json.dumps, rows)]) + "\n")
     assert page_of(files[4]).data["figures"][0]["kind"] == "sweep"
 
@@ -499,3 +548,9 @@ def test_progress_is_told():
     seen = []
     report_text(SET, max_distance=LAST, progress=lambda *state: seen.append(state))
     assert ("waveforms", 3, 3) in seen
+
+
+@pytest.mark.parametrize(("done", "said"), [(3, "3 of 7: not finished"), (7, "7")])
+def test_a_run_that_was_stopped_says_so(done, said):
+    spec = TrainSpec(stages=[Stage(None, 64, 640), Stage(None, 128, 1000)], batch_tokens=256).to_dict()
+    assert runs._steps(spec, done) == said  # 3 steps of the first stage, 4 of the second

@@ -49,6 +49,12 @@ def shown(browser):
     return [np.array(column) for column in browser.execute_script("return [...plots][0].shown.map((c) => [...c])")]
 
 
+def span(browser):
+    """First and last distance of the first chart."""
+    first, last = browser.execute_script("return document.querySelector('.plot').dataset.range").split()
+    return int(first), int(last)
+
+
 def values(browser):
     """Values that the page says, by name."""
     script = "return [...document.querySelectorAll('.values data')].map((d) => [d.dataset.name, Number(d.value)])"
@@ -90,6 +96,17 @@ def click(browser, text):
     settle(browser)
 
 
+def choose(browser, label, value):
+    """Choose a value from the list of that label."""
+    script = """
+        const labels = [...document.querySelectorAll("label")];
+        const select = labels.find((each) => each.textContent.startsWith(arguments[0])).querySelector("select");
+        select.value = arguments[1];
+        select.dispatchEvent(new Event("change"));"""
+    browser.execute_script(script, label, value)
+    settle(browser)
+
+
 def test_nothing_is_asked_for_and_the_console_is_clean(opened, page):
     press(opened, "+", "+", "ArrowRight", "b", "m", "h", "e", "]", "Escape", "0")
     assert said(opened) == []
@@ -120,7 +137,7 @@ def test_the_whole_range_is_in_buckets_from_lowest_to_highest(opened):
 
 def test_fifty_distances_show_every_value(opened):
     press(opened, *("+" * 14))
-    first, last = map(int, opened.execute_script("return document.querySelector('.plot').dataset.range").split())
+    first, last = span(opened)
     assert 49 <= last - first <= 52
     columns = shown(opened)
     np.testing.assert_array_equal(columns[0], np.arange(first, last + 1))
@@ -148,7 +165,7 @@ def test_the_mouse_reads_the_distance_below_it(opened):
     over = opened.find_element("css selector", ".plot .u-over")
     ActionChains(opened).move_to_element(over).perform()
     distance = wait(opened, "return Number(document.querySelector('input[type=number]').value)")
-    first, last = map(int, opened.execute_script("return document.querySelector('.plot').dataset.range").split())
+    first, last = span(opened)
     assert distance == pytest.approx((first + last) / 2, abs=0.02 * (last - first) + 1)
     np.testing.assert_allclose(chips(opened), [cosine(base, distance) for base in SET], atol=1e-9)
 
@@ -161,12 +178,12 @@ def test_dragging_zooms_and_a_double_click_shows_all(opened):
     drag = ActionChains(opened).move_to_element_with_offset(over, -width // 4, 0).click_and_hold()
     drag.move_by_offset(width // 4, 0).release().perform()
     settle(opened)
-    first, last = map(int, opened.execute_script("return document.querySelector('.plot').dataset.range").split())
+    first, last = span(opened)
     assert first == pytest.approx(LAST / 4, abs=1500)
     assert last == pytest.approx(LAST / 2, abs=1500)
     ActionChains(opened).double_click(over).perform()
     settle(opened)
-    assert opened.execute_script("return document.querySelector('.plot').dataset.range") == f"0 {LAST}"
+    assert span(opened) == (0, LAST)
 
 
 def test_lines_come_and_go(opened):
@@ -187,14 +204,9 @@ def test_lines_come_and_go(opened):
 
 def test_the_pool_may_be_the_heads_that_are_shown(opened):
     opened.execute_script("document.querySelectorAll('.chip')[0].click()")
-    script = """
-        const labels = [...document.querySelectorAll("label")];
-        const select = labels.find((each) => each.textContent.startsWith("best and mean")).querySelector("select");
-        select.value = "shown";
-        select.dispatchEvent(new Event("change"));"""
-    opened.execute_script(script)
+    choose(opened, "best and mean", "shown")
     press(opened, *("+" * 8))
-    first, last = map(int, opened.execute_script("return document.querySelector('.plot').dataset.range").split())
+    first, last = span(opened)
     best = np.max([cosines(base, first, last) for base in SET.bases[1:]], axis=0)
     np.testing.assert_allclose(shown(opened)[-1], best, atol=1e-6)
 
@@ -202,14 +214,23 @@ def test_the_pool_may_be_the_heads_that_are_shown(opened):
 def test_marks_stand_where_the_rule_finds_extrema(opened):
     """Point at a head: its peaks and valleys are drawn, and are points of its curve."""
     script = """
+        window.drawn = [];
+        const triangle = Waveforms.prototype.triangle;
+        Waveforms.prototype.triangle = function (context, x, y, up, ...look) {
+          const { u } = [...plots][0];
+          drawn.push([u.posToVal(x, "x", true), u.posToVal(y, "y", true), up]);
+          triangle.call(this, context, x, y, up, ...look);
+        };
         document.querySelectorAll(".chip")[2].dispatchEvent(new MouseEvent("mouseenter"));
         return data.figures[0].extrema[2]"""
     marks = opened.execute_script(script)
-    settle(opened)
+    drawn = wait(opened, "return drawn.length && drawn")
     curve = cosines(SET[2], 0, LAST)
     for kind, sign in (("peaks", 1), ("valleys", -1)):
         at = np.array(marks[kind])
         assert at.size > 5
+        found = np.array([(x, y) for x, y, up in drawn if up == (sign > 0)])
+        np.testing.assert_allclose(found[: at.size], np.stack([at, curve[at]], axis=1), rtol=1e-6, atol=1e-6)
         assert (sign * curve[at] > sign * curve[at - 1]).all()
         assert (sign * curve[at] > sign * curve[at + 1]).all()
 
@@ -217,7 +238,7 @@ def test_marks_stand_where_the_rule_finds_extrema(opened):
 def test_keys_read_values_one_by_one(opened):
     press(opened, *("+" * 14))
     press(opened, "ArrowRight", "ArrowRight", shift=True)
-    first = int(opened.execute_script("return document.querySelector('.plot').dataset.range").split()[0])
+    first, _ = span(opened)
     assert opened.execute_script("return document.querySelector('input[type=number]').value") == str(first + 1)
     assert f"distance {first + 1:,}" in opened.execute_script(
         "return document.querySelector('[aria-live]').textContent"
@@ -256,6 +277,35 @@ def test_without_workers_the_page_computes_by_itself(browser, page):
     settle(browser)
     assert shown(browser)[-1][1:].min() == pytest.approx(SET.coverage(LAST).floor, abs=1e-6)
     assert said(browser) == []
+
+
+def test_a_worker_that_fails_while_it_is_asked_leaves_its_work_to_the_page(browser, page):
+    source = """window.Worker = class {
+        constructor() { window.fake = this; this.got = []; }
+        postMessage(message) { this.got.push(message); }
+        terminate() { this.ended = true; }
+      };"""
+    hook = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": source})
+    try:
+        open_page(browser, page, ready=False)
+    finally:
+        browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", {"identifier": hook["identifier"]})
+    wait(browser, "return window.fake !== undefined")
+    browser.execute_script("[...plots][0].show(1000, 1100)")
+    assert browser.execute_script("return fake.got.map((message) => 'request' in message)") == [False, True]
+    browser.execute_script("fake.onerror()")
+    settle(browser)
+    first, last = map(int, shown(browser)[0][[0, -1]])
+    assert (first, last) == (1000, 1100)
+    np.testing.assert_allclose(shown(browser)[3], cosines(SET[0], 1000, 1100), atol=1e-6)
+    assert browser.execute_script("return fake.ended")
+
+
+@pytest.mark.parametrize(("before", "after"), [((0, 1000), (1, 1000)), ((0, 50), (1, 51)), ((500, 700), (500, 700))])
+def test_the_log_axis_shows_what_was_shown(opened, before, after):
+    opened.execute_script("[...plots][0].show(...arguments)", *before)
+    choose(opened, "distance", "log")
+    assert span(opened) == after
 
 
 def test_text_from_files_is_text(browser, tmp_path):
@@ -333,12 +383,7 @@ def test_a_sweep_is_drawn_against_what_is_chosen(browser, tmp_path):
     x, *lines = shown(browser)
     assert x.tolist() == [1000, 2000, 4000]
     assert len(lines) == 2
-    script = """
-        const select = document.querySelectorAll("select")[1];
-        select.value = "heads";
-        select.dispatchEvent(new Event("change"));"""
-    browser.execute_script(script)
-    settle(browser)
+    choose(browser, "against", "heads")
     x, *lines = shown(browser)
     assert x.tolist() == [4, 6]
     assert len(lines) == 3
@@ -351,5 +396,5 @@ def test_zooming_keeps_the_distance_that_is_read_and_stays_where_the_reader_is(o
     assert opened.execute_script("return [...plots][0].at") == 1000
     opened.execute_script("[...plots][0].show(60000, 64000)")
     press(opened, "+")
-    assert opened.execute_script("return document.querySelector('.plot').dataset.range") == "61000 63000"
+    assert span(opened) == (61000, 63000)
     assert opened.execute_script("return [...plots][0].at") == 1000

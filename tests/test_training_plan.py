@@ -102,6 +102,25 @@ def test_families_with_other_ropes_can_be_planned(name, tmp_path):
     assert plan_run(tmp_path, spec(512)).total > plan_run(tmp_path, spec(256)).total
 
 
+@pytest.mark.parametrize("name", ["llama-grouped", "gemma3_text"])
+def test_with_bases_of_layers_each_keeps_tables_of_its_own(name, tmp_path):
+    toys.save_with_tokenizer(toys.toy(name), tmp_path)
+    _, one = toys.sets(name)
+    one.save(tmp_path / "one.json")
+    toys.sets_by_layer(name)[1].save(tmp_path / "layers.json")
+
+    def memory(bases, checkpointed):
+        made = TrainSpec(stages=(Stage(f"harpe:{tmp_path}/{bases}.json", 512, 1024),), batch_tokens=512)
+        return plan_run(tmp_path, made, checkpointed=checkpointed).memory
+
+    tables = memory("one", False)["tables"]
+    assert tables == 2 * 512 * len(one) * one.head_dim // 2 * 4
+    for part, checkpointed, copies in (("activations", False, 3), ("layer", True, 1)):
+        of_layers, of_one = (memory(bases, checkpointed) for bases in ("layers", "one"))
+        assert of_layers[part] == of_one[part] + copies * tables
+        assert of_layers["tables"] == 512 * 8  # positions
+
+
 def test_the_length_that_would_fit(model):
     made = plan_run(model, spec(8192), available=300e6)
     assert not made.fits

@@ -298,7 +298,8 @@ def turning_layers(config):
     """The layers that turn by the bases that a model is given."""
     if "full_attention" in config.rope_parameters:
         return [layer for layer, kind in enumerate(config.layer_types) if kind == "full_attention"]
-    return [layer for layer, turns in enumerate(getattr(config, "no_rope_layers", None) or [1] * 3) if turns]
+    listed = getattr(config, "no_rope_layers", None) or [1] * config.num_hidden_layers
+    return [layer for layer, turns in enumerate(listed) if turns]
 
 
 def sets_by_layer(name):

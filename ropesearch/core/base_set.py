@@ -132,7 +132,7 @@ class BaseSet:
             values = () if isinstance(bases, str | bytes | Mapping) else tuple(bases)
         except TypeError:
             values = ()
-        row = values[0] if values and _is_row(values[0]) else values
+        row = values[0] if has_layers(values) else values
         if not len(row):
             raise ParameterError("bases", bases, "a list of bases")
         n = len(row) if heads is None else heads
@@ -145,7 +145,8 @@ class BaseSet:
         Raises
         ------
         ValueError
-            If the model has no RoPE, rotates only part of each head, has a base for each type of layer, or says none.
+            If the model has no RoPE or says no base; or if it is of a type that cannot have bases, and rotates only
+            part of each head or has a rotary embedding for each type of layer.
         """
         shape = config.shape
         if config.rope_rule == BY_LAYER_TYPE:
@@ -162,7 +163,7 @@ class BaseSet:
     @property
     def layers(self) -> int | None:
         """Layers that have bases of their own; None if all layers have the same."""
-        return len(self.bases) if _is_row(self.bases[0]) else None
+        return len(self.bases) if has_layers(self.bases) else None
 
     def layer(self, layer: int) -> "BaseSet":
         """Return the bases of one layer as a set of their own, without figures of coverage.
@@ -314,7 +315,7 @@ class BaseSet:
         """Read the parsed content of a base-set file; raises as `from_json`."""
         content = check_versioned(content, FORMAT, VERSION, _KEYS)
         bases = content["bases"]
-        if content["version"] > 1 and not (isinstance(bases, list) and bases and _is_row(bases[0])):
+        if content["version"] > 1 and not has_layers(bases):
             raise ParameterError("bases", bases, f"a list of bases for each layer in version {content['version']}")
         if content["version"] == 1 and isinstance(bases, list):
             for base in bases:
@@ -374,6 +375,11 @@ def _attribute_name(key: str) -> str:
     return "coverage_figures" if key == "coverage" else key
 
 
+def has_layers(bases: Any) -> bool:
+    """Whether these are bases of each layer, and not those of all layers together."""
+    return isinstance(bases, list | tuple) and bool(bases) and _is_row(bases[0])
+
+
 def _is_row(value: Any) -> bool:
     """Whether a value in a list of bases is itself one: that of a layer."""
     return isinstance(value, list | tuple | BaseSet) or getattr(value, "ndim", 0) == 1
@@ -384,7 +390,7 @@ def _checked(name: str, values: Any, kv_heads: int) -> tuple[Any, ...]:
     if isinstance(values, str | Mapping) or not hasattr(values, "__iter__"):
         raise ParameterError(name, values, "a list of bases")
     given = tuple(values)
-    if not (given and _is_row(given[0])):
+    if not has_layers(given):
         return _checked_row(name, given, kv_heads)
     return tuple(_checked_row(f"{name} of layer {layer}", row, kv_heads) for layer, row in enumerate(given))
 
@@ -401,7 +407,7 @@ def _checked_row(name: str, values: Any, kv_heads: int) -> tuple[float, ...]:
 
 def _sorted(bases: tuple[Any, ...]) -> list[Any]:
     """Bases in ascending order, layer by layer."""
-    return [sorted(row) for row in bases] if _is_row(bases[0]) else sorted(bases)
+    return [sorted(row) for row in bases] if has_layers(bases) else sorted(bases)
 
 
 def _brief(values: tuple[Any, ...]) -> str:

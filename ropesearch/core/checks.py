@@ -2,6 +2,7 @@
 
 import math
 import operator
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
 
@@ -96,6 +97,16 @@ def distances(min_distance: Any, max_distance: Any) -> tuple[int, int]:
             raise ParameterError("max_distance", last, f"greater than `min_distance`, {first}")
         raise ParameterError("min_distance", first, f"less than `max_distance`, {last}")
     return first, last
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value from a file is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value from a file is a number of tokens, steps or the like."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 10**15
 
 
 def text(name: str, value: Any) -> str:

@@ -120,7 +120,9 @@ class _AttentionCapture:
 
         self._row = row
         self._attention = attention
-        self._family: Any = family_of(attention.config).attention  # whose methods know stock attention too
+        family = family_of(attention.config)
+        self._family: Any = family.attention  # whose methods know stock attention too
+        self._neighbours_rotate = family.neighbours_rotate
         self._take = take
         self._report = report
         self._seen: dict[str, Any] = {}
@@ -177,9 +179,7 @@ class _AttentionCapture:
         """Queries or keys with their channels in an order in which i and i + D/2 rotate together, or both stay."""
         import torch
 
-        from ropesearch.model.modeling_harpe import rotate_neighbours
-
-        if self._family._rotate is rotate_neighbours:
+        if self._neighbours_rotate:
             first, second = x[..., 0:turning:2], x[..., 1:turning:2]
         else:
             first, second = x[..., :turning].chunk(2, dim=-1)

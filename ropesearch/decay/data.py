@@ -11,10 +11,10 @@ import numpy as np
 
 from ropesearch.core import checks
 from ropesearch.core.arrays import Complexes, Counts, Curves, Distances, Floats
-from ropesearch.core.base_set import BaseSet
+from ropesearch.core.base_set import BaseSet, has_layers
 from ropesearch.core.errors import ArgumentTypeError, InputError, ParameterError
 from ropesearch.core.frames import as_dataframe
-from ropesearch.core.model_config import KEPT_RULES, SCALING
+from ropesearch.core.model_config import KEPT_RULES, MOST_LAYERS, SCALING
 from ropesearch.core.rope import scaled_inv_freq
 from ropesearch.curves.waveforms import waveform_of
 
@@ -146,7 +146,7 @@ class Decay:
         if rule and (scaling is None or (scaling == "keep" and rule["rope_type"] not in KEPT_RULES)):
             hint = "'replace', to drop the rule {!r} of the model, or for {}, 'keep'"
             raise ParameterError("scaling", scaling, hint.format(rule["rope_type"], ", ".join(KEPT_RULES)))
-        if _by_layer(values):
+        if has_layers(values):
             values = tuple(values[layer] for layer in self.layers)
         theta, factor = scaled_inv_freq(values, self.model["head_dim"], rule if scaling == "keep" else {})
         staying = self.coefficients.shape[-1] - theta.shape[-1]
@@ -191,12 +191,11 @@ class Decay:
             raise ArgumentTypeError("bases", bases, "a BaseSet or a list of bases")
         if not isinstance(bases, BaseSet):
             bases = tuple(bases)
-            if _by_layer(bases):
+            if has_layers(bases):
                 bases = BaseSet.of(bases, heads=self.model["heads"], head_dim=self.model["head_dim"])
         if isinstance(bases, BaseSet):
             self.check_heads(bases.heads, bases.kv_heads, bases.head_dim)
-            n_layers = self.model["num_hidden_layers"]
-            if bases.layers not in (None, n_layers):
+            if bases.layers is not None and bases.layers != (n_layers := self.count_layers()):
                 msg = f"the bases are for {bases.layers} layers; the decay was measured on {self.model['name']}, which "
                 msg += f"has {n_layers}"
                 raise InputError(msg)
@@ -205,6 +204,11 @@ class Decay:
         if len(values) != self.model["kv_heads"]:
             raise ParameterError("bases", list(values), f"one per KV head: {self.model['kv_heads']}")
         return values
+
+    def count_layers(self) -> int:
+        """Return the number of layers of the model; ValueError if `model` does not say it, or not one that can be."""
+        n_layers = self.model.get("num_hidden_layers")
+        return checks.integer("num_hidden_layers of the decay", n_layers, self.layers[-1] + 1, MOST_LAYERS)
 
     def check_heads(self, heads: int, kv_heads: int, head_dim: int) -> None:
         """Raise ValueError unless the measured model has these heads."""
@@ -292,8 +296,3 @@ class Decay:
             If it is not a decay file, or the arrays are not those written with it; the message says why.
         """
         return cls(**read_fields(path))
-
-
-def _by_layer(bases: tuple[Any, ...]) -> bool:
-    """Whether these are bases of each layer."""
-    return bool(bases) and np.ndim(bases[0]) == 1

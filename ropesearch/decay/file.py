@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ropesearch.core import checks
+from ropesearch.core.base_set import has_layers
 from ropesearch.core.errors import InputError, ParameterError, first_line, shown
 from ropesearch.core.files import check_output, read_file, read_versioned, remove_leftovers, write_whole, written
+from ropesearch.core.model_config import MOST_LAYERS
 
 from .figures import null_for_nan
 
@@ -95,7 +97,7 @@ def _named_arrays(path: Path) -> str | None:
 
 def decay_json(decay: "Decay", arrays: Mapping[str, str] | None = None) -> str:
     """Return the text of the .json file; `arrays` says which file holds the arrays."""
-    version = VERSION if decay.inv_freq.ndim > 2 or _by_layer(decay.bases) else 1
+    version = VERSION if decay.inv_freq.ndim > 2 or has_layers(decay.bases) else 1
     content = {"format": FORMAT, "version": version} | {key: getattr(decay, key) for key in _FACTS[:-1]}
     content |= {
         "distances": [0, decay.max_distance],
@@ -192,20 +194,18 @@ def _checked_facts(facts: dict[str, Any]) -> dict[str, Any]:
     if numbers != sorted(set(numbers)):
         raise ParameterError("layers", layers, "in ascending order, each once")
     checks.integer("agreement_to", facts["agreement_to"], 1, _integer(facts, "length", SHORTEST) // 2)
-    if bases is not None and not _by_layer(bases):
+    if bases is not None and not has_layers(bases):
         bases = _checked_bases(bases, kv_heads)
+    n_layers = model.get("num_hidden_layers")
+    if n_layers is not None:  # a file made by hand may lack it: only bases by layer need it
+        checks.integer("num_hidden_layers", n_layers, numbers[-1] + 1, MOST_LAYERS)
     for rows in (bases, model.get("bases")):
-        if _by_layer(rows) and not len(rows) == model["num_hidden_layers"] > numbers[-1]:
-            msg = f"it has bases for {len(rows)} layers of {shown(model['num_hidden_layers'])}"
+        if has_layers(rows) and len(rows) != n_layers:
+            msg = f"it has bases for {len(rows)} layers of {shown(n_layers)}"
             raise InputError(msg)
-    if _by_layer(bases):
+    if has_layers(bases):
         bases = tuple(_checked_bases(row, kv_heads) for row in bases)
     return facts | {"texts": tuple(texts), "layers": tuple(layers), "bases": bases}
-
-
-def _by_layer(bases: Any) -> bool:
-    """Whether these are bases of each layer."""
-    return isinstance(bases, list | tuple) and bool(bases) and isinstance(bases[0], list | tuple)
 
 
 def _checked_bases(bases: Any, kv_heads: int) -> tuple[float, ...]:
@@ -247,7 +247,7 @@ def _expected_arrays(facts: Mapping[str, Any]) -> dict[str, tuple[type, tuple[in
     by_head = (len(facts["layers"]), heads)
     points = facts["length"] // 2 + 1
     curves = (np.float32, (*by_head, points))
-    own_layers = by_head[:1] if _by_layer(facts["model"].get("bases")) else ()
+    own_layers = by_head[:1] if has_layers(facts["model"].get("bases")) else ()
     return {
         "inv_freq": (np.float64, (*own_layers, kv_heads, head_dim // 2)),
         "coefficients": (np.complex128, (*by_head, head_dim // 2)),

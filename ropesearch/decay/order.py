@@ -10,7 +10,7 @@ from ropesearch.core import checks
 from ropesearch.core.arrays import Counts, Floats
 from ropesearch.core.base_set import BaseSet
 from ropesearch.core.errors import InputError
-from ropesearch.core.model_config import MOST_LAYERS, ModelConfig
+from ropesearch.core.model_config import ModelConfig
 
 from .data import Decay
 from .figures import null_for_nan, order_of
@@ -68,14 +68,11 @@ def order_by_decay(
         measured = decay.kv_head_slopes_by_layer()
         order_by["slopes_by_layer"] = measured.tolist()
         of_layers = dict(zip(decay.layers, measured, strict=True))
-        n_layers = checks.integer(
-            "num_hidden_layers of the decay", decay.model.get("num_hidden_layers"), decay.layers[-1] + 1, MOST_LAYERS
-        )
-        rows = [of_layers.get(layer, slopes) for layer in range(n_layers)]
+        rows = [of_layers.get(layer, slopes) for layer in range(decay.count_layers())]
         return replace(
             base_set,
             bases=tuple(tuple(bases[head] for head in _sources(bases, row)) for row in rows),
-            selection=(base_set.selection,) * n_layers,
+            selection=(base_set.selection,) * len(rows),
             parameters=parameters,
             coverage_figures={},
         )

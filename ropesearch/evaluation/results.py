@@ -2,11 +2,11 @@
 
 import json
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ropesearch.core.checks import is_number, is_whole
 from ropesearch.core.errors import InputError, ParameterError, shown
 from ropesearch.core.files import read_file, read_versioned, write_whole
 
@@ -130,9 +130,9 @@ def _check_row(row: Any) -> None:
             raise ParameterError(key, row[key], "a text")
     if row["scheme"] is not None and not isinstance(row["scheme"], str):
         raise ParameterError("scheme", row["scheme"], "a text or null")
-    if row["length"] is not None and not _whole(row["length"]):
+    if row["length"] is not None and not is_whole(row["length"]):
         raise ParameterError("length", row["length"], "a whole number or null")
-    if not _whole(row["n"]):
+    if not is_whole(row["n"]):
         raise ParameterError("n", row["n"], "a whole number")
     figures = [figure for figure in FIGURES if figure in row]
     if len(figures) != 1 or not is_number(row[figures[0]]):
@@ -156,12 +156,3 @@ def _check_bands(name: str, bands: Any) -> None:
     missing = {"from", "to", "n", "interval"} - bands.keys()
     if missing or len({len(values) for values in bands.values()}) != 1:
         raise ParameterError(name, bands, "lists of one length, of from, to, n, interval and figures")
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 10**15
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value from a file is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

@@ -12,13 +12,13 @@ from ropesearch.core.errors import InputError
 from ropesearch.core.model_config import ModelConfig
 from ropesearch.model.apply import find_decoder
 from ropesearch.model.change import check_model
+from ropesearch.model.modeling_harpe import FAMILIES
 from ropesearch.schemes.rules import SelfExtend
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-NEIGHBOURS_ROTATE = ("glm", "glm4")
 SCORES_AT_ONCE = 2**26
 """Scores that are held at once: a block of queries against all keys."""
 
@@ -79,7 +79,8 @@ def apply_self_extend(model: "nn.Module", scheme: SelfExtend) -> AppliedSelfExte
     if not all(getattr(own.config, "no_rope_layers", None) or [True]):
         msg = f"{config.name} has layers without positions, which {scheme.name} would give some"
         raise InputError(msg)
-    if config.rotated_share != 1 or config.model_type in NEIGHBOURS_ROTATE:
+    family = FAMILIES.get(str(config.model_type))  # none in a transformers that has it in another form
+    if config.rotated_share != 1 or (family is not None and family.neighbours_rotate):
         msg = f"{config.name} rotates a part of each head, or pairs of neighbouring channels, and {scheme.name} is for "
         msg += "models that rotate whole heads, in pairs of halves"
         raise InputError(msg)

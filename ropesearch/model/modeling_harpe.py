@@ -338,7 +338,7 @@ class PerHeadAttention:
 
 def _first_head(attention, heads, kv_heads):
     """Return the first of the KV heads that tensor parallelism gave this device, of all the heads of a layer."""
-    projection = getattr(attention, "k_proj", None) or getattr(attention, "qkv_proj", None)
+    projection = attention.k_proj  # one projection for all is not split: each device has all of what it gives
     rank, size = getattr(projection, "tp_rank", None), getattr(projection, "tp_size", None)  # of vLLM's layers
     if rank is None:
         mesh = getattr(getattr(projection, "weight", None), "device_mesh", None)  # of transformers' tensors
@@ -494,6 +494,11 @@ class Family:
     attention: Any
     models: dict[str, Any]
     rotates_in_float: bool
+
+    @property
+    def neighbours_rotate(self) -> bool:
+        """Whether channels next to each other rotate together, not those half a head apart."""
+        return self.attention._rotate is rotate_neighbours
 
 
 FAMILIES: dict[str, Family] = {}

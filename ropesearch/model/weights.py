@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from ropesearch.core.progress import Progress, counter
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
 DTYPES = ("float32", "bfloat16", "float16")
 DEFAULT_SHARD = "5GB"
@@ -58,8 +60,10 @@ class WeightFormat:
         return self.max_shard_size or DEFAULT_SHARD
 
 
-def plan_weights(files: Iterable[Path], tied: Mapping[str, str], form: WeightFormat) -> "dict[str, torch.Tensor]":
-    """Say which tensors of weight files are to be written anew: on the device "meta", without memory for their values.
+def plan_weights(
+    files: Iterable[Path], tied: Mapping[str, str], form: WeightFormat
+) -> "dict[str, tuple[Path, torch.Tensor]]":
+    """Say which tensors of weight files are to be written anew.
 
     Parameters
     ----------
@@ -69,21 +73,32 @@ def plan_weights(files: Iterable[Path], tied: Mapping[str, str], form: WeightFor
         Names of weights that are left out where they equal another, whose name is the value.
     form : WeightFormat
         How they are to be written.
+
+    Returns
+    -------
+    dict
+        For each name the file that has the tensor, and the tensor as it will be: on the device "meta", without memory
+        for its values.
+
+    Raises
+    ------
+    ValueError
+        If a file cannot be read.
     """
     import torch
     from transformers.core_model_loading import dot_natural_key
 
-    tensors = {name: tensor for file in files for name, tensor in _mapped(file).items()}
+    tensors = {name: (file, tensor) for file in files for name, tensor in _mapped(file).items()}
     for name, source in tied.items():
         # transformers unties them where they differ.
-        if {name, source} <= tensors.keys() and torch.equal(tensors[name], tensors[source]):
+        if {name, source} <= tensors.keys() and torch.equal(tensors[name][1], tensors[source][1]):
             del tensors[name]
-    return {name: _cast(tensors[name].to("meta"), form) for name in sorted(tensors, key=dot_natural_key)}
+    ordered = [(name, *tensors[name]) for name in sorted(tensors, key=dot_natural_key)]
+    return {name: (file, _cast(tensor.to("meta"), form)) for name, file, tensor in ordered}
 
 
 def write_weights(
-    files: Collection[Path],
-    plan: "dict[str, torch.Tensor]",
+    plan: "dict[str, tuple[Path, torch.Tensor]]",
     form: WeightFormat,
     folder: Path,
     progress: Progress | None = None,
@@ -92,8 +107,6 @@ def write_weights(
 
     Parameters
     ----------
-    files : collection of Path
-        Without an index.
     plan : dict
         By `plan_weights`.
     form : WeightFormat
@@ -114,12 +127,12 @@ def write_weights(
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    file_of = {name: file for file in files for name in _mapped(file)}
-    split = split_torch_state_dict_into_shards(plan, max_shard_size=form.shard_size)
+    planned = {name: tensor for name, (_, tensor) in plan.items()}
+    split = split_torch_state_dict_into_shards(planned, max_shard_size=form.shard_size)
     report = counter(progress, "writing weights", len(split.filename_to_tensors))
     for file, names in split.filename_to_tensors.items():
         # Each is opened for itself: what was read of a file then leaves memory with it.
-        shard = {name: _read(file_of[name], name, form) for name in names}
+        shard = {name: _converted(name, _mapped(plan[name][0], name)[name], form).contiguous() for name in names}
         try:
             save_file(shard, folder / file, metadata={"format": "pt"})
         except SafetensorError as error:  # not OSError, on a full disk
@@ -128,9 +141,30 @@ def write_weights(
         del shard  # before the next one is read
         report()
     if split.is_sharded:
-        count = sum(tensor.numel() for tensor in plan.values())
+        count = sum(tensor.numel() for tensor in planned.values())
         index = {"metadata": {"total_parameters": count, **split.metadata}, "weight_map": split.tensor_to_filename}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+
+
+def convert_weights(model: "PreTrainedModel", form: WeightFormat) -> None:
+    """Convert the weights of a model in memory; raises ValueError if float16 cannot hold one."""
+    import torch
+
+    if form.dtype is None:
+        return
+    for name, weight in model.named_parameters():
+        _converted(name, weight, form)
+    model.to(getattr(torch, form.dtype))
+
+
+def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor in a weight file, without reading the tensors: torch may lack their dtypes."""
+    if file.suffix != ".safetensors":
+        return {name: tuple(tensor.shape) for name, tensor in _mapped(file).items()}
+    from safetensors import safe_open
+
+    with _reading(file), safe_open(file, framework="pt") as content:
+        return {name: tuple(content.get_slice(name).get_shape()) for name in content.keys()}  # noqa: SIM118
 
 
 def _mapped(file: Path, only: str | None = None) -> "dict[str, torch.Tensor]":
@@ -138,22 +172,33 @@ def _mapped(file: Path, only: str | None = None) -> "dict[str, torch.Tensor]":
     import torch
     from safetensors import safe_open
 
+    with _reading(file):
+        if file.suffix != ".safetensors":
+            tensors: dict[str, torch.Tensor] = torch.load(
+                file,
+                map_location="cpu",
+                mmap=True,
+                weights_only=True,  # runs no code of the file
+            )
+            return tensors
+        with safe_open(file, framework="pt") as content:
+            return {name: content.get_tensor(name) for name in ([only] if only else content.keys())}
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Raise InputError where a weight file cannot be read."""
     try:
-        if file.suffix == ".safetensors":
-            with safe_open(file, framework="pt") as content:
-                return {name: content.get_tensor(name) for name in ([only] if only else content.keys())}
-        tensors: dict[str, torch.Tensor] = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+        yield
     except Exception as error:  # of many classes, for a file of another kind or cut off
         msg = f"{file} cannot be read as weights: {first_line(error)}"
         raise InputError(msg) from None
-    return tensors
 
 
-def _read(file: Path, name: str, form: WeightFormat) -> "torch.Tensor":
-    """Tensor of a file as it is to be written; InputError where float16 cannot hold it."""
-    own = _mapped(file, name)[name]
-    result = _cast(own, form).contiguous()
-    if form.dtype == "float16" and result.isinf().any() and not own.isinf().any():
+def _converted(name: str, tensor: "torch.Tensor", form: WeightFormat) -> "torch.Tensor":
+    """Tensor as it is to be written; InputError where float16 cannot hold it."""
+    result = _cast(tensor, form)
+    if form.dtype == "float16" and result.isinf().any() and not tensor.isinf().any():
         msg = f"{name} has values that float16 cannot hold: `dtype=bfloat16` can"
         raise InputError(msg)
     return result

@@ -1,7 +1,7 @@
 """Write a model that carries a base set or a position scheme, as a checkpoint."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from .companions import (
 )
 from .load import as_kept, keep, load_model, require_room, some
 from .tokenizer import check_tokenizer_files, load_tokenizer
-from .weights import WeightFormat, plan_weights, write_weights
+from .weights import WeightFormat, convert_weights, plan_weights, read_shapes, write_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -121,23 +121,24 @@ class _Asked:
 def _copy(source: ModelSource, asked: _Asked, output: Path, progress: Progress | None) -> RopeChange:
     folder, form = source.folder, asked.form
     weights = _weight_files(folder)
+    files = [file for file in weights if file.suffix != ".json"]
     change, changed = _changed_model(source, asked)
     check = _check_quantized if source.config().quantized else _check_weights
-    check(weights, changed, source.name)
+    check(files, changed, source.name)
 
     others = find_companions(folder)
     check_links([folder / "config.json", *weights, *others], folder)
     check_tokenizer_files(folder)
-    copied, plan, files = [*weights, *others], {}, [file for file in weights if file.suffix != ".json"]
+    copied, plan = [*weights, *others], {}
     if not form.is_own:
         copied, plan = others, plan_weights(files, changed.all_tied_weights_keys, form)
-    n_bytes = sum(file.stat().st_size for file in copied) + sum(tensor.nbytes for tensor in plan.values())
+    n_bytes = sum(file.stat().st_size for file in copied) + sum(tensor.nbytes for _, tensor in plan.values())
     require_room(n_bytes, output)
     with new_folder(output) as temporary:
         for file in copied:
             copy_file(file, temporary / file.relative_to(folder))
         if plan:
-            write_weights(files, plan, form, temporary, progress)
+            write_weights(plan, form, temporary, progress)
         if change.base_set is None:
             _write_stock_config(folder / "config.json", change, temporary, form)
         else:
@@ -154,10 +155,7 @@ def _unpack(source: ModelSource, asked: _Asked, output: Path, progress: Progress
         return _copy(kept, asked, output, progress)
     model, tokenizer = load_model(source, progress=progress)
     form = asked.form
-    if form.dtype is not None:
-        import torch
-
-        model.to(getattr(torch, form.dtype))
+    convert_weights(model, form)
     change = put_rope(model, asked.wanted, asked.max_position_embeddings, asked.scaling).change
     with new_folder(output) as temporary:
         try:
@@ -232,33 +230,21 @@ def _changed_model(source: ModelSource, asked: _Asked) -> tuple[RopeChange, "Pre
 
 def _check_weights(files: Iterable[Path], model: "PreTrainedModel", name: str) -> None:
     """Raise InputError unless the names and shapes in the files are those of the model."""
-    found, needed = _found(files), {key: tuple(tensor.shape) for key, tensor in _as_in_files(model).items()}
-    prefix = f"{model.base_model_prefix}."
-    without_head = not any(key.startswith(prefix) for key in found)
-    if without_head:  # saved from an AutoModel: the names have no prefix
-        needed = {key.removeprefix(prefix): shape for key, shape in needed.items()}
-    if without_head or model.config.tie_word_embeddings:
-        needed.pop("lm_head.weight", None)
-    missing = [key for key in needed if key not in found]
-    if missing:
-        msg = f"{name} holds no weights for {some(missing)}, which its config requires"
-        raise InputError(msg)
-    for key, shape in needed.items():
-        if found[key] != shape:
-            msg = f"{key} in {name} has the shape {found[key]}, but its config requires {shape}"
+    found = _found(files)
+    needed = _needed(model, found)
+    _refuse_missing([key for key in needed if key not in found], name)
+    for key, tensor in needed.items():
+        if found[key] != tuple(tensor.shape):
+            msg = f"{key} in {name} has the shape {found[key]}, but its config requires {tuple(tensor.shape)}"
             raise InputError(msg)
 
 
 def _check_quantized(files: Iterable[Path], model: "PreTrainedModel", name: str) -> None:
     """Raise InputError unless quantized weights are there for every module: names and shapes are each method's own."""
-    found, needed = _found(files), _as_in_files(model)
-    if model.config.tie_word_embeddings:
-        needed.pop("lm_head.weight", None)
+    found = _found(files)
+    needed = _needed(model, found)
     modules = {".".join(parts[:i]) for parts in (key.split(".") for key in found) for i in range(len(parts))}
-    missing = [key for key in needed if key not in found and key.rpartition(".")[0] not in modules]
-    if missing:
-        msg = f"{name} holds no weights for {some(missing)}, which its config requires"
-        raise InputError(msg)
+    _refuse_missing([key for key in needed if key not in found and key.rpartition(".")[0] not in modules], name)
     if found.keys() <= needed.keys() | {"lm_head.weight"}:
         msg = f"the config of {name} says that its weights are quantized, but its files hold plain ones"
         raise InputError(msg)
@@ -266,32 +252,28 @@ def _check_quantized(files: Iterable[Path], model: "PreTrainedModel", name: str)
 
 def _found(files: Iterable[Path]) -> dict[str, tuple[int, ...]]:
     """Return the shape of every tensor in weight files, by its name."""
-    return {key: shape for file in files if file.suffix != ".json" for key, shape in _shapes(file)}
+    return {key: shape for file in files for key, shape in read_shapes(file).items()}
 
 
-def _as_in_files(model: "PreTrainedModel") -> dict[str, Any]:
-    """Weights under the names that files have; mixtures of experts have others in memory."""
+def _needed(model: "PreTrainedModel", found: Collection[str]) -> dict[str, Any]:
+    """Weights that files with the names `found` must have, under the names that they have there."""
     from transformers.core_model_loading import revert_weight_conversion
 
-    weights: dict[str, Any] = revert_weight_conversion(model, model.state_dict())
-    return weights
+    # Mixtures of experts have other names in memory.
+    needed: dict[str, Any] = revert_weight_conversion(model, model.state_dict())
+    prefix = f"{model.base_model_prefix}."
+    without_head = not any(key.startswith(prefix) for key in found)
+    if without_head:  # saved from an AutoModel: the names have no prefix
+        needed = {key.removeprefix(prefix): tensor for key, tensor in needed.items()}
+    if without_head or model.config.tie_word_embeddings:
+        needed.pop("lm_head.weight", None)
+    return needed
 
 
-def _shapes(file: Path) -> list[tuple[str, tuple[int, ...]]]:
-    """Return name and shape of every tensor in a file, without reading the tensors."""
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors import safe_open
-
-            with safe_open(file, framework="pt") as tensors:
-                return [(key, tuple(tensors.get_slice(key).get_shape())) for key in tensors.keys()]  # noqa: SIM118
-        import torch
-
-        tensors = torch.load(file, map_location="meta", mmap=True, weights_only=True)  # runs no code of the file
-        return [(key, tuple(t.shape)) for key, t in tensors.items()]
-    except Exception as error:  # of many classes, for a file of another kind or cut off
-        msg = f"{file} cannot be read as weights: {first_line(error)}"
-        raise InputError(msg) from None
+def _refuse_missing(missing: list[str], name: str) -> None:
+    if missing:
+        msg = f"{name} holds no weights for {some(missing)}, which its config requires"
+        raise InputError(msg)
 
 
 def _keep_tokenizer_class(source: ModelSource, copy: Path) -> None:

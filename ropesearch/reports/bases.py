@@ -1,6 +1,7 @@
 """The section of a base set or a position scheme: its bases, and waveforms that the page computes from them."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -8,13 +9,14 @@ import numpy as np
 from ropesearch.core import checks
 from ropesearch.core.arrays import Floats
 from ropesearch.core.base_set import BaseSet
-from ropesearch.core.errors import ParameterError, shown
+from ropesearch.core.errors import ParameterError, printable, shown
 from ropesearch.core.progress import Progress, counter
 from ropesearch.core.rope import inv_freq
-from ropesearch.core.spec import EXTREMA_OPTIONS, SearchSpec
+from ropesearch.core.spec import SearchSpec, extrema_options
 from ropesearch.curves.extrema import find_extrema
 from ropesearch.exporters.table import COLUMNS, coverage_lines, rows
-from ropesearch.plots.coverage import heads_drawn, mean_cosines
+from ropesearch.plots.bins import Bins
+from ropesearch.plots.coverage import COARSER, heads_drawn
 from ropesearch.plots.style import MEAN, THIRD, base_colours, short_number
 from ropesearch.schemes.rules import Scheme, SelfExtend
 
@@ -22,12 +24,10 @@ from .html import Html, facts, folded, table, tag
 from .section import Section, packed
 
 MOST_VALUES = 2**25
-"""Values of all heads together that a page keeps in memory, in 4 bytes each."""
+"""Values of all heads together that a section keeps in the reader's memory, in 4 bytes each."""
 ALL_LINES = 32
 SOME_LINES = 8
 """Heads that have a line at first: all up to the one number, else the other."""
-BUCKETS = 300
-"""Of the envelope in the file, which is drawn before the page has computed anything."""
 MOST_MARKS = 20_000
 """Peaks and valleys of all heads together that the file holds."""
 
@@ -89,12 +89,13 @@ class _Heads:
         base = short_number(self.scheme.bases[row])
         return f"{row}: {base}" if self.n > 1 else f"base {base}"
 
-    def curves(self, last: int) -> list[Any]:
-        """Return for each row a function that computes its mean cosines at distances 0 … last."""
+    def waveforms(self, last: int) -> Iterator[Floats]:
+        """Compute one row after the other, in logits, at distances 0 … last."""
         if self.grouped:
-            return [lambda upper=upper: mean_cosines(self.scheme, 0, last, upper=upper)(0) for upper in self.uppers]
-        mean_cosine = mean_cosines(self.scheme, 0, last)
-        return [lambda row=row: mean_cosine(row) for row in range(self.n)]
+            for upper in self.uppers:
+                yield self.scheme.row_waveforms(last, upper=upper)(0)
+        else:
+            yield from map(self.scheme.row_waveforms(last), range(self.n))
 
     def frequencies(self) -> list[list[float]]:
         """Return the frequencies of each row where they are not those of its base."""
@@ -124,37 +125,41 @@ def _figure(
     bases = scheme.bases if not drawn.grouped else scheme.bases * 2
     colours, scale = base_colours(scheme.bases)
     lines = heads_drawn(bases, drawn.n if drawn.n <= ALL_LINES else SOME_LINES)
-    extrema, note = _extrema(heads_of, drawn, last)
     from matplotlib.colors import to_hex
 
     of_rows = [THIRD, MEAN] if drawn.grouped else [to_hex(colours(scale(base))) for base in bases]
-    first = {"edges": np.unique(np.linspace(0, last + 1, BUCKETS + 1).astype(int)).tolist()}
-    starts = np.array(first["edges"][:-1])
-    width = np.diff(first["edges"])
+    # The envelope in the file, which is drawn before the page has computed anything.
+    bins = Bins(last, first=0, coarser=COARSER)
+    marks = _Marks(heads_of, drawn.n, last)
     best, lowest, mean = (np.full(last + 1, start) for start in (-np.inf, np.inf, 0.0))
     heads = []
     report = counter(progress, "waveforms", drawn.n)
-    for row, curve_of in enumerate(drawn.curves(last)):
-        curve: Floats = curve_of()
+    for row, logits in enumerate(drawn.waveforms(max(last, marks.last))):
+        marks.add(logits)
+        curve = logits[: last + 1] / drawn.to_logits
         if row in lines:
-            heads.append(np.add.reduceat(curve, starts) / width)
+            heads.append(bins.means(curve))
         np.maximum(best, curve, out=best)
         np.minimum(lowest, curve, out=lowest)
         mean += curve / drawn.n
         report()
     pool = [
-        np.minimum.reduceat(lowest, starts),
-        np.minimum.reduceat(best, starts),
-        np.maximum.reduceat(best, starts),
-        np.minimum.reduceat(mean, starts),
-        np.maximum.reduceat(mean, starts),
-        np.add.reduceat(mean, starts) / width,
+        bins.lowest(lowest),
+        bins.lowest(best),
+        bins.highest(best),
+        bins.lowest(mean),
+        bins.highest(mean),
+        bins.means(mean),
     ]
-    first |= {"heads": packed(np.concatenate(heads), -1, 1), "pool": packed(np.concatenate(pool), -1, 1)}
+    first = {
+        "edges": [*bins.starts.tolist(), last + 1],
+        "heads": packed(np.concatenate(heads), -1, 1),
+        "pool": packed(np.concatenate(pool), -1, 1),
+    }
     group = {"window": scheme.window, "group": scheme.group} if isinstance(scheme, SelfExtend) else None
     return {
         "kind": "waveforms",
-        "name": name,
+        "name": printable(name),
         "headDim": scheme.head_dim,
         "logits": drawn.to_logits,
         "last": last,
@@ -165,27 +170,33 @@ def _figure(
         "theta": drawn.frequencies(),
         "map": group,
         "lines": lines,
-        "extrema": extrema,
-        "note": note,
+        "extrema": marks.rows,
+        "note": marks.note(),
         "first": first,
     }
 
 
-def _extrema(heads_of: BaseSet | Scheme, drawn: _Heads, last: int) -> tuple[list[dict[str, list[int]]], str]:
-    """Return the peaks and valleys of each row by the rule that shaped the set, and what is to be said of them."""
-    given = heads_of.parameters if isinstance(heads_of, BaseSet) else {}
-    options = {
-        name: SearchSpec.checked(name, given.get(name, getattr(SearchSpec, name)))
-        for name in (*EXTREMA_OPTIONS, "min_distance", "max_distance")
-    }
-    start, end = checks.distances(options.pop("min_distance"), options.pop("max_distance"))
-    if not isinstance(heads_of, BaseSet):
-        start, end = min(start, last), last
-    found, most, left_out = [], MOST_MARKS // (2 * drawn.n), False
-    for curve_of in drawn.curves(end):
-        logits = drawn.to_logits * curve_of()
-        of_row = find_extrema(logits[start:], min_distance=start, **options)
-        left_out |= max(of_row.peaks.size, of_row.valleys.size) > most
-        found.append({"peaks": of_row.peaks[:most].tolist(), "valleys": of_row.valleys[:most].tolist()})
-    note = f"Peaks and valleys: the rule {options['extrema']}, distances {start:,} to {end:,}"
-    return found, note + (f", the first {most:,} of each head." if left_out else ".")
+class _Marks:
+    """The peaks and valleys of each row, by the rule that shaped the set."""
+
+    def __init__(self, heads_of: BaseSet | Scheme, n_rows: int, last: int) -> None:
+        given = heads_of.parameters if isinstance(heads_of, BaseSet) else {}
+        self.options = extrema_options(given)
+        ends = (given.get(name, getattr(SearchSpec, name)) for name in ("min_distance", "max_distance"))
+        self.first, self.last = checks.distances(*ends)
+        # A file may say any number; no more is computed than a section could show.
+        self.last = min(self.last, MOST_VALUES // n_rows - 1) if isinstance(heads_of, BaseSet) else last
+        self.first = min(self.first, self.last)
+        self.most = MOST_MARKS // (2 * n_rows)
+        self.left_out = False
+        self.rows: list[dict[str, list[int]]] = []
+
+    def add(self, logits: Floats) -> None:
+        """Find those of the next row, of which the waveform begins at distance 0."""
+        found = find_extrema(logits[self.first : self.last + 1], min_distance=self.first, **self.options)
+        self.left_out |= max(found.peaks.size, found.valleys.size) > self.most
+        self.rows.append({"peaks": found.peaks[: self.most].tolist(), "valleys": found.valleys[: self.most].tolist()})
+
+    def note(self) -> str:
+        note = f"Peaks and valleys: the rule {self.options['extrema']}, distances {self.first:,} to {self.last:,}"
+        return note + (f", the first {self.most:,} of each head." if self.left_out else ".")

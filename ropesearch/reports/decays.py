@@ -8,7 +8,8 @@ import numpy.typing as npt
 
 from ropesearch.core.errors import InputError
 from ropesearch.decay.data import Decay
-from ropesearch.decay.figures import CHANGE_NAMES, NAMES
+from ropesearch.decay.figures import CHANGE_NAMES, NAMES, QUANTILES
+from ropesearch.exporters.sweep_table import number
 from ropesearch.plots.bins import PER_DECADE, Bins
 from ropesearch.plots.decay import MODEL, PREDICTED, SCORE, SLOPE_UNIT, VERIFIED, describe_texts, slope_colours
 from ropesearch.plots.style import short_number
@@ -40,8 +41,7 @@ def section_of_decay(name: str, decay: Decay, *, share: int = 1) -> Section:
     summary = decay.summary()
     names = {key: label for key, label in (NAMES | CHANGE_NAMES).items() if key in decay.figures}
     quantiles = [
-        (label, *(_figure(summary[key][quantile]) for quantile in ("5 %", "50 %", "95 %")))
-        for key, label in names.items()
+        (label, *(number(summary[key][quantile], ".3f") for quantile in QUANTILES)) for key, label in names.items()
     ]
     body: list[Html | dict[str, Any]] = [
         facts(about),
@@ -49,10 +49,6 @@ def section_of_decay(name: str, decay: Decay, *, share: int = 1) -> Section:
         table("Figures over all heads", ["figure", "5 %", "median", "95 %"], quantiles, labels=True),
     ]
     return Section(name, "decay", body)
-
-
-def _figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
 
 
 def _heads(decay: Decay, names: dict[str, str], room: int) -> dict[str, Any]:
@@ -102,14 +98,7 @@ def _heads(decay: Decay, names: dict[str, str], room: int) -> dict[str, Any]:
             "high": float(steps[-1]),
             "colours": [to_hex(colours(norm(value))) for value in steps],
         },
-        "start": [0, 0],
-        "figures": [
-            {
-                "name": label,
-                "values": [[rounded(value, 4) for value in row] for row in decay.figures[key][rows].tolist()],
-            }
-            for key, label in names.items()
-        ],
+        "figures": [{"name": label, "values": _rounded(decay.figures[key][rows])} for key, label in names.items()],
         "distances": [round(float(at), 2) for at in bins.at],
         "ends": ends.tolist(),
         "curves": {

@@ -1,10 +1,10 @@
 """The section of evaluations: the tables of `ropesearch table`, and curves by length, position, distance or depth."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ropesearch.evaluation.results import Results
+from ropesearch.core.errors import printable
 from ropesearch.evaluation.table import Evaluated, Table, make_tables
 from ropesearch.evaluation.table_formats import Printed, Words, printed
 from ropesearch.plots.needle import share_grid
@@ -16,6 +16,7 @@ from .html import Html, table, tag
 from .section import Section, rounded
 
 Ends = Sequence[float] | None
+Groups = Mapping[str, Sequence[Row]]
 
 
 def section_of_evaluations(files: Sequence[Evaluated]) -> Section:
@@ -29,7 +30,9 @@ def section_of_evaluations(files: Sequence[Evaluated]) -> Section:
         body.append(tag("ul", *(tag("li", remark) for remark in dict.fromkeys(remarks)), class_="remark"))
     body += [figure for found in tables if (figure := _by_length(found)) is not None]
     if suite in CHARTS:
-        body += CHARTS[suite](results)
+        chart, key = CHARTS[suite]
+        rows = [row for row in read_rows(results, suite) if key in row]
+        body += chart(labelled(rows, key)) if rows else []
     return Section(f"{suite}: {', '.join(file.name for file in files)}", "evaluation", body)
 
 
@@ -48,19 +51,18 @@ def _cell(words: Words) -> Html:
 
 
 def _line(name: str, x: Sequence[float], y: Sequence[float | None], ends: Sequence[Ends]) -> dict[str, Any]:
-    line: dict[str, Any] = {"name": name, "x": [rounded(at) for at in x], "y": [rounded(value) for value in y]}
+    line: dict[str, Any] = {"name": printable(name), "x": list(map(rounded, x)), "y": list(map(rounded, y))}
     if any(ends):
         line["low"], line["high"] = ([rounded(pair[i]) if pair else None for pair in ends] for i in (0, 1))
     return line
 
 
-def _chart(label: str, x: str, y: dict[str, Any], lines: list[dict[str, Any]], log: int = 0) -> dict[str, Any]:
+def _chart(title: str, x: str, y: dict[str, Any], lines: list[dict[str, Any]], log: int = 0) -> dict[str, Any]:
     places = sorted({at for line in lines for at in line["x"]})
     return {
         "kind": "lines",
         "half": True,
-        "title": label,
-        "label": label,
+        "title": printable(title),
         "x": {"label": x, "log": log},
         "y": y,
         "lines": lines,
@@ -91,9 +93,8 @@ def _by_length(found: Table) -> dict[str, Any] | None:
     return _chart(label, "length (tokens)", _axis_of(found.figure, lines), lines, 2)
 
 
-def _perplexity(results: Sequence[Results]) -> list[Html | dict[str, Any]]:
-    rows = [row for row in read_rows(results, "perplexity") if "by_position" in row]
-    groups = labelled(rows, "a perplexity") if rows else {}
+def _perplexity(groups: Groups) -> list[Html | dict[str, Any]]:
+    rows = [row for own in groups.values() for row in own]
     body: list[Html | dict[str, Any]] = []
     tasks = {row["task"] for row in rows}
     for task, length in sorted({(row["task"], row["length"]) for row in rows}):
@@ -110,11 +111,9 @@ def _perplexity(results: Sequence[Results]) -> list[Html | dict[str, Any]]:
     return body
 
 
-def _recall(results: Sequence[Results]) -> list[Html | dict[str, Any]]:
-    rows = [row for row in read_rows(results, "recall") if "by_distance" in row]
-    groups = labelled(rows, "figures by distance") if rows else {}
+def _recall(groups: Groups) -> list[Html | dict[str, Any]]:
     body: list[Html | dict[str, Any]] = []
-    for length in sorted({row["length"] for row in rows}):
+    for length in sorted({row["length"] for own in groups.values() for row in own}):
         own = {name: row for name, group in groups.items() for row in group if row["length"] == length}
         for figure, ends, axis in (
             ("accuracy", "interval", {"label": "accuracy", "percent": True}),
@@ -134,9 +133,8 @@ def _recall_line(name: str, bands: Row, figure: str, ends: str) -> dict[str, Any
     return _line(name, middles_of(bands), bands[figure], bands.get(ends) or [None] * len(bands[figure]))
 
 
-def _needle(results: Sequence[Results]) -> list[Html | dict[str, Any]]:
-    rows = [row for row in read_rows(results, "needle") if "depth" in row]
-    groups = labelled(rows, "a depth") if rows else {}
+def _needle(groups: Groups) -> list[Html | dict[str, Any]]:
+    rows = [row for own in groups.values() for row in own]
     lengths = sorted({row["length"] for row in rows})
     depths = sorted({float(row["depth"]) for row in rows})
     body: list[Html | dict[str, Any]] = []
@@ -158,4 +156,9 @@ def _share(share: float) -> Html:
     return tag("span", f"{100 * share:.0f}", class_=f"share s{round(10 * min(max(share, 0), 1))}")
 
 
-CHARTS = {"perplexity": _perplexity, "recall": _recall, "needle": _needle}
+CHARTS = {
+    "perplexity": (_perplexity, "by_position"),
+    "recall": (_recall, "by_distance"),
+    "needle": (_needle, "depth"),
+}
+"""What is drawn of a suite, and the key that a row must have for it."""

@@ -12,7 +12,7 @@ class Html(str):
     __slots__ = ()
 
 
-VOID = frozenset({"col", "link", "meta", "br"})
+VOID = frozenset({"link", "meta"})
 
 
 def escaped(text: str) -> Html:

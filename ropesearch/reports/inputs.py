@@ -9,7 +9,7 @@ from typing import Any
 from ropesearch.core.base_set import FORMAT as BASE_SET
 from ropesearch.core.base_set import BaseSet
 from ropesearch.core.errors import ArgumentTypeError, InputError, shown
-from ropesearch.core.files import read_file
+from ropesearch.core.files import check_size_of_json, read_file
 from ropesearch.core.presets import PRESETS
 from ropesearch.core.progress import Progress
 from ropesearch.decay.data import Decay
@@ -17,7 +17,7 @@ from ropesearch.decay.file import FORMAT as DECAY
 from ropesearch.evaluation.results import FORMAT as RESULTS
 from ropesearch.evaluation.results import Results
 from ropesearch.evaluation.table import Evaluated
-from ropesearch.schemes.grammar import SCHEMES
+from ropesearch.schemes.grammar import SCHEMES, scheme_word
 from ropesearch.schemes.rules import Scheme
 from ropesearch.search.named import find_bases
 from ropesearch.search.sweep_file import is_sweep_file, read_sweep
@@ -71,32 +71,39 @@ def find(source: Readable) -> tuple[str, Found]:
     if not isinstance(source, str | os.PathLike):
         raise ArgumentTypeError("files", source, f"names, or objects, of {KINDS}, a preset or a position scheme")
     name = os.fspath(source)
-    word = name.partition(":")[0].partition(",")[0]
-    if name in PRESETS or word in SCHEMES or not os.path.exists(name):
+    if name in PRESETS or scheme_word(name) in SCHEMES or not os.path.exists(name):
         return name, find_bases(name)
     if os.path.isdir(name):
         if not os.path.exists(os.path.join(name, "settings.json")):
             msg = f"{name} is not the folder of a training run: it has no settings.json"
+            if os.path.exists(os.path.join(name, "config.json")):
+                msg += f"; of a model, `ropesearch bases {name} -o FILE` makes a base-set file"
             raise InputError(msg)
         return name, Run(name)
     return name, _found_in_file(name)
 
 
 def _found_in_file(name: str) -> Found:
-    if is_sweep_file(name):
+    if os.path.isfile(name) and is_sweep_file(name):
         return Sweep(read_sweep(name))
     readers: dict[str, Callable[[str], Found]] = {BASE_SET: BaseSet.load, DECAY: Decay.load, RESULTS: Evaluated.load}
     found = _format_of(name)
     if not isinstance(found, str) or found not in readers:
-        msg = f"{name} is nothing that a page can be made of: it has the format {shown(found)}, and must be {KINDS}"
+        has = "no format" if found is None else f"the format {shown(found)}"
+        msg = f"{name} is nothing that a page can be made of: it has {has}, and must be {KINDS}"
         raise InputError(msg)
     return readers[found](name)
 
 
 def _format_of(name: str) -> Any:
-    """Return what the format of a file says: of JSON, or of a first line that is JSON."""
+    """Return what the format of a file says: of a first line that is JSON, or of JSON."""
     text = read_file(name).decode(errors="replace")
-    for part in (text, text.partition("\n")[0]):
+    for part in dict.fromkeys((text.partition("\n")[0], text)):
+        try:
+            check_size_of_json(part)
+        except InputError as error:
+            msg = f"{name}: {error}"
+            raise InputError(msg) from None
         try:
             content = json.loads(part)
         except (ValueError, RecursionError):

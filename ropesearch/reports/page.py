@@ -69,7 +69,7 @@ def _section(i: int, section: Section, figures: list[dict[str, Any]], *, alone: 
         if isinstance(part, Html):
             parts.append(part)
         else:
-            size = "figure half" if part.get("half") else "figure"
+            size = "half" if part.get("half") else None
             parts.append(tag("div", class_=size, data_figure=str(len(figures))))
             figures.append(part)
     kind = tag("span", section.kind, class_="kind")

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from ropesearch.core.checks import is_whole
 from ropesearch.core.errors import shown
 from ropesearch.plots.training import losses_by_position, metrics_of
 from ropesearch.training.folder import RunFolder
+from ropesearch.training.spec import TrainSpec
 
 from .html import Html, facts
 from .section import Section, rounded
@@ -30,8 +32,8 @@ def section_of_run(path: str | os.PathLike[str]) -> Section:
     about = {
         "model": _name_of(settings["model"]),
         "stages": _stages(settings["spec"]),
-        "steps": f"{last['step']:,}",
-        "tokens": f"{last['tokens']:,}" if isinstance(last.get("tokens"), int) else "–",
+        "steps": _steps(settings["spec"], last["step"]),
+        "tokens": f"{last['tokens']:,}" if is_whole(last.get("tokens")) else "–",
         "last loss": f"{last['loss']:.4f} nats per token",
     }
     marks = [
@@ -42,7 +44,6 @@ def section_of_run(path: str | os.PathLike[str]) -> Section:
     by_step = {
         "kind": "lines",
         "title": "Loss by step",
-        "label": "Loss by step",
         "x": {"label": "step", "log": 0},
         "y": {"label": "loss (nats per token)", "digits": 4},
         "lines": [_stage(number, own, len(stages)) for number, own in stages.items()],
@@ -51,12 +52,10 @@ def section_of_run(path: str | os.PathLike[str]) -> Section:
     body: list[Html | dict[str, Any]] = [facts(about), by_step]
     stretches = losses_by_position(lines)
     if stretches:
-        label = f"Loss by position, rows of {last['length']:,} tokens"
         body.append(
             {
                 "kind": "lines",
-                "title": label,
-                "label": label,
+                "title": f"Loss by position, rows of {last['length']:,} tokens",
                 "x": {"label": "position in the row, up to", "log": 2},
                 "y": {"label": "loss (nats per token)", "digits": 4},
                 "lines": [
@@ -82,6 +81,16 @@ def _stages(spec: Any) -> str:
         if isinstance(stage, Mapping)
     ]
     return "; ".join(named) or "–"
+
+
+def _steps(spec: Any, done: int) -> str:
+    """Say how many steps were made; of how many, if the run has not ended."""
+    try:
+        run = TrainSpec(**spec)
+        total = sum(map(run.steps, run.stages))
+    except (TypeError, ValueError):  # the settings of another version, or no settings
+        return f"{done:,}"
+    return f"{done:,}" if done >= total else f"{done:,} of {total:,}: not finished"
 
 
 def _stage(number: int, lines: list[dict[str, Any]], n_stages: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import base64
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ class Section:
 
     title: str
     kind: str
-    body: list[Html | dict[str, Any]] = field(default_factory=list)
+    body: list[Html | dict[str, Any]]
 
 
 def packed(values: npt.ArrayLike, low: float, high: float) -> str:

@@ -62,7 +62,7 @@ def _against(rows: Sequence[Mapping[str, Any]], option: str) -> dict[str, Any]:
         lines.setdefault(line, []).append(i)
     return {
         "key": option,
-        "label": option.replace("_", " "),
+        "label": printable(option.replace("_", " ")),
         "values": [rounded(row["point"].get(option), 12) for row in rows],
         "lines": [{"name": printable(line), "rows": places} for line, places in lines.items()],
     }

@@ -80,6 +80,11 @@ def parse_scheme(text: str, *, model: ModelConfig | Mapping[str, Any] | None = N
     return scheme
 
 
+def scheme_word(name: str) -> str:
+    """Return the word before a colon or a comma; a name in which it is in `SCHEMES` is that of a scheme."""
+    return re.split("[:,]", name, maxsplit=1)[0]
+
+
 def _said_by(config: ModelConfig) -> dict[str, Any]:
     """Return the options that a model's config stands for."""
     own = {
@@ -113,7 +118,7 @@ class _Words:
 
     def __init__(self, text: str, own: Mapping[str, Any]) -> None:
         self.text, self.own = text, own
-        name = re.split("[:,]", text, maxsplit=1)[0]
+        name = scheme_word(text)
         rest = text[len(name) :]
         self.name = name.strip()
         if self.name not in SCHEMES:

@@ -339,10 +339,10 @@ class HeadBases(Scheme):
 
     def base_set(self, heads: int | None = None) -> BaseSet:
         """The bases as a set, for so many query heads; by default those of the scheme, or else one per base."""
-        bases = self._by_layer() or self.bases
+        bases = self._rows_of_layers() or self.bases
         return BaseSet.of(bases, heads=heads or self.heads, head_dim=self.head_dim, strategy=self.name)
 
-    def _by_layer(self) -> tuple[tuple[float, ...], ...]:
+    def _rows_of_layers(self) -> tuple[tuple[float, ...], ...]:
         """The bases of each layer, where layers differ."""
         return ()
 
@@ -358,12 +358,12 @@ class LayerBases(HeadBases):
 
     def check_fit(self, model: ModelConfig) -> None:
         """Raise InputError unless the scheme is for the layers, the heads and the head_dim of a model."""
-        HeadBases(self.name, self.head_dim, self.original, self._by_layer()[0], self.heads).check_fit(model)
+        HeadBases(self.name, self.head_dim, self.original, self._rows_of_layers()[0], self.heads).check_fit(model)
         if self.layers != model.num_hidden_layers:
             msg = f"the scheme {self.name} is for {self.layers} layers, and {model.name} has {model.num_hidden_layers}"
             raise InputError(msg)
 
-    def _by_layer(self) -> tuple[tuple[float, ...], ...]:
+    def _rows_of_layers(self) -> tuple[tuple[float, ...], ...]:
         n = len(self.bases) // self.layers
         return tuple(self.bases[i * n : (i + 1) * n] for i in range(self.layers))
 

@@ -10,7 +10,7 @@ from ropesearch.core import checks
 from ropesearch.core.base_set import BaseSet
 from ropesearch.core.errors import InputError, ParameterError
 from ropesearch.core.presets import PRESETS
-from ropesearch.schemes.grammar import SCHEMES, parse_scheme
+from ropesearch.schemes.grammar import SCHEMES, parse_scheme, scheme_word
 from ropesearch.schemes.rules import HeadBases, MultiStage, Scheme, Stretched
 
 from .sweep_file import is_sweep_file, read_sweep
@@ -47,7 +47,7 @@ def find_bases(name: str) -> BaseSet | Scheme:
         from .run import search_bases  # loads numba, which other names do without
 
         return search_bases(**PRESETS[name])
-    word = re.split("[:,]", name, maxsplit=1)[0]
+    word = scheme_word(name)
     if word in SCHEMES:
         return parse_scheme(name)
     row = _ROW.fullmatch(name)

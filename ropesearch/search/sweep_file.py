@@ -102,6 +102,8 @@ def read_sweep(path: str | os.PathLike[str]) -> list[Row]:
 
 def _header_of(line: bytes) -> Row | None:
     """Return the header, if the first line of a file is that of a sweep."""
+    if FORMAT.encode() not in line:  # which takes no time to see of a large file of another kind
+        return None
     try:
         found = _parse(line)
     except InputError:
@@ -230,6 +232,8 @@ def _check_result(row: Row, point: Mapping[str, Any]) -> None:
     if "error" in row:
         if not isinstance(row["error"], str):
             raise ParameterError("error", row["error"], "a text")
+        if "coverage" in row or "base_set" in row:
+            raise InputError("it has both an error and a result")
         return
     base_set = BaseSet.from_content(row["base_set"])
     base_set.of_all_layers("a search")

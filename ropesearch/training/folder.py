@@ -132,7 +132,7 @@ class RunFolder:
     def read_metrics(self) -> list[dict[str, Any]]:
         """Lines of metrics.jsonl; one that a crash cut off is left out, as is all after it."""
         lines = []
-        for text in read_file(self.metrics, None).split(b"\n"):
+        for text in read_file(self.metrics).split(b"\n"):
             try:
                 line = json.loads(text)
                 whole = all(isinstance(line[key], int | float) for key in MEASURED)

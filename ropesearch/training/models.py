@@ -11,7 +11,6 @@ from ropesearch.core.model_config import ModelConfig
 from ropesearch.core.model_source import ModelSource
 from ropesearch.model.apply import apply_scheme
 from ropesearch.model.load import load_model
-from ropesearch.model.tokenizer import load_tokenizer as find_tokenizer
 from ropesearch.schemes.grammar import parse_scheme
 from ropesearch.schemes.rules import LayerBases, Scheme
 
@@ -26,11 +25,6 @@ def identity(source: ModelSource) -> dict[str, Any]:
     config = json.dumps(stock_config(source).to_dict(), sort_keys=True, default=str)
     whole = hashlib.sha256(repr((config, [(file.name, file.stat().st_size) for file in files])).encode())
     return {"name": source.name, "digest": whole.hexdigest()}
-
-
-def load_tokenizer(source: ModelSource) -> Any:
-    """Tokenizer of a model; raises ValueError if it has none."""
-    return find_tokenizer(source, required=True)
 
 
 def stock_config(source: ModelSource) -> Any:
@@ -89,13 +83,13 @@ def check_scheme(source: ModelSource, scheme: str | None, length: int) -> None:
     put_scheme(bare_model(stock_config(source)), scheme, length)
 
 
-def scheme_of_one_layer(config: Any, scheme: str | None) -> Scheme | str | None:
-    """Return a scheme for a model of one layer, where layers differ in their bases."""
+def scheme_of_one_layer(config: Any, scheme: str | None) -> Scheme | None:
+    """Return a scheme, and where layers differ in their bases that of a model of the first layer alone."""
     if scheme is None:
         return None
     parsed = parse_scheme(scheme, model=ModelConfig.of(config.to_dict()))
     if not isinstance(parsed, LayerBases):
-        return scheme
+        return parsed
     return replace(parsed, bases=parsed.bases[: len(parsed.bases) // parsed.layers], layers=1)
 
 

@@ -203,9 +203,10 @@ class _Costs:
         checkpointed: bool | None,
         accumulates: bool,
     ) -> None:
-        self.config, self.stage, self.bf16, self.shards = config, stage, bf16, shards
+        self.config, self.bf16, self.shards = config, bf16, shards
         self.split, self.rows, self.checkpointed, self.accumulates = split, rows, checkpointed, accumulates
         whole = models.bare_model(config)
+        self.scheme = models.scheme_of_one_layer(config, stage.scheme)  # read once, as it may be a file
         self.parameters = sum(p.numel() for p in whole.parameters())
         self.hidden = whole.get_output_embeddings().weight.shape[1]
         self.head = whole.get_output_embeddings().weight.numel()
@@ -278,7 +279,7 @@ class _Costs:
             config.layer_types = [GLOBAL] if by_type else config.layer_types[:1]
         with FakeTensorMode(allow_non_fake_inputs=True):
             model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
-            models.put_scheme(model, models.scheme_of_one_layer(self.config, self.stage.scheme), tokens)
+            models.put_scheme(model, self.scheme, tokens)
             decoder = find_decoder(model)
             layer: Any = decoder.layers[0]
             layer.train()

@@ -105,6 +105,8 @@ def train_model(
     import torch
     from accelerate import PartialState
 
+    from ropesearch.model.tokenizer import load_tokenizer
+
     from . import models
 
     if not torch.accelerator.is_available():
@@ -114,7 +116,7 @@ def train_model(
     others = {key: value for key, value in arguments.items() if key not in (*SPEC_KEYS, *CHECKPOINTING)}
     make_config(others, output_dir=os.fspath(output), activation_checkpointing=False, bf16=False)
     state = PartialState()
-    tokenizer = models.load_tokenizer(source)
+    tokenizer = load_tokenizer(source, required=True)
     digest = tokens_digest(sources, tokenizer, spec.text_key, spec.source_key)
     settings = {
         "spec": spec.to_dict(),

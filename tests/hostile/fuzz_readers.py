@@ -353,7 +353,7 @@ def sweep_example(folder: Path) -> bytes:
         bmins=[10000], bmaxs=[12000], strides=[500, 1000], heads=[2], max_distances=[1500], head_dim=8
     )
     with ThreadPoolExecutor(1) as executor:
-        sweep(points, folder / "example.jsonl", executor=executor)
+        sweep(points, folder / "example.jsonl", executor=executor, overwrite=True)
     return (folder / "example.jsonl").read_bytes()
 
 

@@ -80,6 +80,7 @@ def make(folder: Path, *, all_of_them: bool = True) -> Iterator[Case]:
     yield from sweeps(folder)
     yield from results(folder)
     yield from decays(folder)
+    yield from reports(folder)
     if all_of_them:
         yield from bombs(folder)
         yield from models(folder)
@@ -418,6 +419,64 @@ def decays(folder: Path) -> Iterator[Case]:
         yield Case(f"decay {kind}", ["search", *GRID[:-2], "--order-by", name])
     for kind, name in special_files(folder, ".decay.json").items():
         yield Case(f"decay {kind}", ["plot", "decay", name, "-o", "never.png"])
+
+
+# Pages
+
+
+def reports(folder: Path) -> Iterator[Case]:
+    """Spoil what a page can be made of, of every kind; the files of other commands are there already."""
+    page = ["-o", "never.html"]
+    for kind in broken_texts("{}"):
+        for name in (f"{kind}.json", f"sweep-{kind}.jsonl", f"results-{kind}.json", f"decay-{kind}.json"):
+            if (folder / name).exists():
+                yield Case(f"report {name}", ["report", name, *page])
+    for kind in ("pipe", "device", "loop", "nowhere", "folder", "sparse"):
+        for suffix in (".json", ".jsonl", ".results.json", ".decay.json"):
+            yield Case(f"report {kind}{suffix}", ["report", f"{kind}{suffix}", *page])
+    for name in ("format-escape", "format-long", "nan", "results-crooked-bands", "arrays-pipe", "score-of-text"):
+        yield Case(f"report {name}", ["report", f"{name}.json", *page])
+    header: dict[str, Any] = {"format": "ropesearch.sweep", "version": 1, "sweep": {}}
+    for kind, coverage in {"a-number": 5, "of-other-points": {"floor": 0.5}}.items():
+        rows = [{"point": {"kv_heads": i, "x": i}, "error": "x", "coverage": coverage} for i in range(2)]
+        name = write(folder, f"coverage-{kind}.jsonl", "\n".join(map(json.dumps, [header, *rows, ""])))
+        yield Case(f"report coverage {kind}", ["report", name, *page])
+    settings = {"format": "ropesearch.run", "version": 1, "spec": {}, "schemes": [], "model": "m", "data": {}}
+    settings["arguments"] = {}
+    step = {"step": 1, "stage": 1, "length": 64, "loss": 2.5, "tokens": 64}
+    metrics: dict[str, bytes | str] = dict(broken_texts(json.dumps(step)))
+    del metrics["utf-16"], metrics["utf-16-without-mark"]  # which are read
+    for kind, change in {
+        "step-of-400-digits": {"step": 10**400},
+        "loss-of-400-digits": {"loss": 10**400},
+        "loss-true": {"loss": True},
+        "losses-a-list": {"loss_by_position": [1]},
+        "position-of-5000-digits": {"loss_by_position": {"9" * 5000: 1.0}},
+        "position-arabic": {"loss_by_position": {"\u0661": 1.0}},
+        "position-0": {"loss_by_position": {"0": 1.0}},
+        "loss-there-of-400-digits": {"loss_by_position": {"16": 10**400}},
+    }.items():
+        metrics[kind] = json.dumps(step | change) + "\n"
+    for kind, text in metrics.items():
+        own = folder / f"run-{kind}"
+        own.mkdir()
+        write(own, "settings.json", json.dumps(settings))
+        write(own, "metrics.jsonl", text)
+        yield Case(f"report run {kind}", ["report", own.name, *page])
+    for kind, text in broken_texts(json.dumps(settings)).items():
+        own = folder / f"settings-{kind}"
+        own.mkdir()
+        write(own, "settings.json", text)
+        write(own, "metrics.jsonl", json.dumps(step) + "\n")
+        yield Case(f"report settings {kind}", ["report", own.name, *page])
+    for special in ("pipe", "device", "sparse", "loop"):
+        for file in ("settings.json", "metrics.jsonl"):
+            own = folder / f"run-{special}-{file}"
+            own.mkdir()
+            write(own, "settings.json", json.dumps(settings))
+            (own / file).unlink(missing_ok=True)
+            (own / file).symlink_to(f"../{special}.json")
+            yield Case(f"report run {special} {file}", ["report", own.name, *page])
 
 
 # Models

@@ -140,7 +140,7 @@ class Plot {
   }
 
   get height() {
-    return Math.round(Math.min(Math.max(this.host.clientWidth * (this.options.aspect || 0.42), 230), 430));
+    return Math.round(Math.min(Math.max(this.host.clientWidth * 0.42, 230), 430));
   }
 
   /** The horizontal axis as it is divided: on a log scale, in logarithms. */
@@ -258,6 +258,7 @@ class Plot {
       const middle = (first + last) / 2;
       [first, last] = [middle - least / 2, middle + least / 2];
     }
+    if (this.options.log && !(first > 0)) [first, last] = [start, Math.max(last, start + least)];
     if (last - first > end - start) [first, last] = [start, end];
     if (first < start) [first, last] = this.shifted(first, last, start - first, start);
     if (last > end) [first, last] = this.shifted(first, last, end - last, end);
@@ -288,7 +289,7 @@ class Plot {
   /** A range moved by so much; on a log scale, by a factor. */
   shifted(first, last, by, edge) {
     if (!this.options.log) return [first + by, last + by];
-    const factor = by > 0 ? edge / Math.max(first, 1e-9) : edge / last;
+    const factor = edge / (by > 0 ? first : last);
     return [first * factor, last * factor];
   }
 
@@ -329,7 +330,7 @@ class Plot {
   }
 
   /** Read the values at a place. */
-  moveTo(at, centre = false) {
+  moveTo(at) {
     const [start, end] = this.options.limits;
     this.at = Math.min(Math.max(at, start), end);
     const [first, last] = this.range;

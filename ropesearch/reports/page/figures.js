@@ -7,7 +7,6 @@
  *  [{name, y, style}] and marks [{x, text}]. */
 class Lines {
   constructor(parent, about) {
-    if (about.title) parent.append(element("h3", {}, about.title));
     this.host = element("div", {});
     this.legend = element("div", { class: "chips", role: "group", "aria-label": "Lines" });
     this.live = element("p", { class: "unseen", "aria-live": "polite" });
@@ -101,7 +100,6 @@ class Lines {
       least: 0,
       log: about.x.log,
       whole: false,
-      aspect: about.aspect,
       ticks: about.ticks,
       xLabel: about.x.label,
       yLabel: about.y.label,
@@ -202,7 +200,7 @@ class Lines {
 /** A figure of a sweep against one of the options that it varied. */
 function makeSweep(section, about) {
   const place = element("div", {});
-  const chosen = { figure: about.figures[0].key, against: about.against[0] && about.against[0].key };
+  const chosen = { figure: about.figures[0].key, against: about.against[0].key };
   const draw = () => {
     const figure = about.figures.find(({ key }) => key === chosen.figure);
     const against = about.against.find(({ key }) => key === chosen.against);
@@ -232,7 +230,6 @@ function makeSweep(section, about) {
       levels,
     };
   };
-  if (!about.against.length) return;
   const bar = element("div", { class: "bar" });
   section.append(bar, place);
   const chart = new Lines(place, draw());
@@ -279,7 +276,7 @@ class DecayFigure {
     );
     this.title = element("h3", {});
     this.figures = element("dl", { class: "values" });
-    const place = element("div", {});
+    this.place = element("div", {});
     section.append(
       element("p", { class: "hint" }, about.hint),
       element("div", { class: "wide" }, this.grid),
@@ -287,10 +284,9 @@ class DecayFigure {
       element("div", { class: "bar" }, this.layer, this.head),
       this.title,
       this.figures,
-      place,
+      this.place,
     );
-    this.chart = new Lines(place, this.lines());
-    this.show(...about.start);
+    this.show(0, 0);
   }
 
   /** Heads of one KV head stand together. */
@@ -360,7 +356,8 @@ class DecayFigure {
         element("div", {}, element("dt", {}, name), element("dd", {}, formatted(values[row][head], 3))),
       ),
     );
-    this.chart.set(this.lines());
+    if (this.chart) this.chart.set(this.lines());
+    else this.chart = new Lines(this.place, this.lines());
   }
 
   lines() {
@@ -369,14 +366,11 @@ class DecayFigure {
     const n = about.distances.length;
     const of = (curve) => {
       const [low, high] = about.ends[row][head];
-      const all = (this.unpackedCurves ||= {});
-      const key = `${curve} ${row} ${head}`;
-      all[key] ||= unpacked(about.curves[curve][row][head], low, high);
-      return Array.from(all[key], (value) => (Number.isNaN(value) ? null : value));
+      return Array.from(unpacked(about.curves[curve][row][head], low, high), (value) => (Number.isNaN(value) ? null : value));
     };
     const lines = about.lines.map(({ name, curve, low, high, colour: style, width, dash }) => ({
       name,
-      style: style,
+      style,
       width,
       bare: true,
       plain: !dash,
@@ -398,7 +392,10 @@ class DecayFigure {
 
 const makers = {
   waveforms: (section, about) => new Waveforms(section, about),
-  lines: (section, about) => new Lines(section, about),
+  lines: (section, about) => {
+    section.append(element("h3", {}, about.title));
+    new Lines(section, { ...about, label: about.title });
+  },
   sweep: makeSweep,
   decay: (section, about) => new DecayFigure(section, about),
 };

@@ -31,11 +31,9 @@ class Waveforms {
     this.plot = new Plot(this.host, this.options());
     this.bar.prepend(this.plot.buttons());
     const { floor } = about;
-    if (floor) {
-      this.bar.append(
-        button("floor", "Show the floor, where the best head is lowest", () => this.look(floor.distance)),
-      );
-    }
+    this.bar.append(
+      button("floor", "Show the floor, where the best head is lowest", () => this.look(floor.distance)),
+    );
     section.dataset.state = "computing";
     new IntersectionObserver(
       ([entry], observer) => {
@@ -67,6 +65,9 @@ class Waveforms {
   }
 
   startHere(job) {
+    this.worker?.terminate();
+    this.busy = false; // what the worker was asked stays unanswered
+    this.ready = false;
     const waves = new Waves(job);
     this.worker = { postMessage: ({ id, request }) => setTimeout(() => this.hear({ id, view: waves.view(request) })) };
     const step = () => {
@@ -117,7 +118,7 @@ class Waveforms {
     });
     const axis = choice("distance", { linear: "linear", log: "log" }, (scale) => {
       this.log = scale === "log";
-      this.remake();
+      this.rebuild();
     });
     this.bar.append(...Object.values(this.ticks).map((tick) => tick.label));
     const more = element("div", { class: "bar" }, units, axis);
@@ -217,7 +218,7 @@ class Waveforms {
 
   /** Let the next or the last head stand out, of those that are shown. */
   walk(direction) {
-    const rows = [...this.on].sort((a, b) => a - b);
+    const rows = this.shownHeads;
     if (!rows.length) return;
     const place = rows.indexOf(this.focus);
     const next = place < 0 ? (direction > 0 ? 0 : rows.length - 1) : (place + direction + rows.length) % rows.length;
@@ -231,8 +232,12 @@ class Waveforms {
 
   // ---- what is drawn
 
+  get shownHeads() {
+    return [...this.on].sort((a, b) => a - b);
+  }
+
   get lines() {
-    const rows = this.parts.heads ? [...this.on].sort((a, b) => a - b) : [];
+    const rows = this.parts.heads ? this.shownHeads : [];
     return this.focus === null || rows.includes(this.focus) ? rows : [...rows, this.focus];
   }
 
@@ -243,7 +248,7 @@ class Waveforms {
   }
 
   get pooled() {
-    const shown = [...this.on].sort((a, b) => a - b);
+    const shown = this.shownHeads;
     return this.pool === "shown" && shown.length ? shown : [...this.about.rows.keys()];
   }
 
@@ -317,16 +322,9 @@ class Waveforms {
 
   rebuild() {
     this.shape += 1;
-    this.plot.options = { ...this.plot.options, ...this.options() };
-    this.plot.build();
-    if (this.plot.at !== null) this.plot.options.read(this.plot.at);
-  }
-
-  /** The same on another scale of distance. */
-  remake() {
-    this.shape += 1;
     this.plot.options = this.options();
     this.plot.build();
+    if (this.plot.at !== null) this.plot.options.read(this.plot.at);
   }
 
   /** Distances where buckets begin, and one past the last. */
@@ -451,10 +449,9 @@ class Waveforms {
     ctx.lineTo(left + width, zero);
     ctx.stroke();
     if (this.parts.marks) {
-      const few = this.banded;
-      for (const row of few) {
+      for (const row of this.banded) {
         const { colour: hex } = this.about.rows[row];
-        for (const [kind, points] of Object.entries(this.about.extrema[row] || {})) {
+        for (const [kind, points] of Object.entries(this.about.extrema[row])) {
           for (const distance of points) {
             if (distance < first || distance > last) continue;
             const [x, y] = place(distance, this.marked(row, distance));
@@ -465,7 +462,6 @@ class Waveforms {
     }
     const { floor } = this.about;
     if (
-      floor &&
       (this.parts.best || !this.pools) &&
       this.pool === "all" &&
       floor.distance >= first &&
