@@ -46,6 +46,16 @@ def read_bases(name: str) -> "BaseSet | Scheme":
     return read_input(lambda: find_bases(name))
 
 
+def read_one_layer(name: str, what: str) -> "BaseSet | Scheme":
+    """Do as `read_bases`, but refuse a set whose layers differ, since `what` is of one layer's bases."""
+    from ropesearch.core.base_set import BaseSet
+
+    found = read_bases(name)
+    if isinstance(found, BaseSet):
+        found.of_all_layers(what, name)
+    return found
+
+
 def read_base_set(name: str) -> "BaseSet":
     """Find the bases that a name stands for, as `read_bases` does; a scheme that is more than bases is refused."""
     from ropesearch.search.named import find_base_set
@@ -151,7 +161,7 @@ def bases_and_head_dim(
         value = _as_number(argument)
         if value is None:
             base_set = _number_or_base_set(argument)
-            bases += base_set.of_all_layers("a waveform")
+            bases += base_set.of_all_layers("a waveform", argument)
             sizes[base_set.head_dim] = argument
         else:
             bases.append(checks.base("bases", value))

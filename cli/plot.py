@@ -12,7 +12,7 @@ from ropesearch.core.errors import ParameterError
 from ropesearch.exporters.sweep_table import SWEEP_FIGURES
 
 from .errors import Command
-from .inputs import read_base_set, read_bases, read_decay, read_input, read_schemes
+from .inputs import read_base_set, read_decay, read_input, read_one_layer, read_schemes
 from .measure import parse_layers
 from .notes import options_without_effect
 from .options import (
@@ -132,7 +132,7 @@ def coverage(name: str | None, scheme: str | None, max_distance: int, logx: bool
     """
     if (name is None) == (scheme is None):
         raise click.UsageError("either BASES or --scheme must be given")
-    drawn = read_bases(name) if name else read_schemes([str(scheme)])[0]
+    drawn = read_one_layer(name, "a waveform") if name else read_schemes([str(scheme)])[0]
     from ropesearch.plots.coverage import plot_coverage
 
     with progress_on_stderr(quiet=out.quiet) as progress:
@@ -153,7 +153,7 @@ def overlay(names: tuple[str, ...], max_distance: int, logx: bool, out: Drawing)
 
     NAMES are base-set files, rows of sweep files, presets and position schemes.
     """  # noqa: D301  (click reads the control character \b as: leave these lines as they are)
-    sets = {name: read_bases(name) for name in names}
+    sets = {name: read_one_layer(name, "a waveform") for name in names}
     from ropesearch.plots.overlay import plot_overlay
 
     with progress_on_stderr(quiet=out.quiet) as progress:
@@ -198,6 +198,7 @@ def alignment(name: str, out: Drawing) -> None:
     BASES is as for `plot coverage`. Its options say which peaks and valleys count.
     """
     base_set = read_base_set(name)
+    base_set.of_all_layers("the alignment", name)
     from ropesearch.plots.alignment import plot_alignment
 
     out.deliver(plot_alignment(base_set, **out.look))
@@ -212,6 +213,8 @@ def bases(names: tuple[str, ...], out: Drawing) -> None:
     NAMES are base-set files, rows of sweep files, presets, and position schemes that are nothing but bases.
     """
     sets = {name: read_base_set(name) for name in names}
+    for name, base_set in sets.items() if len(sets) > 1 else ():
+        base_set.of_all_layers("each line of a figure of several sets", name)
     from ropesearch.plots.bases import plot_bases
 
     out.deliver(plot_bases(sets, **out.look))

@@ -73,6 +73,7 @@ def show(name: str, coverage: bool, max_distance: int, pick: int | None, sort: s
         base_set = read_base_set(name)
     bound = None
     if coverage:
+        base_set.of_all_layers("coverage", name)
         from ropesearch import base_lower_bound
 
         with progress_on_stderr(quiet=out.quiet) as progress:

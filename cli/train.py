@@ -58,7 +58,9 @@ def spec_options(function: F) -> F:
     metavar="PATH",
     help="Text to train on: a file or folder of .jsonl (.gz, .zst), .parquet or .txt, or a hub name. Repeat for more.",
 )
-@click.option("--scheme", metavar="SPEC", help="Position scheme, such as harpe:bases.json.  [default: the model's own]")
+@click.option(
+    "--scheme", metavar="SPEC", help="Position scheme, such as harpe:bases.json.  [default: own, the model's]"
+)
 @click.option("--length", metavar="INTEGER", help="Tokens in a row.")
 @click.option(
     "--tokens", metavar="NUMBER", help=f"Tokens to train on, such as 1e9.  [default: {PRESET_TOKENS:.0e} with --preset]"

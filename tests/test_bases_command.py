@@ -1,5 +1,6 @@
 """`ropesearch bases`: what any checkpoint carries, as a base-set file."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from toys import BASES, base_set, save_gguf, scaled_toy, toy, toy_config
 
 from ropesearch import BaseSet, apply_bases, apply_to_checkpoint
+from ropesearch.exporters.table import to_latex
 
 
 def test_a_model_with_bases_gives_them_back(run):
@@ -31,6 +33,19 @@ def test_a_stock_model_gives_its_one_base_for_every_kv_head(run, name):
         code, out, err = run("bases", model, "--json")
         assert (code, err) == (0, "")
         assert json.loads(out)["bases"] == [10000.0] * config.num_key_value_heads
+
+
+def test_of_a_model_no_base_was_chosen(run):
+    toy("llama-grouped").save_pretrained("stock")
+    apply_to_checkpoint("stock", base_set(BASES[2]), "out")
+    for model in ("stock", "out"):
+        for command in ("bases", "show"):
+            places = [line.split("│")[4].strip() for line in run(command, model)[1].splitlines() if line[:1] == "│"]
+            assert places == ["–"] * 2
+        rows = csv.DictReader(run("show", model, "--csv")[1].splitlines())
+        assert [row["chosen"] for row in rows] == [""] * 2
+        run("bases", model, "-o", "bases.json", "--overwrite")
+        assert to_latex(BaseSet.load("bases.json")).count(" & -- & ") == 2
 
 
 def test_a_gguf_file(run):

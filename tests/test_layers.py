@@ -285,17 +285,19 @@ def test_one_layer_of_a_file_goes_where_a_set_does(run):
     assert parse_scheme("harpe:bases.json#1").bases == different.bases[1]
     for command in (["show", "--coverage"], ["compare"], ["export"], ["plot", "coverage", "-o", "a.png"]):
         assert run(*command, "bases.json#1", *(["--max-distance", "2000"] if "export" not in command else []))[0] == 0
-    for command in (["show", "--coverage"], ["compare"], ["plot", "coverage", "-o", "b.png"], ["waveform"]):
+    figures = (["plot", figure, "-o", "b.png"] for figure in ("coverage", "overlay", "alignment"))
+    for command in (["show", "--coverage"], ["compare"], ["waveform"], *figures):
         code, out, err = run(*command, "bases.json")
         assert (code, out) == (2, "")
-        assert "bases for each of 3 layers: choose a layer, as in FILE#0" in " ".join(err.split())
+        assert "bases for each of 3 layers: choose a layer, as in bases.json#0" in " ".join(err.split())
     assert run("compare", "harpe:bases.json")[0] == 2
     assert "choose one, as in harpe:FILE#0" in run("compare", "harpe:bases.json")[2]
     assert "bases.json#3: layer 3 does not exist: the set has 3 layers, 0 to 2" in run("show", "bases.json#3")[2]
     different.layer(0).save("one.json")
     assert "one.json#0: all layers of the set have the same bases" in run("show", "one.json#0")[2]
-    assert run("plot", "bases", "bases.json#0", "one.json", "-o", "c.png")[0] == 0
-    assert run("plot", "bases", "bases.json", "-o", "d.png")[0] == 0
+    assert "bases.json#-1: layer -1 does not exist: layers are counted from 0" in run("show", "bases.json#-1")[2]
+    assert run("plot", "bases", "bases.json", "-o", "c.png")[0] == 0
+    assert "choose a layer, as in bases.json#0" in run("plot", "bases", "one.json", "bases.json", "-o", "d.png")[2]
 
 
 @pytest.mark.parametrize("softmax", [False, True])

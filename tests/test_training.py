@@ -68,6 +68,7 @@ def test_spec_refuses(options, message):
 def test_stages_are_read():
     assert parse_stage("1e6:32768:1e9") == Stage("abf:1e6", 32768, 10**9)
     assert parse_stage("harpe:a:b.json:64:128") == Stage("harpe:a:b.json", 64, 128)
+    assert parse_stage("own:64:128") == Stage("own", 64, 128) == Stage(None, 64, 128)
     assert preset_stages("abf-multi-stage", 10) == (
         Stage("abf:1e6", 32768, 4), Stage("abf:2e6", 65536, 4), Stage("abf:5e6", 131072, 4),
     )  # fmt: skip

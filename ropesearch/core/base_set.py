@@ -28,10 +28,12 @@ if TYPE_CHECKING:
 FORMAT = "ropesearch.base-set"
 VERSION = 2
 """Of a file with bases for each layer; one with the same for all is of version 1."""
+OF_MODEL = ("carried by a model", "one base of a model")
+"""Strategies of sets that were read from a model, where nothing was chosen: its own bases, or its one base."""
 MOST_BYTES = 4_000_000
 """How large a base-set file may be; one of 100 layers of 128 heads has less than 0.5 MB."""
 
-_LAYER = re.compile(r"(.+)#([0-9]{1,9})")
+_LAYER = re.compile(r"(.+)#(-?[0-9]{1,9})")
 
 _KEYS = (
     "heads",
@@ -151,12 +153,12 @@ class BaseSet:
             msg = f"{config.name} has a rotary embedding for each type of layer, and a base set one for all"
             raise InputError(msg)
         if config.bases is not None:
-            return cls.of(config.bases, heads=shape.heads, head_dim=shape.head_dim, strategy="carried by a model")
+            return cls.of(config.bases, heads=shape.heads, head_dim=shape.head_dim, strategy=OF_MODEL[0])
         if config.base is None:
             msg = f"{config.name}: it has no rope_theta"
             raise InputError(msg)
         one = [config.base] * shape.kv_heads
-        return cls.of(one, heads=shape.heads, head_dim=shape.head_dim, strategy="one base of a model")
+        return cls.of(one, heads=shape.heads, head_dim=shape.head_dim, strategy=OF_MODEL[1])
 
     @property
     def layers(self) -> int | None:
@@ -190,12 +192,15 @@ class BaseSet:
             coverage_figures={},
         )
 
-    def of_all_layers(self, what: str) -> tuple[float, ...]:
-        """Return the bases of a set whose layers have the same; raise InputError for `what` if layers differ."""
+    def of_all_layers(self, what: str, file: str | None = None) -> tuple[float, ...]:
+        """Return the bases of a set whose layers have the same; raise InputError for `what` if layers differ.
+
+        The message tells to choose a layer of `file`, if the set is known to come from one.
+        """
         if self.layers is None:
             return self.bases
         msg = f"{what} is of one layer's bases, and the set has bases for each of {self.layers} layers: choose a layer,"
-        msg += " as in FILE#0, or BaseSet.layer(0)"
+        msg += " as in FILE#0, or BaseSet.layer(0)" if file is None else f" as in {file}#0"
         raise InputError(msg)
 
     def __len__(self) -> int:
@@ -314,6 +319,9 @@ class BaseSet:
             raise ParameterError("bases", bases, f"a list of bases for each layer in version {content['version']}")
         if content["version"] == 1 and isinstance(bases, list):
             for base in bases:
+                if _is_row(base):
+                    hint = "; bases for each layer need version 2"
+                    raise ParameterError("every value of bases", base, "a finite number above 1", hint)
                 checks.base("every value of bases", base)
         return cls(**{_attribute_name(key): content[key] for key in _KEYS})
 
@@ -345,9 +353,12 @@ class BaseSet:
         """
         chosen = _LAYER.fullmatch(os.fsdecode(path))
         if chosen and not os.path.exists(path):
-            whole = cls.load(chosen[1])
+            whole, layer = cls.load(chosen[1]), int(chosen[2])
+            if layer < 0:
+                msg = f"{path}: layer {layer} does not exist: layers are counted from 0"
+                raise InputError(msg)
             try:
-                return whole.layer(int(chosen[2]))
+                return whole.layer(layer)
             except InputError as error:
                 msg = f"{path}: {error}"
                 raise InputError(msg) from None

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ropesearch.core import checks
-from ropesearch.core.base_set import BaseSet
+from ropesearch.core.base_set import OF_MODEL, BaseSet
 from ropesearch.core.errors import InputError, shown
 
 COLUMNS = {
@@ -18,6 +18,7 @@ COLUMNS = {
     "longest_wavelength": "longest wavelength",
 }
 """Column names by key: the key heads a column in CSV, the name in tables for people."""
+NOTHING = "–"
 
 
 def columns(base_set: BaseSet) -> dict[str, str]:
@@ -30,8 +31,8 @@ def rows(base_set: BaseSet, *, digits: int | None = None) -> list[tuple[str, ...
     """Return one row of text per KV head, in head order, in the columns of `columns`; bases to some digits, or all.
 
     The columns are the layer, where layers differ; the KV head, from 0; the query heads that share it, as first-last;
-    its base; its place in the order of choice, from 1; and the wavelength of its slowest frequency, 2π/θ, in tokens,
-    rounded.
+    its base; its place in the order of choice, from 1, or a dash if the set was read from a model; and the wavelength
+    of its slowest frequency, 2π/θ, in tokens, rounded.
     """
     checks.instance("base_set", base_set, BaseSet, "a BaseSet")
     if base_set.layers is not None:
@@ -49,7 +50,7 @@ def rows(base_set: BaseSet, *, digits: int | None = None) -> list[tuple[str, ...
                 str(head),
                 str(first) if group == 1 else f"{first}-{last}",
                 shown(base) if digits is None else f"{base:.{digits}g}",
-                str(places[base].pop(0)),
+                NOTHING if base_set.strategy in OF_MODEL else str(places[base].pop(0)),
                 str(round(2 * math.pi / float(theta))),
             )
         )
@@ -81,11 +82,11 @@ def coverage_lines(figures: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
 
 
 def to_csv(base_set: BaseSet) -> str:
-    """Return the table as CSV, with a header line."""
+    """Return the table as CSV, with a header line; where there is no order of choice, its cells are empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns(base_set))
-    writer.writerows(rows(base_set))
+    writer.writerows([("" if cell == NOTHING else cell) for cell in row] for row in rows(base_set))
     return text.getvalue()
 
 
@@ -99,7 +100,7 @@ def to_markdown(base_set: BaseSet) -> str:
 def to_latex(base_set: BaseSet) -> str:
     """Return the table as LaTeX, for the package booktabs."""
     head, *lines = [tuple(columns(base_set).values()), *rows(base_set, digits=12)]
-    text = [" & ".join(line).replace("-", "--") + r" \\" for line in (head, *lines)]
+    text = [" & ".join(line).replace("-", "--").replace(NOTHING, "--") + r" \\" for line in (head, *lines)]
     return "\n".join(
         [
             rf"\begin{{tabular}}{{{'r' * len(head)}}}",

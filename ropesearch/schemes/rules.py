@@ -58,9 +58,9 @@ class Scheme:
     bases: tuple[float, ...]
 
     @classmethod
-    def of(cls, base_set: BaseSet) -> "Scheme":
-        """Return the heads of a base set as a scheme; raise InputError if its layers differ."""
-        return cls(base_set.strategy, base_set.head_dim, 4096, base_set.of_all_layers("a waveform"))
+    def of(cls, base_set: BaseSet, file: str | None = None) -> "Scheme":
+        """Return the heads of a base set as a scheme; raise InputError if its layers differ, of its `file`."""
+        return cls(base_set.strategy, base_set.head_dim, 4096, base_set.of_all_layers("a waveform", file))
 
     @property
     def target_length(self) -> int | None:

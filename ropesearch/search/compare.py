@@ -179,7 +179,7 @@ def to_json(lines: Sequence[Compared]) -> str:
 def _as_scheme(given: BaseSet | Scheme | str) -> Scheme:
     found = find_bases(given) if isinstance(given, str) else given
     if isinstance(found, BaseSet):
-        return Scheme.of(found)
+        return Scheme.of(found, given if isinstance(given, str) else None)
     if isinstance(found, Scheme):
         return found
     raise ParameterError("sets", found, "a list of base sets, schemes and names, or a mapping to such")

@@ -15,7 +15,7 @@ from ropesearch.schemes.rules import HeadBases, MultiStage, Scheme, Stretched
 
 from .sweep_file import is_sweep_file, read_sweep
 
-_ROW = re.compile(r"(.+)#([0-9]{1,9})")
+_ROW = re.compile(r"(.+)#(-?[0-9]{1,9})")
 
 
 def find_bases(name: str) -> BaseSet | Scheme:

@@ -24,7 +24,7 @@ class Stage:
     Attributes
     ----------
     scheme : str or None
-        Position scheme, as `parse_scheme` reads it; None keeps what the model has.
+        Position scheme, as `parse_scheme` reads it; None or "own" keeps what the model has.
     length : int
         Tokens in a row.
     tokens : int
@@ -36,7 +36,9 @@ class Stage:
     tokens: int
 
     def __post_init__(self) -> None:
-        """Check each value."""
+        """Check each value; a scheme of "own", as `evaluate` takes it, becomes None."""
+        if self.scheme == "own":
+            object.__setattr__(self, "scheme", None)
         object.__setattr__(self, "length", checks.integer("length", self.length, 2))
         object.__setattr__(self, "tokens", whole_number("tokens", self.tokens))
 
