@@ -32,8 +32,9 @@ def shown(value: object) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its class name if it has no message."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """Return the first line of an error's message, cut if it is long, or its class name if it has no message."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return line if len(line) <= 500 else line[:497] + "..."
 
 
 class InputError(ValueError):

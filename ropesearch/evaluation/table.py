@@ -410,6 +410,8 @@ def _cell(column: _Column, group: _Group) -> Cell | None:
         return Cell(figure_of(rows[0])[1], None if interval is None else (interval[0], interval[1]), rows[0]["n"])
     values, counts = zip(*(group.figure(place) for place in column.places), strict=True)
     mean = sum(values) / len(values)
+    if figure_of(rows[0])[0] != "accuracy":  # of texts of several kinds, whose perplexities have nothing in common
+        return Cell(mean, None, sum(counts))
     # With equal numbers of questions this is their sum, so that the interval is that of all questions together.
     as_many = len(counts) ** 2 / sum(1 / n for n in counts)
     return Cell(mean, wilson(mean * as_many, as_many), sum(counts))

@@ -9,7 +9,7 @@ import pytest
 from fuzz_readers import Fuzzer, readers
 
 from ropesearch import parse_scheme
-from ropesearch.core.errors import InputError
+from ropesearch.core.errors import InputError, first_line
 from ropesearch.core.numbers import read_number
 from ropesearch.evaluation.results import Results
 from ropesearch.evaluation.samples import read_samples
@@ -71,6 +71,17 @@ def test_a_perplexity_twice(tmp_path):
     (tmp_path / "results.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match="has m, a text at 64, twice"):
         make_tables([Evaluated.load(tmp_path / "results.json")])
+
+
+def test_perplexities_of_several_texts_have_a_mean_without_an_interval():
+    row = ROW | {"suite": "perplexity"}
+    rows = tuple(row | {"task": task, "perplexity": value} for task, value in (("a", 4.0), ("b", 6.0)))
+    (table,), _ = make_tables([Evaluated("results", Results({}, rows))], by_task=True)
+    assert [(cell.value, cell.interval) for cell in table.lines[0].cells] == [(4.0, None), (6.0, None), (5.0, None)]
+
+
+def test_a_long_message_of_another_library_is_cut():
+    assert first_line(ValueError("x" * 1000)) == "x" * 497 + "..."
 
 
 def test_a_sample_with_too_large_a_score(tmp_path):
