@@ -65,6 +65,14 @@ def assert_same_text(shown, printed):
         assert math.isclose(float(a), float(b), rel_tol=1e-9)
 
 
+def commands(session):
+    """Yield (command, what is shown below it) of a block of a console."""
+    found = re.findall(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", session, re.MULTILINE)
+    assert found
+    for command, shown in found:
+        yield command.replace("\\\n", " "), shown
+
+
 def test_the_main_job_of_the_readme(tmp_path):
     command = blocks("sh")[0].strip()
     assert command.startswith("pip install . && ropesearch search ")
@@ -109,11 +117,10 @@ def test_the_other_commands_of_the_readme(console, tmp_path):
             continue
         for line in block.replace("\\\n", "").splitlines():
             console(line)
-    sessions = [re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", session, re.MULTILINE) for session in blocks("console")]
+    sessions = blocks("console")
     assert sessions
     for session in sessions:
-        assert session
-        for command, shown in session:
+        for command, shown in commands(session):
             assert_same_text(shown, console(command))
     expected, written = to_tensors(BaseSet.load("bases.json")), load_file("bases.safetensors")
     assert written.keys() == expected.keys()

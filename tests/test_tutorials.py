@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from ropesearch.cli import main
-from test_docs import ROOT, shell, without_progress
+from test_docs import ROOT, commands, shell, without_progress
 
 from ropesearch import shipped_texts
 
@@ -23,14 +23,6 @@ def steps(page):
     """Yield (kind, text, whether its figures vary) of every block of a tutorial."""
     for varies, kind, text in BLOCK.findall((TUTORIALS / page).read_text()):
         yield kind, text, bool(varies)
-
-
-def commands(session):
-    """Yield (command, what is shown below it) of a block of a console."""
-    found = re.findall(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", session, re.MULTILINE)
-    assert found
-    for command, shown in found:
-        yield command.replace("\\\n", " "), shown
 
 
 def follow(page, run, change=str):
@@ -88,15 +80,15 @@ def run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def run(line):
-        words = shlex.split(line)
-        if words[0] not in ("python", "ropesearch"):
+        argv = shlex.split(line)
+        if argv[0] not in ("python", "ropesearch"):
             return shell(line, tmp_path)
         printed = io.StringIO()  # stdout and stderr, in the order in which a terminal shows them
         with redirect_stdout(printed), redirect_stderr(printed):
-            if words[0] == "python":
-                runpy.run_path(words[1])
+            if argv[0] == "python":
+                runpy.run_path(argv[1])
             else:
-                assert main(words[1:]) == 0, printed.getvalue()
+                assert main(argv[1:]) == 0, printed.getvalue()
         return without_progress(printed.getvalue())
 
     return run
